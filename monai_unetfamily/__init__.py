@@ -1,0 +1,32 @@
+"""The U-Net family for MONAI.
+
+Public names are imported when they are first used, so that `import monai_unetfamily` itself loads neither
+torch nor monai nor numpy.
+
+>>> import monai_unetfamily as uf
+>>> uf.list_networks()  # doctest: +ELLIPSIS
+[...'unet3plus'...]
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "UNet3Plus": "nets",
+    "UNetPlusPlus": "nets",
+    "create_network": "nets",
+    "list_networks": "nets",
+    "GuidedLoss": "losses",
+}
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]
