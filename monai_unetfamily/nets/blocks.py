@@ -5,6 +5,7 @@ any size works: odd, anisotropic, different per axis.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from math import prod
 from typing import Any, cast
@@ -179,15 +180,15 @@ def check_construction(
             raise ValueError(f"{name} is {channels}; at least 1 is needed.")
     if not features or min(features) < 1:
         raise ValueError(f"features is {tuple(features)}; give one width >= 1 per stage, finest first.")
-    _check_layer("norm", norm, lambda: get_norm_layer(norm, spatial_dims=spatial_dims, channels=features[0]))
-    _check_layer("act", act, lambda: get_act_layer(act))
+    _check_layer("norm", norm, partial(get_norm_layer, spatial_dims=spatial_dims, channels=features[0]))
+    _check_layer("act", act, get_act_layer)
 
 
-def _check_layer(kind: str, layer: Layer, build: Callable[[], Any]) -> None:
+def _check_layer(kind: str, layer: Layer, build: Callable[[Any], Any]) -> None:
     if layer is None:
         return
     try:
-        build()
+        build(layer)
     except (ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

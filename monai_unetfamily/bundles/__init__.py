@@ -1,0 +1,1 @@
+"""MONAI bundles: opened, checked, written."""
