@@ -51,7 +51,12 @@ class WindowInferer(Inferer):
         self.background = background
         self.slice_axis = slice_axis
         self.neighbours = neighbours
-        window: dict[str, Any] = {"roi_size": self.roi_size, "sw_batch_size": sw_batch_size, "overlap": overlap, "mode": mode}
+        window: dict[str, Any] = {
+            "roi_size": self.roi_size,
+            "sw_batch_size": sw_batch_size,
+            "overlap": overlap,
+            "mode": mode,
+        }
         self.window = SlidingWindowInferer(**window)
         self.slices = SliceInferer(slice_axis, **window) if len(self.roi_size) == 2 else None
 

@@ -1,0 +1,206 @@
+"""A MONAI bundle, opened for prediction or training, and copied."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from torch import nn
+
+from monai_unetfamily.bundles.checkpoint import WEIGHTS
+
+METADATA = "metadata.json"
+SHIPPED = Path(__file__).parents[2] / "configs"
+_LEFT_BEHIND = ("models", "logs", "eval", "__pycache__")  # what a copy of a bundle does not take along
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The parts of a bundle that prediction needs, on a device.
+
+    `preprocess` maps {"image": path} to {"image": (C, *spatial)}; `inferer(x, network)` maps (N, C, *spatial) to scores
+    (N, classes, *spatial); `postprocess` maps {"image", "pred"} to labels on the image's own grid.
+    """
+
+    root: Path
+    names: dict[int, str]
+    device: torch.device
+    network: nn.Module
+    preprocess: Callable[..., Any]
+    inferer: Callable[..., Any]
+    postprocess: Callable[..., Any]
+
+
+def find_bundle(name: str | Path) -> Path:
+    """The folder of a bundle: a path as it is, or else the name of one that ships with the package.
+
+    Raises:
+        FileNotFoundError: where there is neither; the message lists the shipped ones.
+
+    >>> find_bundle("hippocampus_mr").name
+    'hippocampus_mr'
+    """
+    for folder in (Path(name), SHIPPED / name):
+        if (folder / "configs" / METADATA).is_file():
+            return folder
+    shipped = ", ".join(sorted(folder.parents[1].name for folder in SHIPPED.glob(f"*/configs/{METADATA}")))
+    raise FileNotFoundError(
+        f"{name}: no bundle there (no configs/{METADATA}); give a bundle's folder, or a shipped one's name: {shipped}."
+    )
+
+
+def config_file(root: Path, name: str) -> Path:
+    """The config `name` of a bundle, in YAML or JSON.
+
+    Raises:
+        FileNotFoundError: where the bundle has none.
+    """
+    for suffix in (".yaml", ".yml", ".json"):
+        if (file := root / "configs" / f"{name}{suffix}").is_file():
+            return file
+    raise FileNotFoundError(f"{root}: this bundle has no configs/{name}.yaml or .json; complete it.")
+
+
+def read_metadata(root: Path) -> dict[str, Any]:
+    """A bundle's metadata.
+
+    Raises:
+        ValueError: where the file is not JSON with an object in it.
+    """
+    file = root / "configs" / METADATA
+    try:
+        metadata = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: not JSON ({error}); mend the file.") from error
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{file}: holds {type(metadata).__name__}; an object is needed; mend the file.")
+    return metadata
+
+
+def class_names(root: Path) -> dict[int, str]:
+    """Channel -> name of a bundle's output, as its metadata's `channel_def` has it.
+
+    Raises:
+        ValueError: where the metadata has none.
+
+    >>> class_names(find_bundle("hippocampus_mr"))
+    {0: 'background', 1: 'anterior', 2: 'posterior'}
+    """
+    try:
+        channels = read_metadata(root)["network_data_format"]["outputs"]["pred"]["channel_def"]
+        return {int(channel): str(name) for channel, name in channels.items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{root / 'configs' / METADATA}: network_data_format.outputs.pred.channel_def must hold channel: name; add it."
+        ) from error
+
+
+def open_bundle(root: Path, device: torch.device) -> Bundle:
+    """Open a bundle for prediction; of its config only the four parts above are resolved.
+
+    Raises:
+        FileNotFoundError: a config or the weights are missing.
+        ValueError: the config or the weights cannot be used.
+    """
+    file = config_file(root, "inference")
+    parser = _parse(root, file, device)
+    missing = [part for part in ("network_def", "preprocessing", "inferer", "postprocessing") if part not in parser]
+    if missing:
+        raise ValueError(f"{file}: has no {', '.join(missing)}; prediction needs them: complete the bundle.")
+    _leave_out_savers(parser)
+    network: nn.Module = _resolve(parser, "network_def", file)
+    load_weights(network, root / "models" / WEIGHTS)
+    return Bundle(
+        root=root,
+        names=class_names(root),
+        device=device,
+        network=network.to(device).eval(),
+        preprocess=_resolve(parser, "preprocessing", file),
+        inferer=_resolve(parser, "inferer", file),
+        postprocess=_resolve(parser, "postprocessing", file),
+    )
+
+
+def load_weights(network: nn.Module, file: Path) -> None:
+    """Load a file of weights (tensors alone, never code) into a network.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a file of weights, or weights of another network; the message names what differs.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file}: no weights there; train the bundle first: unetfamily train BUNDLE --dataset DIR."
+        )
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+        network.load_state_dict(weights.get("network", weights))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: these weights do not fit {type(network).__name__}: {reason[:300]}") from error
+    except (AttributeError, EOFError, TypeError, ValueError, UnpicklingError) as error:
+        raise ValueError(f"{file}: not a file of weights; give one that torch.save wrote of a state_dict.") from error
+
+
+def copy_bundle(source: Path, target: Path) -> None:
+    """Copy a bundle without its weights and logs.
+
+    Raises:
+        FileExistsError: where the target is there already and not empty.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target}: is there already; name a new folder for the copy, or train it with --resume.")
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
+
+
+def choose_network(root: Path, name: str) -> None:
+    """Change the one word of a bundle's metadata that says which of its networks it is.
+
+    Raises:
+        ValueError: where the bundle does not define that network.
+    """
+    metadata = read_metadata(root)
+    networks = metadata.get("networks", {})
+    if name not in networks:
+        raise ValueError(f"network {name!r} is unknown to {root}; allowed are {', '.join(networks)}.")
+    metadata["network"] = f"@_meta_#networks#{name}"
+    file = root / "configs" / METADATA
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(json.dumps(metadata, indent=2) + "\n")
+    temporary.replace(file)
+
+
+def _parse(root: Path, file: Path, device: torch.device) -> ConfigParser:
+    parser = ConfigParser()
+    try:
+        parser.read_config(str(file))
+        parser.read_meta(str(root / "configs" / METADATA))
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read ({' '.join(str(error).split())}); mend the file.") from error
+    parser["bundle_root"] = str(root)
+    parser["device"] = device
+    return parser
+
+
+def _leave_out_savers(parser: ConfigParser) -> None:
+    """Files are written by this package, which keeps headers; a bundle's own savers are left out."""
+    steps = parser["postprocessing"].get("transforms", [])
+    parser["postprocessing"]["transforms"] = [
+        step for step in steps if not str(step.get("_target_", "")).split(".")[-1].startswith("SaveImage")
+    ]
+
+
+def _resolve(parser: ConfigParser, part: str, file: Path) -> Any:
+    if "imports" in parser:
+        parser.get_parsed_content("imports")
+    try:
+        return parser.get_parsed_content(part)
+    except (RuntimeError, ValueError, TypeError, KeyError, ModuleNotFoundError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ValueError(f"{file}: {part} cannot be built: {reason}") from error

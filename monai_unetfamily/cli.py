@@ -1,0 +1,187 @@
+"""The `unetfamily` command: parses and prints, decides nothing.
+
+Exit status: 0 all done; 1 some cases failed, the rest are done; 2 wrong usage or unusable input, nothing was done;
+130 interrupted. Errors are one line on standard error; `--debug` shows the traceback.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_unetfamily import __version__
+
+# What the library raises on input it cannot use; anything else is a defect and shows its traceback.
+EXPECTED = (ValueError, OSError, RuntimeError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command, and return its exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except EXPECTED as error:
+        if options.debug:
+            raise
+        print(f"unetfamily: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("unetfamily: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="unetfamily", description="The U-Net family on MONAI: segment organs in CT and MR."
+    )
+    parser.add_argument("--version", action="version", version=f"unetfamily {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_demo, _add_phantom, _add_train, _add_predict, _add_evaluate):
+        command = add(commands)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+Commands = argparse._SubParsersAction
+
+
+def _add_demo(commands: Commands) -> argparse.ArgumentParser:
+    command = commands.add_parser("demo", help="make phantoms, train briefly, predict, evaluate, draw: the whole walk")
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path("demo_output"), help="folder for everything it makes"
+    )
+    command.add_argument("--minutes", type=float, default=2.5, help="training time (default: %(default)s)")
+    _add_device(command)
+    command.set_defaults(run=_demo)
+    return command
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from monai_unetfamily.training.demo import run_demo
+
+    run_demo(options.output, minutes=options.minutes, device=options.device, log=print)
+    return 0
+
+
+def _add_phantom(commands: Commands) -> argparse.ArgumentParser:
+    command = commands.add_parser("phantom", help="make CT-like abdominal volumes with exact labels")
+    command.add_argument("output", type=Path, help="new folder, filled in MSD layout")
+    command.add_argument("-n", type=int, required=True, metavar="N", help="number of cases")
+    command.add_argument("--seed", type=int, default=0, help="the same seed gives the same voxels (default: 0)")
+    command.set_defaults(run=_phantom)
+    return command
+
+
+def _phantom(options: argparse.Namespace) -> int:
+    from monai_unetfamily.volumes.phantom import write_phantoms
+
+    write_phantoms(options.output, options.n, seed=options.seed)
+    print(f"{options.n} phantoms in {options.output}")
+    return 0
+
+
+def _add_train(commands: Commands) -> argparse.ArgumentParser:
+    command = commands.add_parser("train", help="train a bundle on a data set")
+    _add_bundle(command)
+    command.add_argument("--dataset", type=Path, required=True, help="folder with a dataset.json in MSD layout")
+    command.add_argument("-o", "--output", type=Path, help="train a copy of the bundle in this new folder")
+    command.add_argument("--network", help="train this one of the bundle's networks (changes the bundle's metadata)")
+    command.add_argument("--minutes", type=float, help="time in all (default: the bundle's max_epochs rules)")
+    command.add_argument("--resume", action="store_true", help="go on from the last whole epoch")
+    command.add_argument("--init-from", type=Path, metavar="WEIGHTS", help="start from these weights")
+    _add_device(command)
+    command.set_defaults(run=_train)
+    return command
+
+
+def _train(options: argparse.Namespace) -> int:
+    from monai_unetfamily.bundles.bundle import find_bundle
+    from monai_unetfamily.training.run import prepare_bundle, train
+
+    bundle = prepare_bundle(find_bundle(options.bundle), options.output, options.network, resume=options.resume)
+    weights = train(
+        bundle,
+        options.dataset,
+        minutes=options.minutes,
+        resume=options.resume,
+        init_from=options.init_from,
+        device=options.device,
+        log=_say,
+    )
+    print(f"weights in {weights}; history and pictures in {bundle / 'logs'}")
+    return 0
+
+
+def _add_predict(commands: Commands) -> argparse.ArgumentParser:
+    command = commands.add_parser("predict", help="segment NIfTI files; labels on each input's own grid")
+    _add_bundle(command)
+    command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="NIfTI files, or folders of them")
+    command.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps")
+    _add_device(command)
+    command.set_defaults(run=_predict)
+    return command
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from monai_unetfamily.bundles.bundle import find_bundle, open_bundle
+    from monai_unetfamily.inference.device import choose_device
+    from monai_unetfamily.inference.predictor import predict_files
+
+    bundle = open_bundle(find_bundle(options.bundle), choose_device(options.device))
+    failed = done = 0
+    for outcome in predict_files(bundle, options.inputs, options.output):
+        if outcome.error is None:
+            done += 1
+            _say(f"{outcome.source} -> {outcome.output}")
+            continue
+        if options.debug:
+            raise outcome.error
+        failed += 1
+        print(f"unetfamily: {_one_line(outcome.error)}", file=sys.stderr)
+    print(f"{done} done, {failed} failed")
+    return 1 if failed else 0
+
+
+def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
+    command = commands.add_parser("evaluate", help="compare label maps with references")
+    command.add_argument("predictions", type=Path, help="folder of label maps, or one file")
+    command.add_argument("references", type=Path, help="folder of label maps of the same names, or one file")
+    command.add_argument("--dataset", type=Path, help="take class names from this folder's dataset.json")
+    command.add_argument("--tolerance", type=float, default=1.0, metavar="MM", help="of surface Dice (default: 1 mm)")
+    command.add_argument("--csv", type=Path, help="write every case and class to this file")
+    command.set_defaults(run=_evaluate)
+    return command
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from monai_unetfamily.evaluation import evaluate_folders, format_table, summarize, write_csv
+    from monai_unetfamily.volumes.cases import read_label_names
+
+    names = read_label_names(options.dataset) if options.dataset else None
+    scores = evaluate_folders(options.predictions, options.references, names, tolerance_mm=options.tolerance)
+    print(format_table(summarize(scores)))
+    if options.csv:
+        write_csv(scores, options.csv)
+        print(f"every case and class in {options.csv}")
+    return 0
+
+
+def _add_bundle(command: argparse.ArgumentParser) -> None:
+    command.add_argument("bundle", metavar="BUNDLE", help="a MONAI bundle's folder, or the name of a shipped one")
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

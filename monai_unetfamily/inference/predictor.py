@@ -1,0 +1,96 @@
+"""A bundle and a volume in, a label map on the volume's own grid out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.volumes.nifti import list_volumes, open_volume, require_finite, stem, write_labels
+
+Labels = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input: the label map's file, or the error that stopped it."""
+
+    source: Path
+    output: Path | None = None
+    error: Exception | None = None
+
+
+@torch.inference_mode()
+def predict_volume(bundle: Bundle, path: Path) -> Labels:
+    """Labels (x, y, z) of a NIfTI file, on its own grid.
+
+    The bundle's preprocessing, its inferer, then its postprocessing, which brings class scores (not labels) back to
+    the source grid and takes the best; on a GPU under autocast.
+
+    Raises:
+        FileNotFoundError, ValueError: the file cannot be segmented; the message says why.
+    """
+    source = open_volume(path)
+    case = _load(bundle, path)
+    image = case["image"][None].to(bundle.device)
+    with torch.autocast(bundle.device.type, enabled=bundle.device.type == "cuda"):
+        scores = bundle.inferer(image, bundle.network)
+    case["pred"] = scores[0].float().cpu()
+    labels = bundle.postprocess(case)["pred"]
+    return _label_map(labels, source.shape[:3], path, bundle)
+
+
+def predict_files(
+    bundle: Bundle, inputs: Sequence[Path], output: Path, log: Callable[[str], None] | None = None
+) -> Iterator[Outcome]:
+    """Predict files, or the NIfTI files of folders, into `output`; a bad file does not stop the others.
+
+    Each label map is `<name>.nii.gz`, written whole or not at all.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: at once, where the inputs or the output folder cannot be used.
+    """
+    sources = list_volumes(inputs)
+    targets = [output / f"{stem(source)}.nii.gz" for source in sources]
+    _check_output(sources, targets, output)
+    for source, target in zip(sources, targets, strict=True):
+        try:
+            write_labels(predict_volume(bundle, source), source, target)
+        except (ValueError, OSError, RuntimeError) as error:
+            yield Outcome(source, error=error)
+        else:
+            yield Outcome(source, target)
+
+
+def _load(bundle: Bundle, path: Path) -> dict[str, torch.Tensor]:
+    """Run the preprocessing, with a look at the voxels between its reader and the rest."""
+    loaded = bundle.preprocess({"image": str(path)}, end=1)
+    require_finite(np.asarray(loaded["image"]), path)
+    case: dict[str, torch.Tensor] = bundle.preprocess(loaded, start=1)
+    return case
+
+
+def _label_map(labels: torch.Tensor, shape: tuple[int, ...], path: Path, bundle: Bundle) -> Labels:
+    if labels.shape[0] != 1:
+        raise ValueError(
+            f"{bundle.root}: gives {labels.shape[0]} overlapping maps, which one label map cannot hold; use a bundle "
+            "whose postprocessing takes the best class (AsDiscreted with argmax)."
+        )
+    if tuple(labels.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"{path}: labels have {tuple(labels.shape[1:])} voxels, the image {tuple(shape)}: the bundle's "
+            "postprocessing must end on the source grid (Invertd)."
+        )
+    return labels[0].numpy().round().astype(np.int64)
+
+
+def _check_output(sources: Sequence[Path], targets: Sequence[Path], output: Path) -> None:
+    overwritten = {s.resolve() for s in sources} & {t.resolve() for t in targets}
+    if overwritten:
+        raise ValueError(
+            f"{output}: predictions would replace the inputs there ({min(overwritten).name}); choose another."
+        )
+    output.mkdir(parents=True, exist_ok=True)

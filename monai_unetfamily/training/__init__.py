@@ -1,0 +1,1 @@
+"""Training: a bundle's own MONAI workflow, watched and made safe."""

@@ -1,0 +1,179 @@
+"""Train a bundle: MONAI's own workflow of its `train` config, with a time budget, a history and pictures."""
+
+import logging
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from monai.bundle import ConfigWorkflow
+from monai.handlers import CheckpointLoader
+from torch import nn
+
+from monai_unetfamily.bundles.bundle import choose_network, class_names, config_file, copy_bundle, load_weights
+from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
+from monai_unetfamily.inference.device import choose_device
+from monai_unetfamily.training.history import Epoch, History
+from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
+
+_LOGGER = logging.getLogger(__name__)
+_ENDLESS = 1_000_000  # epochs of a run that time ends
+
+
+def prepare_bundle(bundle: Path, output: Path | None, network: str | None, *, resume: bool = False) -> Path:
+    """The bundle to train: a copy in `output` where that is given, with `network` chosen where that is given.
+
+    Raises:
+        FileExistsError: where `output` is there already, or other weights than the network's would be left behind.
+        ValueError: where the bundle does not define the network, or a resumed run would change it.
+    """
+    if resume and (output or network):
+        raise ValueError(
+            "a resumed run keeps its folder and network: give the trained bundle itself, and no other option."
+        )
+    if output:
+        copy_bundle(bundle, output)
+        bundle = output
+    if network:
+        _check_free(bundle)
+        choose_network(bundle, network)
+    return bundle
+
+
+def train(
+    bundle: Path,
+    dataset: Path,
+    *,
+    minutes: float | None = None,
+    resume: bool = False,
+    init_from: Path | None = None,
+    device: str = "auto",
+    log: Callable[[str], None] = _LOGGER.info,
+) -> Path:
+    """Train a bundle on a data set in MSD layout, and return its file of weights.
+
+    The workflow is the one that `python -m monai.bundle run` runs on the bundle's `train` config. After every epoch
+    `models/checkpoint.pt` and `models/model.pt` are replaced whole, and history, learning curve and a validation
+    sample lie in `logs/`, beside TensorBoard's scalars and the log.
+
+    Args:
+        bundle: the bundle's folder; weights and logs go there.
+        dataset: folder with a `dataset.json` in MSD layout.
+        minutes: end after the epoch that would pass this time, with the learning rate falling towards it by a
+            polynomial of power 0.9; resumed runs count together. Otherwise the config's `max_epochs` rules.
+        resume: go on from `models/checkpoint.pt`.
+        init_from: weights to start from.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        log: is given a line for each step.
+
+    Raises:
+        FileNotFoundError, FileExistsError: files that are missing, or weights that would be lost.
+        ValueError: a data set, a device or weights that do not fit.
+    """
+    _check_request(bundle, minutes, resume, init_from)
+    _check_dataset(bundle, dataset, log)
+    logs = bundle / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    _log_to(logs / "train.log")
+    history = History(logs, class_names(bundle), log, resume=resume)
+    workflow = _workflow(bundle, dataset, device)
+    if minutes is not None:
+        _decay_over(workflow, history, 60 * minutes)
+    log("reading and preprocessing the cases")
+    workflow.initialize()
+    _prepare(workflow, bundle, history, resume, init_from)
+    if minutes is not None:
+        _stop_in_time(workflow.trainer, history, 60 * minutes)
+    log(f"training on {workflow.device}")
+    workflow.run()
+    workflow.finalize()
+    return bundle / "models" / WEIGHTS
+
+
+def _check_request(bundle: Path, minutes: float | None, resume: bool, init_from: Path | None) -> None:
+    models = bundle / "models"
+    if minutes is not None and minutes <= 0:
+        raise ValueError(f"minutes is {minutes}; more than 0 is needed.")
+    if resume and init_from:
+        raise ValueError("resume and init_from exclude each other: a resumed run has its weights.")
+    if resume and not (models / CHECKPOINT).is_file():
+        raise FileNotFoundError(f"{models / CHECKPOINT}: nothing to resume from; train without resuming.")
+    if not resume:
+        _check_free(bundle)
+
+
+def _check_free(bundle: Path) -> None:
+    weights = bundle / "models" / WEIGHTS
+    if weights.exists():
+        raise FileExistsError(
+            f"{weights}: training would replace these weights; resume it (--resume), or train a copy (-o)."
+        )
+
+
+def _check_dataset(bundle: Path, dataset: Path, log: Callable[[str], None]) -> None:
+    """Refuse labels that do not fit their images or the bundle's classes, before any time is spent."""
+    names = class_names(bundle)
+    unknown = set(read_label_names(dataset)) - set(names)
+    if unknown:
+        raise ValueError(
+            f"{dataset}: labels {sorted(unknown)} are not among this bundle's classes {names}; choose another bundle."
+        )
+    training, validation = load_cases(dataset, "training"), load_cases(dataset, "validation")
+    log(f"checking {len(training)} training and {len(validation)} validation cases of {dataset}")
+    for case in training + validation:
+        check_labels(case, names)
+
+
+def _log_to(file: Path) -> None:
+    logging.basicConfig(
+        filename=file, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", force=True
+    )
+
+
+def _workflow(bundle: Path, dataset: Path, device: str) -> ConfigWorkflow:
+    return ConfigWorkflow(
+        config_file=str(config_file(bundle, "train")),
+        logging_file=False,
+        workflow_type="train",
+        bundle_root=str(bundle),
+        dataset_dir=str(dataset),
+        device=choose_device(device),
+    )
+
+
+def _decay_over(workflow: ConfigWorkflow, history: History, seconds: float) -> None:
+    """Let the learning rate fall with time spent, not with epochs, of which nobody knows the number yet."""
+
+    def factor(_: int) -> float:
+        return max(0.0, 1 - history.seconds / seconds) ** 0.9
+
+    workflow.parser["max_epochs"] = _ENDLESS
+    workflow.parser["lr_scheduler"] = {
+        "_target_": "torch.optim.lr_scheduler.LambdaLR",
+        "optimizer": "@optimizer",
+        "lr_lambda": factor,
+    }
+
+
+def _stop_in_time(trainer: Engine, history: History, seconds: float) -> None:
+    def stop(engine: Engine) -> None:
+        epochs = history.epochs
+        longest = max(b.seconds - a.seconds for a, b in pairwise([Epoch(0, 0.0, 0.0), *epochs]))
+        if history.seconds + longest > seconds:
+            engine.terminate()
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, stop)
+
+
+def _prepare(workflow: ConfigWorkflow, bundle: Path, history: History, resume: bool, init_from: Path | None) -> None:
+    parser = workflow.parser
+    network: nn.Module = parser.get_parsed_content("network")
+    if init_from:
+        load_weights(network, init_from)
+    trainer: Engine = workflow.trainer
+    if resume:
+        objects = {name: parser.get_parsed_content(name) for name in ("network", "optimizer", "lr_scheduler")}
+        CheckpointLoader(str(bundle / "models" / CHECKPOINT), objects | {"trainer": trainer}).attach(trainer)
+    history.attach(trainer, workflow.evaluator)
+    ProgressBar(disable=None).attach(trainer, output_transform=lambda output: {"loss": output["loss"].item()})
