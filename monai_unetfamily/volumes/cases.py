@@ -1,0 +1,180 @@
+"""Data sets in the layout of the Medical Segmentation Decathlon (MSD): `dataset.json`, images and labels.
+
+Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13, 2022.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from monai_unetfamily.volumes.nifti import open_volume, read_volume, stem
+
+Section = Literal["training", "validation"]
+_KEYS = ("image", "label")
+GRID_TOLERANCE = 1e-3  # voxels, and voxels per voxel: far above float32 rounding, far below what can be seen
+
+
+def load_cases(dataset_dir: Path, section: Section = "training") -> list[dict[str, str]]:
+    """List a section's cases, sorted by name, as `{"image": path, "label": path}` with absolute paths.
+
+    Where the folder has a `splits.json` (`{"training": [stems], "validation": [stems]}`), it decides.
+    Elsewhere the first case in sorted order and every fifth after it are validation, the others training.
+
+    Raises:
+        FileNotFoundError: no `dataset.json`, or an image or label file that is missing.
+        ValueError: invalid JSON, no cases, two cases of one name, a split that names unknown cases or one
+            case in both sections, an empty section.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from monai_unetfamily.volumes.phantom import write_phantoms
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = write_phantoms(Path(folder), n=3, shape=(16, 16, 16), spacing=(20, 16, 12.5))
+    ...     [Path(case["image"]).name for case in load_cases(Path(folder), "training")]
+    ['phantom_001.nii.gz', 'phantom_002.nii.gz']
+    """
+    if section not in ("training", "validation"):
+        raise ValueError(f"got section {section!r}; 'training' or 'validation' is allowed, name one of them")
+    cases = _all_cases(dataset_dir)
+    names = _section_names(dataset_dir, sorted(cases), section)
+    if not names:
+        raise ValueError(f"{dataset_dir}: section {section!r} is empty; one case is needed, add cases to it")
+    chosen = [cases[name] for name in sorted(names)]
+    for file in (file for case in chosen for file in case.values()):
+        if not Path(file).is_file():
+            listing = dataset_dir / "dataset.json"
+            raise FileNotFoundError(f"{file}: no such file, though {listing} lists it; restore or unlist it")
+    return chosen
+
+
+def read_label_names(dataset_dir: Path) -> dict[int, str]:
+    """Read the label table of a `dataset.json`, id -> name, sorted by id; MSD has 0 for the background.
+
+    Raises:
+        FileNotFoundError: no `dataset.json`.
+        ValueError: invalid JSON, no table, ids that are not integers from 0 up (nnU-Net's table is inverse).
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "dataset.json").write_text('{"labels": {"1": "liver", "0": "background"}}')
+    ...     read_label_names(Path(folder))
+    {0: 'background', 1: 'liver'}
+    """
+    file = dataset_dir / "dataset.json"
+    table = _read_json(file).get("labels")
+    if not isinstance(table, dict) or not table:
+        raise ValueError(f'{file}: has no table "labels"; {{"0": "background", ...}} is needed, add it')
+    for key, name in table.items():
+        if not (key.isdecimal() and isinstance(name, str)):
+            got = f"got label {key!r}: {name!r}"
+            raise ValueError(
+                f'{file}: {got}; "id": "name" is allowed (nnU-Net has the inverse), turn it round'
+            )
+    return dict(sorted((int(key), name) for key, name in table.items()))
+
+
+def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
+    """Refuse a case whose label map does not fit its image or the table of label names.
+
+    Shapes must be equal, and the two grids the same up to `GRID_TOLERANCE`. Label files may store floats, if
+    their values are whole.
+
+    Raises:
+        ValueError: another shape, another affine, fractional values, ids outside the table; and what
+            `read_volume` raises for either file.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from monai_unetfamily.volumes.phantom import write_phantoms
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = write_phantoms(Path(folder), n=2, shape=(16, 16, 16), spacing=(20, 16, 12.5))
+    ...     for case in load_cases(Path(folder)):
+    ...         check_labels(case, read_label_names(Path(folder)))
+    """
+    image, label = open_volume(Path(case["image"])), Path(case["label"])
+    voxels, affine = read_volume(label)
+    if voxels.shape != image.shape[:3]:
+        got = f"got shape {voxels.shape}, its image {image.shape[:3]}"
+        raise ValueError(f"{label}: {got}; they must be equal, export the label map again")
+    # maps label indices to image indices, both in voxels: the identity where the grids agree
+    shift = np.abs(np.linalg.inv(image.affine) @ affine - np.eye(4)).max()
+    if shift > GRID_TOLERANCE:
+        got = f"got an affine {shift:.3g} voxels off its image's"
+        raise ValueError(f"{label}: {got}; {GRID_TOLERANCE} is allowed, bring it to the image's grid first")
+    _require_ids(np.unique(voxels), labels, label)
+
+
+def _require_ids(
+    values: np.ndarray[Any, np.dtype[np.float32]], labels: Mapping[int, str], label: Path
+) -> None:
+    fractional = values[values != np.round(values)]
+    if fractional.size:
+        raise ValueError(f"{label}: got label {fractional[0]}; whole numbers are allowed, threshold it first")
+    unknown = sorted({int(value) for value in values} - set(labels))
+    if unknown:
+        raise ValueError(
+            f"{label}: got labels {unknown}; {sorted(labels)} are in the table, add or remap them"
+        )
+
+
+def _all_cases(dataset_dir: Path) -> dict[str, dict[str, str]]:
+    file = dataset_dir / "dataset.json"
+    entries = _read_json(file).get("training")
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f'{file}: lists no cases under "training"; images with labels are needed, add them')
+    cases: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        if not (isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in _KEYS)):
+            raise ValueError(
+                f'{file}: got case {entry!r}; {{"image": ..., "label": ...}} is allowed, write so'
+            )
+        case = {key: str((dataset_dir / entry[key]).absolute()) for key in _KEYS}
+        name = stem(Path(case["image"]))
+        if name in cases:
+            raise ValueError(
+                f"{file}: lists {name!r} twice; each case needs its own name, rename or drop one"
+            )
+        cases[name] = case
+    return cases
+
+
+def _section_names(dataset_dir: Path, names: list[str], section: Section) -> list[str]:
+    file = dataset_dir / "splits.json"
+    if not file.exists():
+        validation = names[::5]
+        return validation if section == "validation" else [name for name in names if name not in validation]
+    splits = _read_json(file)
+    for key in ("training", "validation"):
+        _require_known(splits.get(key), set(names), key, file)
+    both = set(splits["training"]) & set(splits["validation"])
+    if both:
+        raise ValueError(
+            f"{file}: {sorted(both)[0]!r} is in both sections; each case belongs to one, drop it from one"
+        )
+    return list(splits[section])
+
+
+def _require_known(listed: object, names: set[str], section: str, file: Path) -> None:
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        raise ValueError(f'{file}: has no list "{section}"; a list of case names is needed, add it')
+    unknown = [name for name in listed if name not in names]
+    if unknown:
+        raise ValueError(
+            f"{file}: {section} names {len(unknown)} unknown cases ({unknown[0]!r} first);"
+            " the cases of dataset.json are allowed, correct the names"
+        )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; name a folder in the layout of the Decathlon (MSD)")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
+        raise ValueError(f"{file}: is not valid JSON ({error}); mend that place") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{file}: holds a {type(content).__name__}; a JSON object is needed, see the MSD layout"
+        )
+    return content

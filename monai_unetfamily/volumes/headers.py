@@ -1,0 +1,83 @@
+"""What must hold of a NIfTI file before a voxel is read: a check passes, or raises one line that names it."""
+
+import math
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.nifti1 import Nifti1Pair
+
+MAX_VOXELS = 2**31  # 1024 x 1024 x 2048: 8 GiB as float32, beyond any clinical CT or MR series
+_DEFLATE_RATIO = 1032  # most bytes that one byte of a gzip stream can stand for (zlib technical details)
+_PAIR = {".hdr": ".img", ".img": ".hdr"}
+
+
+def voxel_file(image: Nifti1Pair) -> Path:
+    """Return the file that holds an opened image's voxels: the `.img` of a pair, else the file itself."""
+    return Path(str(image.file_map["image"].filename))
+
+
+def require_file(path: Path) -> None:
+    """Refuse what is missing, a folder, named otherwise, or half of a `.hdr`/`.img` pair."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; one NIfTI file is meant, name a file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; name an existing NIfTI file")
+    if not path.name.lower().endswith((".nii", ".nii.gz", *_PAIR)):
+        raise ValueError(
+            f"{path}: is not named as NIfTI; .nii, .nii.gz and .hdr/.img are read, convert it first"
+        )
+    partner = path.with_suffix(_PAIR.get(path.suffix, path.suffix))
+    if not partner.exists():
+        raise FileNotFoundError(
+            f"{path}: its {partner.name} is missing; .hdr and .img are a pair, restore it"
+        )
+
+
+def require_one_volume(image: Nifti1Pair, path: Path) -> None:
+    """Refuse anything but one 3-D volume of real numbers (trailing singleton axes are fine)."""
+    shape, dtype = image.shape, image.get_data_dtype()
+    got = f"{path}: {len(shape)}-D where 3-D is meant: got shape {shape}, one 3-D volume is allowed"
+    if len(shape) < 3:
+        raise ValueError(f"{got}, stack its slices first")
+    if min(shape) < 1:
+        raise ValueError(f"{path}: got shape {shape}; every axis needs a voxel or more, export it again")
+    if math.prod(shape[3:]) != 1:
+        raise ValueError(f"{got}, split it first")
+    if dtype.kind not in "iuf":
+        kind = image.header.get_value_label("datatype")
+        raise ValueError(
+            f"{path}: got voxels of type {kind}; real numbers are allowed, export one channel of it"
+        )
+
+
+def require_affine(image: Nifti1Pair, path: Path) -> None:
+    """Refuse an affine that is not finite or not invertible."""
+    affine = image.affine
+    if affine is None or not np.isfinite(affine).all():
+        raise ValueError(f"{path}: got an affine that is not finite; numbers are needed, mend sform or qform")
+    # 1e6: far above any ratio of voxel sizes, far below the rounding of a float32 header
+    if not np.linalg.cond(affine[:3, :3]) < 1e6:
+        got = f"got the singular affine {affine[:3, :3].tolist()}"
+        raise ValueError(f"{path}: {got}; three independent axes are needed, mend sform or qform")
+
+
+def require_bytes(image: Nifti1Pair, path: Path) -> None:
+    """Refuse a header that claims more than `MAX_VOXELS` voxels, or more bytes than its file can hold.
+
+    Exact for plain files; deflate cannot expand a byte to more than 1032.
+    """
+    voxels = math.prod(image.shape)
+    if voxels > MAX_VOXELS:
+        raise ValueError(
+            f"{path}: the header claims {voxels} voxels; {MAX_VOXELS} are allowed, crop it first"
+        )
+    file = voxel_file(image)
+    claimed = cast(ArrayProxy, image.dataobj).offset + voxels * image.get_data_dtype().itemsize
+    held = file.stat().st_size * (_DEFLATE_RATIO if file.suffix.lower() == ".gz" else 1)
+    if claimed > held:
+        got = f"the header claims {claimed} bytes for shape {image.shape}"
+        raise ValueError(
+            f"{path}: {got}; {file.name} can hold at most {held}, copy the file or mend its header"
+        )

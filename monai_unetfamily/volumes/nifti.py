@@ -1,0 +1,269 @@
+"""NIfTI volumes in, label maps out on the very same grid.
+
+A header is held against its file before a voxel is read, what cannot be meant is refused in one line, and
+what is written is either the whole file or nothing. Nothing here resamples, reorients or guesses.
+"""
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import BufferedWriter
+from pathlib import Path
+from typing import cast
+from uuid import uuid4
+
+import nibabel as nib
+import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.filebasedimages import ImageFileError
+from nibabel.nifti1 import Nifti1Image, Nifti1Pair
+from nibabel.nifti2 import Nifti2Header, Nifti2Image
+from nibabel.openers import ImageOpener
+from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from numpy.typing import NDArray
+
+from monai_unetfamily.volumes.headers import (
+    require_affine,
+    require_bytes,
+    require_file,
+    require_one_volume,
+    voxel_file,
+)
+
+_UNREADABLE = (
+    *(ImageFileError, HeaderDataError, HeaderTypeError),
+    *(ValueError, OverflowError, EOFError, OSError, zlib.error),
+)
+
+
+def open_volume(path: Path) -> Nifti1Pair:
+    """Open a NIfTI-1 or NIfTI-2 volume as a nibabel proxy; no voxel is read.
+
+    The image is one 3-D volume: `shape[:3]` voxels, further axes singleton; `affine` (4, 4) maps voxel
+    indices to millimetres, RAS+. `.nii`, `.nii.gz` and `.hdr`/`.img` pairs are read.
+
+    Raises:
+        FileNotFoundError: no such file, or half of a `.hdr`/`.img` pair.
+        IsADirectoryError: a folder.
+        ValueError: not NIfTI; not one 3-D volume of real numbers; an affine that is not invertible; a header
+            that claims more bytes than its file can hold, or more than `headers.MAX_VOXELS` voxels.
+
+    >>> open_volume(Path("absent.nii.gz"))
+    Traceback (most recent call last):
+    FileNotFoundError: absent.nii.gz: no such file; name an existing NIfTI file
+    """
+    require_file(path)
+    image = _load_header(path)
+    require_one_volume(image, path)
+    require_affine(image, path)
+    require_bytes(image, path)
+    return image
+
+
+def read_volume(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Read voxels (X, Y, Z), scaled by the header's slope and intercept, and the affine (4, 4) to mm, RAS+.
+
+    Raises what `open_volume` raises, and ValueError for a file that is cut off or damaged (gzip checksums are
+    verified) and for NaN or infinite voxels.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "ct.nii.gz"
+    ...     save_image(nib.Nifti1Image(np.full((2, 3, 4), 40, np.int16), np.diag([2.0, 2.0, 5.0, 1.0])), path)
+    ...     voxels, affine = read_volume(path)
+    >>> voxels.shape, voxels.dtype.name, affine.diagonal().tolist()
+    ((2, 3, 4), 'float32', [2.0, 2.0, 5.0, 1.0])
+    """
+    image = open_volume(path)
+    try:
+        voxels = _read_voxels(image)
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"{path}: the voxels cannot be read ({_one_line(error)}); a whole file is needed, copy it again"
+        ) from error
+    require_finite(voxels, path)
+    return voxels.reshape(image.shape[:3], order="F"), np.asarray(image.affine, np.float64)
+
+
+def require_finite(array: NDArray[np.generic], path: Path) -> None:
+    """Refuse an array that holds NaN or infinite values: a ValueError that names `path` and their count.
+
+    >>> require_finite(np.array([1.0, np.nan, np.inf]), Path("mr.nii.gz"))
+    Traceback (most recent call last):
+    ValueError: mr.nii.gz: 2 of 3 voxels are NaN or infinite; finite values are allowed, replace them first
+    """
+    bad = array.size - np.count_nonzero(np.isfinite(array))
+    if bad:
+        got = f"{bad} of {array.size} voxels are NaN or infinite"
+        raise ValueError(f"{path}: {got}; finite values are allowed, replace them first")
+
+
+def write_labels(labels: NDArray[np.integer], like: Path | Nifti1Pair, path: Path) -> None:
+    """Write a label map on the grid of the volume `like`, all of it or nothing.
+
+    The file has the shape, affine, sform and qform codes, quaternion, units and description of `like`, and
+    its NIfTI version; the smallest unsigned integer type that holds the labels; slope 1, intercept 0, no
+    display range. Header extensions are left out: they tell of the source's voxels, or of the patient.
+
+    Args:
+        labels: ids, 0 or more, of the shape of `like` or its first three axes (X, Y, Z).
+        like: a NIfTI file or an image of nibabel's.
+        path: ends in `.nii.gz` or `.nii`; an existing file is replaced.
+
+    Raises:
+        ValueError: negative or non-integer labels, another shape, another file name, an unusable `like`.
+        OSError: the file cannot be written; what was there before is untouched.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> ct = nib.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.diag([2.0, 2.0, 5.0, 1.0]))
+    >>> with TemporaryDirectory() as folder:
+    ...     write_labels(np.full((2, 3, 4), 5), ct, Path(folder) / "labels.nii.gz")
+    ...     open_volume(Path(folder) / "labels.nii.gz").get_data_dtype().name
+    'uint8'
+    """
+    source = open_volume(like) if isinstance(like, Path) else like
+    _require_labels(labels, source.shape, path)
+    smallest = np.min_scalar_type(int(labels.max()))
+    header = source.header.copy()
+    header.extensions.clear()
+    header.set_data_dtype(smallest)
+    header["cal_min"] = header["cal_max"] = 0
+    single = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
+    save_image(single(labels.reshape(source.shape).astype(smallest), source.affine, header), path)
+
+
+def save_image(image: Nifti1Image, path: Path) -> None:
+    """Write an image to `path` (`.nii.gz` or `.nii`) by `atomic_file`; equal images give equal bytes.
+
+    Raises:
+        ValueError: another file name.
+        OSError: the file cannot be written; what was there before is untouched.
+    """
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise ValueError(f"{path}: cannot name an output; .nii.gz and .nii are allowed, rename it")
+    with atomic_file(path) as stream:
+        if path.suffix.lower() == ".nii":
+            image.to_stream(stream)
+            return
+        # level 1 as nibabel's own: noise does not shrink, label maps shrink at any level
+        with gzip.GzipFile("", "wb", compresslevel=1, fileobj=stream, mtime=0) as packed:
+            image.to_stream(packed)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BufferedWriter]:
+    """Yield a stream to a temporary file beside `path` that becomes `path` when the block ends well.
+
+    The bytes are on the disk before the name changes; if anything fails, the temporary file is removed and
+    `path` is as it was. An OSError is raised again in one line that names `path`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with atomic_file(Path(folder) / "report.txt") as stream:
+    ...         _ = stream.write(b"done")
+    ...     [p.name for p in Path(folder).iterdir()]
+    ['report.txt']
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        reason = f"cannot write ({error.strerror}); name a folder that exists, has space and may be written"
+        raise OSError(error.errno, reason, str(path)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def list_volumes(inputs: Sequence[Path]) -> list[Path]:
+    """List the volumes that `inputs` name: files as given, folders as their sorted `*.nii` and `*.nii.gz`.
+
+    Folders are not searched deeper, and hidden files are passed over.
+
+    Raises:
+        FileNotFoundError: an input that does not exist, or a folder without volumes.
+        ValueError: two volumes of one `stem`, whose outputs would overwrite each other.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("b.nii.gz", "a.nii", "notes.txt"):
+    ...         (Path(folder) / name).touch()
+    ...     [path.name for path in list_volumes([Path(folder)])]
+    ['a.nii', 'b.nii.gz']
+    """
+    volumes = [volume for path in inputs for volume in _expand(path)]
+    seen: dict[str, Path] = {}
+    for volume in volumes:
+        if stem(volume) in seen:
+            got = f"has the stem of {seen[stem(volume)]}"
+            raise ValueError(f"{volume}: {got}; outputs are named by it, rename one or name it once")
+        seen[stem(volume)] = volume
+    return volumes
+
+
+def stem(path: Path) -> str:
+    """Return the file's name without `.nii`, `.nii.gz`, `.hdr` or `.img`.
+
+    >>> stem(Path("scans/case.01.nii.gz"))
+    'case.01'
+    """
+    for suffix in (".nii.gz", ".nii", ".hdr", ".img"):
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def _expand(path: Path) -> list[Path]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder; name NIfTI files or folders of them")
+    if not path.is_dir():
+        return [path]
+    visible = [p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    found = [p for p in visible if p.name.lower().endswith((".nii", ".nii.gz"))]
+    if not found:
+        raise FileNotFoundError(f"{path}: holds no *.nii or *.nii.gz; they are looked for here, not deeper")
+    return found
+
+
+def _load_header(path: Path) -> Nifti1Pair:
+    allowed = "NIfTI-1 and NIfTI-2 are read, convert it first"
+    try:
+        image = nib.load(path)
+    except _UNREADABLE as error:
+        raise ValueError(f"{path}: cannot be read as NIfTI ({_one_line(error)}); {allowed}") from error
+    if not isinstance(image, Nifti1Pair):
+        raise ValueError(f"{path}: is no NIfTI file but a {type(image).__name__}; {allowed}")
+    return image
+
+
+def _read_voxels(image: Nifti1Pair) -> NDArray[np.float32]:
+    proxy = cast(ArrayProxy, image.dataobj)
+    spec = (proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter)
+    with ImageOpener(str(voxel_file(image))) as stream, np.errstate(over="ignore"):
+        # float64 beyond float32 becomes infinite here and is refused with the count
+        voxels = np.asarray(ArrayProxy(stream, spec, mmap=False), dtype=np.float32)
+        while stream.read(1 << 20):  # only at its end does gzip compare its checksum
+            pass
+    return voxels
+
+
+def _require_labels(labels: NDArray[np.integer], shape: tuple[int, ...], path: Path) -> None:
+    if labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: got labels of type {labels.dtype}; integers are allowed, convert them first"
+        )
+    if labels.shape not in (shape, shape[:3]):
+        got = f"got labels of shape {labels.shape}"
+        raise ValueError(f"{path}: {got}; {shape} as the source's is allowed, bring them to its grid")
+    if labels.min() < 0:
+        raise ValueError(f"{path}: got label {labels.min()}; ids from 0 up are allowed, renumber them")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

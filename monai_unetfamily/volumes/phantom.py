@@ -1,0 +1,240 @@
+"""CT-like abdominal phantoms with known labels: a data set that anybody may have, for trials and tests.
+
+A phantom is no patient. It has what a segmentation has to cope with (overlapping intensities, partial volume,
+noise, varying anatomy, missing organs, flipped, permuted, anisotropic and oblique grids) and no disease.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    ornt_transform,
+)
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
+
+from monai_unetfamily.volumes.anatomy import AIR, LABELS, Anatomy, Structure, draw_anatomy
+from monai_unetfamily.volumes.nifti import atomic_file, save_image
+
+MIN_SIZE = 16  # voxels an axis
+# A quarter of a voxel off the centre, the signs' product positive: four points that halve all three axes
+_SUBSAMPLES = ((0.25, 0.25, 0.25), (0.25, -0.25, -0.25), (-0.25, 0.25, -0.25), (-0.25, -0.25, 0.25))
+_GRIDS = (  # orientation of the axes, tilt about x, y, z in degrees, slice thickness relative to the set's
+    ("RAS", (0, 0, 0), 1.0),
+    ("LPS", (0, 0, 0), 1.0),
+    ("LAS", (0, 0, 0), 0.6),
+    ("RAS", (12, 0, 4), 1.0),
+    ("PIR", (0, 0, 0), 1.0),
+    ("LPS", (-8, 5, 15), 0.8),
+    ("SRA", (0, 0, 0), 1.25),
+)
+_REMOVED = ("spleen", "left_kidney", "right_kidney")
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A scan: `image` (X, Y, Z) int16 in HU, `labels` (X, Y, Z) uint8, `affine` (4, 4) to mm, RAS+."""
+
+    image: NDArray[np.int16]
+    labels: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+
+
+def make_phantom(
+    rng: np.random.Generator,
+    shape: tuple[int, int, int] = (160, 128, 40),
+    spacing: Triple = (2.0, 2.0, 5.0),
+    absent: Sequence[str] = (),
+    orientation: str = "RAS",
+    tilt: Triple = (0.0, 0.0, 0.0),
+) -> Phantom:
+    """Draw a patient and scan it. The anatomy depends on `rng` and `absent` alone, never on the grid.
+
+    Args:
+        shape: voxels along the patient's right-left, front-back and up-down axes, at least 16 each.
+        spacing: mm along the same axes.
+        absent: organs that were taken out: names of `anatomy.LABELS`.
+        orientation: where the arrays' axes point (nibabel's axis codes); they are permuted and flipped to it.
+        tilt: degrees by which the grid is turned about x, y, z: an oblique scan.
+
+    Raises:
+        ValueError: an axis below 16 voxels, a spacing that is not positive, an unknown organ or orientation.
+
+    >>> phantom = make_phantom(np.random.default_rng(0), (40, 32, 20), (8.0, 8.0, 10.0), absent=["spleen"])
+    >>> phantom.image.shape, phantom.image.dtype.name, np.unique(phantom.labels).tolist()
+    ((40, 32, 20), 'int16', [0, 1, 3, 4, 5])
+    """
+    _require_grid(shape, spacing, orientation)
+    organs = [name for label, name in LABELS.items() if label]
+    unknown = sorted(set(absent) - set(organs))
+    if unknown:
+        raise ValueError(f"got absent organs {unknown}; {organs} are allowed, correct the names")
+    patient = draw_anatomy(rng, absent)
+    affine = _grid_affine(shape, spacing, tilt, rng)
+    labels = _label_table(patient)[_scan(patient, affine, shape, (0, 0, 0))]
+    hu = np.mean([_hu_table(patient)[_scan(patient, affine, shape, at)] for at in _SUBSAMPLES], axis=0)
+    image = np.clip(hu + _noise(rng, shape), -1024, 3071).round().astype(np.int16)
+    return _reorient(Phantom(image, labels, affine), orientation)
+
+
+def write_phantoms(
+    out: Path,
+    n: int,
+    seed: int = 0,
+    shape: tuple[int, int, int] = (160, 128, 40),
+    spacing: Triple = (2.0, 2.0, 5.0),
+) -> list[Path]:
+    """Write `n` phantoms as a data set in the Decathlon's layout and return the image files.
+
+    `out` gets `imagesTr/phantom_000.nii.gz` ..., `labelsTr/` with the same names, and, last, `dataset.json`.
+    Case i depends on (seed, i) alone. Orientation, tilt and slice thickness vary from case to case, over one
+    field of view; every fourth patient lacks the spleen or a kidney.
+
+    Raises:
+        ValueError: `n` below 1, or a grid that `make_phantom` refuses.
+        FileExistsError: `out` exists and is not an empty folder.
+        OSError: a file cannot be written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     images = write_phantoms(Path(folder), n=2, shape=(16, 16, 16), spacing=(20, 16, 12.5))
+    ...     [image.name for image in images]
+    ['phantom_000.nii.gz', 'phantom_001.nii.gz']
+    """
+    if n < 1:
+        raise ValueError(f"got n = {n} phantoms; 1 or more are allowed, ask for at least one")
+    _require_grid(shape, spacing, "RAS")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(
+            f"{out}: exists and is not an empty folder; a new or empty one is needed, name another"
+        )
+    for folder in ("imagesTr", "labelsTr"):
+        (out / folder).mkdir(parents=True)
+    names = [f"phantom_{i:03d}.nii.gz" for i in range(n)]
+    for i, name in enumerate(names):
+        phantom = _case(seed, i, shape, spacing)
+        _save(phantom.image, phantom.affine, out / "imagesTr" / name)
+        _save(phantom.labels, phantom.affine, out / "labelsTr" / name)
+    with atomic_file(out / "dataset.json") as stream:
+        stream.write(json.dumps(_dataset(names), indent=1).encode())
+    return [out / "imagesTr" / name for name in names]
+
+
+def _case(seed: int, i: int, shape: tuple[int, int, int], spacing: Triple) -> Phantom:
+    orientation, tilt, thickness = _GRIDS[i % len(_GRIDS)]
+    slices = max(MIN_SIZE, round(shape[2] / thickness))
+    thick = spacing[2] * shape[2] / slices  # the field of view stays
+    absent = [_REMOVED[i // 4 % len(_REMOVED)]] if i % 4 == 3 else []
+    rng = np.random.default_rng([seed, i])
+    return make_phantom(rng, (*shape[:2], slices), (*spacing[:2], thick), absent, orientation, tilt)
+
+
+def _scan(
+    patient: Anatomy, affine: NDArray[np.float64], shape: tuple[int, int, int], shift: Triple
+) -> NDArray[np.uint8]:
+    """Find what lies `shift` voxels off each voxel's centre: (X, Y, Z), 0 for air, i + 1 for structure i."""
+    voxels = np.indices(shape, dtype=np.float32) + np.reshape(shift, (3, 1, 1, 1)).astype(np.float32)
+    points = np.tensordot(affine[:3, :3].astype(np.float32), voxels, 1)
+    points = patient.to_model(points + affine[:3, 3].astype(np.float32).reshape(3, 1, 1, 1))
+    found = np.zeros(shape, np.uint8)
+    names = ["air"] + [s.name for s in patient.structures]
+    for number, structure in enumerate(patient.structures, start=1):
+        box = _box(structure, patient, affine, shape)
+        here = structure.inside(points[(slice(None), *box)])
+        if structure.over:
+            here &= np.isin(names, structure.over)[found[box]]
+        found[box][here] = number
+    return found
+
+
+def _box(
+    structure: Structure, patient: Anatomy, affine: NDArray[np.float64], shape: tuple[int, int, int]
+) -> tuple[slice, ...]:
+    """The voxels that a structure can reach: its box in mm as the grid sees it, deformation allowed for."""
+    to_voxel = np.linalg.inv(affine)
+    centre = to_voxel[:3, :3] @ (np.asarray(structure.centre) * patient.scale) + to_voxel[:3, 3]
+    reach = np.abs(to_voxel[:3, :3]) @ (np.asarray(structure.extent) + patient.slack) * patient.scale + 1
+    low = np.clip(np.floor(centre - reach), 0, shape).astype(int)
+    high = np.clip(np.ceil(centre + reach) + 1, 0, shape).astype(int)
+    return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+
+
+def _hu_table(patient: Anatomy) -> NDArray[np.float32]:
+    return np.array([AIR] + [s.hu for s in patient.structures], np.float32)
+
+
+def _label_table(patient: Anatomy) -> NDArray[np.uint8]:
+    return np.array([0] + [s.label for s in patient.structures], np.uint8)
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Gaussian noise in HU, correlated over neighbouring voxels of a slice as reconstruction leaves it."""
+    noise = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (0.7, 0.7, 0.3))
+    return np.asarray(noise / noise.std() * rng.uniform(15, 25), np.float32)
+
+
+def _grid_affine(
+    shape: Sequence[int], spacing: Triple, tilt: Triple, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """The affine of a grid about the patient's origin, up to 4 mm off: nobody lies quite in the middle."""
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", tilt, degrees=True).as_matrix() * spacing
+    affine[:3, 3] = rng.uniform(-4, 4, 3) - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
+    return affine
+
+
+def _reorient(phantom: Phantom, orientation: str) -> Phantom:
+    """The same scan with its axes permuted and flipped; no voxel changes its place in the patient."""
+    change = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
+    affine = phantom.affine @ inv_ornt_aff(change, phantom.image.shape)
+    image, labels = (
+        np.ascontiguousarray(apply_orientation(a, change)) for a in (phantom.image, phantom.labels)
+    )
+    return Phantom(image, labels, affine)
+
+
+def _require_grid(shape: Sequence[int], spacing: Sequence[float], orientation: str) -> None:
+    if min(shape) < MIN_SIZE:
+        raise ValueError(
+            f"got shape {tuple(shape)}; {MIN_SIZE} voxels or more an axis are allowed, enlarge it"
+        )
+    if not min(spacing) > 0:
+        raise ValueError(f"got spacing {tuple(spacing)} mm; positive lengths are allowed, correct it")
+    if sorted(orientation.translate(str.maketrans("LPI", "RAS"))) != sorted("RAS"):
+        raise ValueError(
+            f"got orientation {orientation!r}; one of L/R, P/A and I/S each is allowed, as 'LPS'"
+        )
+
+
+def _save(array: NDArray[np.integer], affine: NDArray[np.float64], path: Path) -> None:
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    save_image(image, path)
+
+
+def _dataset(names: Sequence[str]) -> dict[str, object]:
+    return {
+        "name": "Abdominal phantoms",
+        "description": "Computed CT-like volumes of the upper abdomen; no patient was scanned",
+        "reference": "monai_unetfamily.volumes.phantom",
+        "licence": "CC0-1.0",
+        "release": "1.0",
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT"},
+        "labels": {str(label): name for label, name in LABELS.items()},
+        "numTraining": len(names),
+        "numTest": 0,
+        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
+        "test": [],
+    }
