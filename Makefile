@@ -2,7 +2,7 @@
 SHELL  := /bin/bash
 PYTHON ?= python3
 VENV   := .venv
-PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+PYTEST := $(VENV)/bin/python -m pytest
 # Written last, so that an interrupted installation is done again.
 READY  := $(VENV)/ready
 
@@ -19,7 +19,7 @@ demo: $(READY)  ## show the package at work
 
 test: $(READY)  ## run all tests and doctests
 	@echo "== Tests and doctests =="
-	@$(PYTEST) -n 2
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 2
 
 test-gpu: $(READY)  ## run the tests that need a CUDA device
 	@echo "== Tests that need a CUDA device =="
@@ -50,7 +50,7 @@ $(READY): pyproject.toml constraints.txt
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \
 	    echo "$(PYTHON) lacks the venv module: install the system package $$package, then run make again" >&2; exit 1; }; \
 	  echo "== Installing $$package =="; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$$package"; }
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$$package" >/dev/null; }
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { \
 	  echo "== Making $(VENV) =="; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "== Installing into $(VENV) (about 1.7 GB with a CPU build of torch, once) =="
