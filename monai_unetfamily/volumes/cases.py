@@ -17,7 +17,7 @@ _KEYS = ("image", "label")
 GRID_TOLERANCE = 1e-3  # voxels, and voxels per voxel: far above float32 rounding, far below what can be seen
 
 
-def load_cases(dataset_dir: Path, section: Section = "training") -> list[dict[str, str]]:
+def load_cases(dataset_dir: Path | str, section: Section = "training") -> list[dict[str, str]]:
     """List a section's cases, sorted by name, as `{"image": path, "label": path}` with absolute paths.
 
     Where the folder has a `splits.json` (`{"training": [stems], "validation": [stems]}`), it decides.
@@ -37,6 +37,7 @@ def load_cases(dataset_dir: Path, section: Section = "training") -> list[dict[st
     """
     if section not in ("training", "validation"):
         raise ValueError(f"got section {section!r}; 'training' or 'validation' is allowed, name one of them")
+    dataset_dir = Path(dataset_dir)
     cases = _all_cases(dataset_dir)
     names = _section_names(dataset_dir, sorted(cases), section)
     if not names:

@@ -1,0 +1,58 @@
+# `make demo` and `make test` need nothing but Python 3.11 or later: they build .venv first, once.
+SHELL  := /bin/bash
+PYTHON ?= python3
+VENV   := .venv
+PYTEST := $(VENV)/bin/python -m pytest
+# Written last, so that an interrupted installation is done again.
+READY  := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-gpu lint types clean
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "make PYTHON=python3.12 TARGET chooses the interpreter of a new $(VENV)"
+
+demo: $(READY)  ## show the package at work
+	@echo "== Demo =="
+	@$(VENV)/bin/unetfamily demo
+
+test: $(READY)  ## run all tests and doctests
+	@echo "== Tests and doctests =="
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 2
+
+test-gpu: $(READY)  ## run the tests that need a CUDA device
+	@echo "== Tests that need a CUDA device =="
+	@found=$$($(PYTEST) -m gpu --collect-only -q) || [ $$? -eq 5 ] || { echo "$$found"; exit 1; }; \
+	count=$$(grep -c :: <<< "$$found"); \
+	if ! $(VENV)/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	  echo "no CUDA device here: the $$count tests marked gpu did not run"; \
+	elif [ "$$count" -eq 0 ]; then echo "no test is marked gpu"; \
+	else $(PYTEST) -m gpu; fi
+
+lint: $(READY)  ## check style and format
+	@echo "== Style (ruff) =="
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+types: $(READY)  ## check types
+	@echo "== Types (mypy) =="
+	@$(VENV)/bin/mypy
+
+clean:  ## remove what make made: .venv, caches, build leftovers, demo_output
+	rm -rf $(VENV) build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "$(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing);" \
+	    "Python 3.11 or later is needed: name one, as in make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \
+	    echo "$(PYTHON) lacks the venv module: install the system package $$package, then run make again" >&2; exit 1; }; \
+	  echo "== Installing $$package =="; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$$package" >/dev/null; }
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { \
+	  echo "== Making $(VENV) =="; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "== Installing into $(VENV) (about 1.7 GB with a CPU build of torch, once) =="
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
