@@ -207,8 +207,6 @@ def test_every_file(check: Callable[[Source], Offences]) -> None:
     offences = [
         f"{path.relative_to(ROOT)}:{line}: {what}"
         for path in FILES
-        for line, what in check(
-            Source(".".join(path.relative_to(ROOT).with_suffix("").parts), path.read_text("utf-8"))
-        )
+        for line, what in check(Source(".".join(path.relative_to(ROOT).with_suffix("").parts), path.read_text("utf-8")))
     ]
     assert offences == []

@@ -97,7 +97,8 @@ def class_names(root: Path) -> dict[int, str]:
         return {int(channel): str(name) for channel, name in channels.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{root / 'configs' / METADATA}: network_data_format.outputs.pred.channel_def must hold channel: name; add it."
+            f"{root / 'configs' / METADATA}: has no network_data_format.outputs.pred.channel_def "
+            "(channel: name); add it."
         ) from error
 
 

@@ -65,7 +65,7 @@ class History:
         self._start = monotonic()
 
     def _iteration(self, trainer: Engine) -> None:
-        self._losses.append(float(trainer.state.output["loss"]))  # type: ignore[index,call-overload]
+        self._losses.append(trainer.state.output["loss"].item())  # type: ignore[index]
 
     def _validated(self, evaluator: Engine) -> None:
         self._dice = float(evaluator.state.metrics[evaluator.state.key_metric_name])  # type: ignore[attr-defined]
@@ -116,9 +116,9 @@ def draw_curve(epochs: list[Epoch], file: Path) -> None:
     loss.plot([e.seconds / 60 for e in epochs], [e.loss for e in epochs], color="#0072B2", marker=".", label="loss")
     loss.set(xlabel="minutes of training", ylabel="training loss", ylim=(0, None))
     loss.yaxis.label.set_color("#0072B2")
-    validated = [e for e in epochs if e.dice is not None]
+    validated = [(e.seconds / 60, e.dice) for e in epochs if e.dice is not None]
     dice = loss.twinx()
-    dice.plot([e.seconds / 60 for e in validated], [e.dice for e in validated], color="#D55E00", marker="o")
+    dice.plot(*zip(*validated, strict=True), color="#D55E00", marker="o")
     dice.set(ylabel="validation Dice, mean of classes", ylim=(0, 1))
     dice.yaxis.label.set_color("#D55E00")
     loss.grid(alpha=0.3)

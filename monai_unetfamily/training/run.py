@@ -129,6 +129,7 @@ def _log_to(file: Path) -> None:
     logging.basicConfig(
         filename=file, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", force=True
     )
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # warns that its own logging is off
 
 
 def _workflow(bundle: Path, dataset: Path, device: str) -> ConfigWorkflow:

@@ -148,9 +148,7 @@ class _Draft:
         self.add(name, tissue, less(ellipsoid(place, grown, tilt), *but), over, place, extent(grown, tilt))
         return place
 
-    def hollow(
-        self, name: str, centre: Triple, radii: Triple, tilt: Triple = (0, 0, 0), gas: float = 0.0
-    ) -> None:
+    def hollow(self, name: str, centre: Triple, radii: Triple, tilt: Triple = (0, 0, 0), gas: float = 0.0) -> None:
         """Add a loop of bowel or the stomach; `gas` is the share of its height, at the front, that is gas."""
         at = self.lump(name, "bowel", centre, radii, tilt, sway=4.0)
         if gas > 0:
@@ -168,9 +166,7 @@ def _trunk(draft: _Draft) -> None:
         "pleura": rim + flank - 5.5,
         "fat": 2 + rim + flank,
     }
-    layers = {
-        name: ellipsoid((0, 0, 0), (147 - d, 105 - d, INFINITE), power=2.3) for name, d in depths.items()
-    }
+    layers = {name: ellipsoid((0, 0, 0), (147 - d, 105 - d, INFINITE), power=2.3) for name, d in depths.items()}
     draft.add("skin", "skin", layers["skin"])
     draft.add("subcutaneous", "fat", layers["subcutaneous"])
     draft.add("wall", "muscle", layers["wall"])
@@ -179,9 +175,7 @@ def _trunk(draft: _Draft) -> None:
     def ribs(points: Points) -> NDArray[np.bool_]:
         x, y, z = points
         band = (z + np.float32(slope) * y - first) % np.float32(36) < 13
-        margin = (
-            np.where(y > 0, 1.1 * y, -0.45 * y) - 65
-        )  # lowest at the flanks, up to the breastbone in front
+        margin = np.where(y > 0, 1.1 * y, -0.45 * y) - 65  # lowest at the flanks, up to the breastbone in front
         return layers["pleura"](points) & band & (z > margin) & (np.abs(x) > 30)
 
     draft.add("rib", "rib", ribs, ("wall",))
@@ -270,9 +264,7 @@ def _upper_organs(draft: _Draft) -> None:
         ((72, -10, 30), (34, 4, 4), (0, 40, 60)),
         ((64, 25, 52), (32, 3.5, 3.5), (0, 10, -55)),
     ):
-        draft.lump(
-            "liver/vessel", "hepatic vessel", centre, radii, tilt, ("liver", "liver/left lobe"), sway=4.0
-        )
+        draft.lump("liver/vessel", "hepatic vessel", centre, radii, tilt, ("liver", "liver/left lobe"), sway=4.0)
     fundus = ellipsoid((-52, 2, 26), (37, 44, 56), (0, 0, 25))
     draft.lump("spleen", "spleen", (-88, -30, 30), (38, 52, 54), (15, 0, 15), ("fat",), (fundus,))
     draft.hollow("stomach", (-50, 30, 38), (40, 34, 42), (0, 25, -20), gas=draft.rng.uniform(0.15, 0.45))
@@ -283,9 +275,7 @@ def _bowel(draft: _Draft) -> None:
     rng = draft.rng
     draft.hollow("ascending colon", (94, 6, -78), (23, 24, 46), gas=rng.uniform(0, 0.5))
     draft.hollow("descending colon", (-98, -18, -62), (17, 18, 62), gas=rng.uniform(0, 0.4))
-    draft.hollow(
-        "transverse colon", (0, 56, -34), (88, 16, 18), (0, rng.normal(0, 6), 0), gas=rng.uniform(0.1, 0.5)
-    )
+    draft.hollow("transverse colon", (0, 56, -34), (88, 16, 18), (0, rng.normal(0, 6), 0), gas=rng.uniform(0.1, 0.5))
     for loop in range(52):
         centre = tuple(rng.uniform((-84, -4, -125), (78, 60, -16)))
         radii = tuple(rng.uniform((20, 11, 11), (38, 18, 18)))

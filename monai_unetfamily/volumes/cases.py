@@ -70,9 +70,7 @@ def read_label_names(dataset_dir: Path) -> dict[int, str]:
     for key, name in table.items():
         if not (key.isdecimal() and isinstance(name, str)):
             got = f"got label {key!r}: {name!r}"
-            raise ValueError(
-                f'{file}: {got}; "id": "name" is allowed (nnU-Net has the inverse), turn it round'
-            )
+            raise ValueError(f'{file}: {got}; "id": "name" is allowed (nnU-Net has the inverse), turn it round')
     return dict(sorted((int(key), name) for key, name in table.items()))
 
 
@@ -106,17 +104,13 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
     _require_ids(np.unique(voxels), labels, label)
 
 
-def _require_ids(
-    values: np.ndarray[Any, np.dtype[np.float32]], labels: Mapping[int, str], label: Path
-) -> None:
+def _require_ids(values: np.ndarray[Any, np.dtype[np.float32]], labels: Mapping[int, str], label: Path) -> None:
     fractional = values[values != np.round(values)]
     if fractional.size:
         raise ValueError(f"{label}: got label {fractional[0]}; whole numbers are allowed, threshold it first")
     unknown = sorted({int(value) for value in values} - set(labels))
     if unknown:
-        raise ValueError(
-            f"{label}: got labels {unknown}; {sorted(labels)} are in the table, add or remap them"
-        )
+        raise ValueError(f"{label}: got labels {unknown}; {sorted(labels)} are in the table, add or remap them")
 
 
 def _all_cases(dataset_dir: Path) -> dict[str, dict[str, str]]:
@@ -127,15 +121,11 @@ def _all_cases(dataset_dir: Path) -> dict[str, dict[str, str]]:
     cases: dict[str, dict[str, str]] = {}
     for entry in entries:
         if not (isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in _KEYS)):
-            raise ValueError(
-                f'{file}: got case {entry!r}; {{"image": ..., "label": ...}} is allowed, write so'
-            )
+            raise ValueError(f'{file}: got case {entry!r}; {{"image": ..., "label": ...}} is allowed, write so')
         case = {key: str((dataset_dir / entry[key]).absolute()) for key in _KEYS}
         name = stem(Path(case["image"]))
         if name in cases:
-            raise ValueError(
-                f"{file}: lists {name!r} twice; each case needs its own name, rename or drop one"
-            )
+            raise ValueError(f"{file}: lists {name!r} twice; each case needs its own name, rename or drop one")
         cases[name] = case
     return cases
 
@@ -150,9 +140,7 @@ def _section_names(dataset_dir: Path, names: list[str], section: Section) -> lis
         _require_known(splits.get(key), set(names), key, file)
     both = set(splits["training"]) & set(splits["validation"])
     if both:
-        raise ValueError(
-            f"{file}: {sorted(both)[0]!r} is in both sections; each case belongs to one, drop it from one"
-        )
+        raise ValueError(f"{file}: {sorted(both)[0]!r} is in both sections; each case belongs to one, drop it from one")
     return list(splits[section])
 
 
@@ -175,7 +163,5 @@ def _read_json(file: Path) -> dict[str, Any]:
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
         raise ValueError(f"{file}: is not valid JSON ({error}); mend that place") from error
     if not isinstance(content, dict):
-        raise ValueError(
-            f"{file}: holds a {type(content).__name__}; a JSON object is needed, see the MSD layout"
-        )
+        raise ValueError(f"{file}: holds a {type(content).__name__}; a JSON object is needed, see the MSD layout")
     return content

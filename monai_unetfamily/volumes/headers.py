@@ -25,14 +25,10 @@ def require_file(path: Path) -> None:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; name an existing NIfTI file")
     if not path.name.lower().endswith((".nii", ".nii.gz", *_PAIR)):
-        raise ValueError(
-            f"{path}: is not named as NIfTI; .nii, .nii.gz and .hdr/.img are read, convert it first"
-        )
+        raise ValueError(f"{path}: is not named as NIfTI; .nii, .nii.gz and .hdr/.img are read, convert it first")
     partner = path.with_suffix(_PAIR.get(path.suffix, path.suffix))
     if not partner.exists():
-        raise FileNotFoundError(
-            f"{path}: its {partner.name} is missing; .hdr and .img are a pair, restore it"
-        )
+        raise FileNotFoundError(f"{path}: its {partner.name} is missing; .hdr and .img are a pair, restore it")
 
 
 def require_one_volume(image: Nifti1Pair, path: Path) -> None:
@@ -47,9 +43,7 @@ def require_one_volume(image: Nifti1Pair, path: Path) -> None:
         raise ValueError(f"{got}, split it first")
     if dtype.kind not in "iuf":
         kind = image.header.get_value_label("datatype")
-        raise ValueError(
-            f"{path}: got voxels of type {kind}; real numbers are allowed, export one channel of it"
-        )
+        raise ValueError(f"{path}: got voxels of type {kind}; real numbers are allowed, export one channel of it")
 
 
 def require_affine(image: Nifti1Pair, path: Path) -> None:
@@ -70,14 +64,10 @@ def require_bytes(image: Nifti1Pair, path: Path) -> None:
     """
     voxels = math.prod(image.shape)
     if voxels > MAX_VOXELS:
-        raise ValueError(
-            f"{path}: the header claims {voxels} voxels; {MAX_VOXELS} are allowed, crop it first"
-        )
+        raise ValueError(f"{path}: the header claims {voxels} voxels; {MAX_VOXELS} are allowed, crop it first")
     file = voxel_file(image)
     claimed = cast(ArrayProxy, image.dataobj).offset + voxels * image.get_data_dtype().itemsize
     held = file.stat().st_size * (_DEFLATE_RATIO if file.suffix.lower() == ".gz" else 1)
     if claimed > held:
         got = f"the header claims {claimed} bytes for shape {image.shape}"
-        raise ValueError(
-            f"{path}: {got}; {file.name} can hold at most {held}, copy the file or mend its header"
-        )
+        raise ValueError(f"{path}: {got}; {file.name} can hold at most {held}, copy the file or mend its header")

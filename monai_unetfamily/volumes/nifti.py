@@ -255,9 +255,7 @@ def _read_voxels(image: Nifti1Pair) -> NDArray[np.float32]:
 
 def _require_labels(labels: NDArray[np.integer], shape: tuple[int, ...], path: Path) -> None:
     if labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"{path}: got labels of type {labels.dtype}; integers are allowed, convert them first"
-        )
+        raise ValueError(f"{path}: got labels of type {labels.dtype}; integers are allowed, convert them first")
     if labels.shape not in (shape, shape[:3]):
         got = f"got labels of shape {labels.shape}"
         raise ValueError(f"{path}: {got}; {shape} as the source's is allowed, bring them to its grid")

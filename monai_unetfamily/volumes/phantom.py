@@ -114,9 +114,7 @@ def write_phantoms(
         raise ValueError(f"got n = {n} phantoms; 1 or more are allowed, ask for at least one")
     _require_grid(shape, spacing, "RAS")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"{out}: exists and is not an empty folder; a new or empty one is needed, name another"
-        )
+        raise FileExistsError(f"{out}: exists and is not an empty folder; a new or empty one is needed, name another")
     for folder in ("imagesTr", "labelsTr"):
         (out / folder).mkdir(parents=True)
     names = [f"phantom_{i:03d}.nii.gz" for i in range(n)]
@@ -182,9 +180,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, int, int]) -> NDArray[np.
     return np.asarray(noise / noise.std() * rng.uniform(15, 25), np.float32)
 
 
-def _grid_affine(
-    shape: Sequence[int], spacing: Triple, tilt: Triple, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _grid_affine(shape: Sequence[int], spacing: Triple, tilt: Triple, rng: np.random.Generator) -> NDArray[np.float64]:
     """The affine of a grid about the patient's origin, up to 4 mm off: nobody lies quite in the middle."""
     affine = np.eye(4)
     affine[:3, :3] = Rotation.from_euler("xyz", tilt, degrees=True).as_matrix() * spacing
@@ -196,23 +192,17 @@ def _reorient(phantom: Phantom, orientation: str) -> Phantom:
     """The same scan with its axes permuted and flipped; no voxel changes its place in the patient."""
     change = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
     affine = phantom.affine @ inv_ornt_aff(change, phantom.image.shape)
-    image, labels = (
-        np.ascontiguousarray(apply_orientation(a, change)) for a in (phantom.image, phantom.labels)
-    )
+    image, labels = (np.ascontiguousarray(apply_orientation(a, change)) for a in (phantom.image, phantom.labels))
     return Phantom(image, labels, affine)
 
 
 def _require_grid(shape: Sequence[int], spacing: Sequence[float], orientation: str) -> None:
     if min(shape) < MIN_SIZE:
-        raise ValueError(
-            f"got shape {tuple(shape)}; {MIN_SIZE} voxels or more an axis are allowed, enlarge it"
-        )
+        raise ValueError(f"got shape {tuple(shape)}; {MIN_SIZE} voxels or more an axis are allowed, enlarge it")
     if not min(spacing) > 0:
         raise ValueError(f"got spacing {tuple(spacing)} mm; positive lengths are allowed, correct it")
     if sorted(orientation.translate(str.maketrans("LPI", "RAS"))) != sorted("RAS"):
-        raise ValueError(
-            f"got orientation {orientation!r}; one of L/R, P/A and I/S each is allowed, as 'LPS'"
-        )
+        raise ValueError(f"got orientation {orientation!r}; one of L/R, P/A and I/S each is allowed, as 'LPS'")
 
 
 def _save(array: NDArray[np.integer], affine: NDArray[np.float64], path: Path) -> None:
