@@ -98,19 +98,20 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace) -> int:
     from monai_unetfamily.bundles.bundle import find_bundle
-    from monai_unetfamily.training.run import prepare_bundle, train
+    from monai_unetfamily.training.run import train
 
-    bundle = prepare_bundle(find_bundle(options.bundle), options.output, options.network, resume=options.resume)
     weights = train(
-        bundle,
+        find_bundle(options.bundle),
         options.dataset,
+        output=options.output,
+        network=options.network,
         minutes=options.minutes,
         resume=options.resume,
         init_from=options.init_from,
         device=options.device,
         log=_say,
     )
-    print(f"weights in {weights}; history and pictures in {bundle / 'logs'}")
+    print(f"weights in {weights}; history and pictures in {weights.parents[1] / 'logs'}")
     return 0
 
 

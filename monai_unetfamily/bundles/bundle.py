@@ -155,9 +155,18 @@ def copy_bundle(source: Path, target: Path) -> None:
     Raises:
         FileExistsError: where the target is there already and not empty.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(f"{target}: is there already; name a new folder for the copy, or train it with --resume.")
+    check_free(target)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
+
+
+def check_free(folder: Path) -> None:
+    """Refuse to write into a folder that holds something.
+
+    Raises:
+        FileExistsError: where it is a file, or not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder}: is there already and not empty; name a new folder.")
 
 
 def choose_network(root: Path, name: str) -> None:
@@ -166,15 +175,23 @@ def choose_network(root: Path, name: str) -> None:
     Raises:
         ValueError: where the bundle does not define that network.
     """
-    metadata = read_metadata(root)
-    networks = metadata.get("networks", {})
-    if name not in networks:
-        raise ValueError(f"network {name!r} is unknown to {root}; allowed are {', '.join(networks)}.")
-    metadata["network"] = f"@_meta_#networks#{name}"
+    check_network(root, name)
     file = root / "configs" / METADATA
+    metadata = read_metadata(root) | {"network": f"@_meta_#networks#{name}"}
     temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_text(json.dumps(metadata, indent=2) + "\n")
     temporary.replace(file)
+
+
+def check_network(root: Path, name: str) -> None:
+    """Refuse a network that a bundle's metadata does not define.
+
+    Raises:
+        ValueError: lists those it does.
+    """
+    networks = read_metadata(root).get("networks", {})
+    if name not in networks:
+        raise ValueError(f"network {name!r} is unknown to {root}; allowed are {', '.join(networks) or 'none'}.")
 
 
 def _parse(root: Path, file: Path, device: torch.device) -> ConfigParser:

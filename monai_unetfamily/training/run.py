@@ -11,7 +11,15 @@ from monai.bundle import ConfigWorkflow
 from monai.handlers import CheckpointLoader
 from torch import nn
 
-from monai_unetfamily.bundles.bundle import choose_network, class_names, config_file, copy_bundle, load_weights
+from monai_unetfamily.bundles.bundle import (
+    check_free,
+    check_network,
+    choose_network,
+    class_names,
+    config_file,
+    copy_bundle,
+    load_weights,
+)
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.training.history import Epoch, History
@@ -21,30 +29,12 @@ _LOGGER = logging.getLogger(__name__)
 _ENDLESS = 1_000_000  # epochs of a run that time ends
 
 
-def prepare_bundle(bundle: Path, output: Path | None, network: str | None, *, resume: bool = False) -> Path:
-    """The bundle to train: a copy in `output` where that is given, with `network` chosen where that is given.
-
-    Raises:
-        FileExistsError: where `output` is there already, or other weights than the network's would be left behind.
-        ValueError: where the bundle does not define the network, or a resumed run would change it.
-    """
-    if resume and (output or network):
-        raise ValueError(
-            "a resumed run keeps its folder and network: give the trained bundle itself, and no other option."
-        )
-    if output:
-        copy_bundle(bundle, output)
-        bundle = output
-    if network:
-        _check_free(bundle)
-        choose_network(bundle, network)
-    return bundle
-
-
 def train(
     bundle: Path,
     dataset: Path,
     *,
+    output: Path | None = None,
+    network: str | None = None,
     minutes: float | None = None,
     resume: bool = False,
     init_from: Path | None = None,
@@ -60,6 +50,8 @@ def train(
     Args:
         bundle: the bundle's folder; weights and logs go there.
         dataset: folder with a `dataset.json` in MSD layout.
+        output: train a copy of the bundle in this new folder.
+        network: train this one of the bundle's networks; changes the one word in its metadata.
         minutes: end after the epoch that would pass this time, with the learning rate falling towards it by a
             polynomial of power 0.9; resumed runs count together. Otherwise the config's `max_epochs` rules.
         resume: go on from `models/checkpoint.pt`.
@@ -71,8 +63,13 @@ def train(
         FileNotFoundError, FileExistsError: files that are missing, or weights that would be lost.
         ValueError: a data set, a device or weights that do not fit.
     """
-    _check_request(bundle, minutes, resume, init_from)
+    _check_request(bundle, output, network, minutes, resume, init_from)
     _check_dataset(bundle, dataset, log)
+    if output:
+        copy_bundle(bundle, output)
+        bundle = output
+    if network:
+        choose_network(bundle, network)
     logs = bundle / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     _log_to(logs / "train.log")
@@ -91,24 +88,29 @@ def train(
     return bundle / "models" / WEIGHTS
 
 
-def _check_request(bundle: Path, minutes: float | None, resume: bool, init_from: Path | None) -> None:
-    models = bundle / "models"
+def _check_request(
+    bundle: Path,
+    output: Path | None,
+    network: str | None,
+    minutes: float | None,
+    resume: bool,
+    init_from: Path | None,
+) -> None:
+    weights, checkpoint = bundle / "models" / WEIGHTS, bundle / "models" / CHECKPOINT
     if minutes is not None and minutes <= 0:
         raise ValueError(f"minutes is {minutes}; more than 0 is needed.")
-    if resume and init_from:
-        raise ValueError("resume and init_from exclude each other: a resumed run has its weights.")
-    if resume and not (models / CHECKPOINT).is_file():
-        raise FileNotFoundError(f"{models / CHECKPOINT}: nothing to resume from; train without resuming.")
-    if not resume:
-        _check_free(bundle)
-
-
-def _check_free(bundle: Path) -> None:
-    weights = bundle / "models" / WEIGHTS
-    if weights.exists():
+    if resume and (output or network or init_from):
+        raise ValueError("a resumed run keeps its folder, network and weights: resume the trained bundle itself.")
+    if resume and not checkpoint.is_file():
+        raise FileNotFoundError(f"{checkpoint}: nothing to resume from; train without resuming.")
+    if not (resume or output) and weights.exists():
         raise FileExistsError(
             f"{weights}: training would replace these weights; resume it (--resume), or train a copy (-o)."
         )
+    if network:
+        check_network(bundle, network)
+    if output:
+        check_free(output)
 
 
 def _check_dataset(bundle: Path, dataset: Path, log: Callable[[str], None]) -> None:

@@ -1,0 +1,172 @@
+"""Every shipped bundle is complete, consistent with itself, and one word changes its network."""
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from monai_unetfamily.bundles.bundle import (
+    SHIPPED,
+    choose_network,
+    class_names,
+    copy_bundle,
+    find_bundle,
+    load_weights,
+    open_bundle,
+)
+from monai_unetfamily.nets import UNetPlusPlus
+
+BUNDLES = sorted(folder.name for folder in SHIPPED.iterdir())
+FILES = [
+    *(f"configs/{name}.yaml" for name in ("train", "evaluate", "inference", "multi_gpu_train")),
+    *("configs/metadata.json", "configs/logging.conf", "docs/README.md", "LICENSE"),
+]
+CPU = torch.device("cpu")
+
+
+def targets(config: Any) -> Iterator[str]:
+    if isinstance(config, dict):
+        if isinstance(config.get("_target_"), str):
+            yield config["_target_"]
+        config = list(config.values())
+    if isinstance(config, list):
+        for item in config:
+            yield from targets(item)
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_is_complete(name: str) -> None:
+    assert [file for file in FILES if not (SHIPPED / name / file).is_file()] == []
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_every_target_resolves_and_ours_lie_below_training(name: str) -> None:
+    configs = [yaml.safe_load(file.read_text()) for file in (SHIPPED / name / "configs").glob("*.yaml")]
+    configs.append(json.loads((SHIPPED / name / "configs/metadata.json").read_text()))
+    found = {target for config in configs for target in targets(config)}
+    assert len(found) > 20
+    for target in found:
+        parser = ConfigParser({"item": {"_target_": target, "_mode_": "callable"}})
+        assert callable(parser.get_parsed_content("item")), target
+        assert not target.startswith(("monai_unetfamily.training", "monai_unetfamily.cli")), target
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_training_and_prediction_see_the_same_image(name: str, phantoms: Path) -> None:
+    """What the network is trained on is what it predicts on: both configs preprocess alike."""
+    image = sorted((phantoms / "imagesTr").glob("*.nii.gz"))[2]
+    seen = []
+    for config, transforms in (("train", "train#deterministic_transforms"), ("inference", "preprocessing#transforms")):
+        parser = ConfigParser()
+        parser.read_meta(SHIPPED / name / "configs/metadata.json")
+        parser.read_config(SHIPPED / name / f"configs/{config}.yaml")
+        case: dict[str, Any] = {"image": str(image), "label": str(image)}
+        for transform in parser.get_parsed_content(transforms):
+            case = transform(case)
+        seen.append(np.asarray(case["image"]))
+    np.testing.assert_array_equal(*seen)
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_validation_and_prediction_slide_alike(name: str) -> None:
+    train, inference = (
+        yaml.safe_load((SHIPPED / name / f"configs/{config}.yaml").read_text()) for config in ("train", "inference")
+    )
+    assert train["validate"]["inferer"] == inference["inferer"]
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_networks_fit_the_classes_and_the_patch(name: str) -> None:
+    metadata = json.loads((SHIPPED / name / "configs/metadata.json").read_text())
+    shape = metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
+    for choice in metadata["networks"]:
+        parser = ConfigParser({"_meta_": metadata | {"network": f"@_meta_#networks#{choice}"}})
+        network = parser.get_parsed_content("_meta_#network").eval()
+        with torch.inference_mode():
+            assert network(torch.zeros(1, 1, *shape)).shape == (1, len(class_names(SHIPPED / name)), *shape)
+
+
+@pytest.mark.parametrize("kind", ["train", "inference"])
+@pytest.mark.parametrize("name", BUNDLES)
+def test_monai_finds_every_property(name: str, kind: str, phantoms: Path) -> None:
+    root = SHIPPED / name
+    workflow = ConfigWorkflow(
+        config_file=str(root / f"configs/{kind}.yaml"),
+        workflow_type=kind,
+        logging_file=False,
+        bundle_root=str(root),
+        dataset_dir=str(phantoms),
+    )
+    workflow.parser["imports"] = ["$import glob", "$import torch", "$import monai"]
+    workflow.parser["handlers"] = []  # would look for weights, which not every bundle has yet
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_one_word_changes_the_network(untrained: Path) -> None:
+    parser = ConfigParser()
+    choose_network(untrained, "unetplusplus")
+    parser.read_meta(untrained / "configs/metadata.json")
+    assert isinstance(parser.get_parsed_content("_meta_#network"), UNetPlusPlus)
+    with pytest.raises(ValueError, match="unet9.*allowed are unet3plus, unetplusplus"):
+        choose_network(untrained, "unet9")
+
+
+def test_opens_ready_to_predict(bundle: Path) -> None:
+    opened = open_bundle(bundle, CPU)
+    assert not opened.network.training
+    assert opened.names[1] == "liver"
+
+
+def test_a_copy_leaves_weights_behind_and_never_overwrites(bundle: Path, tmp_path: Path) -> None:
+    copy_bundle(bundle, tmp_path / "copy")
+    assert not (tmp_path / "copy/models").exists()
+    with pytest.raises(FileExistsError, match="not empty; name a new folder"):
+        copy_bundle(bundle, tmp_path / "copy")
+
+
+def test_unknown_bundles_are_named_with_those_that_ship() -> None:
+    with pytest.raises(FileNotFoundError, match=r"lung_ct.*hippocampus_mr, phantom_ct"):
+        find_bundle("lung_ct")
+
+
+def test_weights_of_another_network_and_files_that_are_none(bundle: Path, tmp_path: Path) -> None:
+    network = open_bundle(bundle, CPU).network
+    wrong, text, evil, short = (tmp_path / name for name in ("wrong.pt", "text.pt", "evil.pt", "short.pt"))
+    torch.save({"conv.weight": torch.zeros(1)}, wrong)
+    text.write_text("no weights")
+    evil.write_bytes(pickle.dumps(Path("anything that is not a tensor")))
+    short.write_bytes((bundle / "models/model.pt").read_bytes()[:5000])
+    with pytest.raises(ValueError, match="do not fit UNet3Plus"):
+        load_weights(network, wrong)
+    for file in (text, evil, short):
+        with pytest.raises(ValueError, match=f"{file.name}: "):
+            load_weights(network, file)
+    with pytest.raises(FileNotFoundError, match="train the bundle first"):
+        load_weights(network, tmp_path / "absent.pt")
+
+
+def test_broken_configs_are_one_clear_line(bundle: Path) -> None:
+    file = bundle / "configs/inference.yaml"
+    good = file.read_text()
+    for text, message in [
+        (good.replace("inferer:", "inverer:"), "has no inferer"),
+        (good.replace("WindowInferer", "WindowInverer"), "inferer cannot be built.*WindowInverer"),
+        (good + "\n  : [", "cannot be read"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            open_bundle(bundle, CPU)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="no configs/inference.yaml"):
+        open_bundle(bundle, CPU)
+    (bundle / "configs/metadata.json").write_text("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        class_names(bundle)
