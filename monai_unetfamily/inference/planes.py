@@ -1,0 +1,89 @@
+"""The three slices of a labelled volume that a reader wants to see, turned the radiological way."""
+
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from numpy.typing import NDArray
+
+Image = NDArray[np.floating[Any]]
+Labels = NDArray[np.integer[Any]]
+_PLANES = ("axial", "RLAP", "IS", 2), ("coronal", "RLSI", "PA", 1), ("sagittal", "APSI", "LR", 0)
+
+
+class Plane(NamedTuple):
+    """One slice as it is shown: rows run down, columns run right."""
+
+    name: str
+    letters: str  # patient directions at the left, right, top and bottom edge
+    position: str  # patient letter and mm from the origin, of the slice's point in the other planes
+    spacing: tuple[float, float]  # between rows, between columns, mm
+    image: Image
+    labels: Labels
+    reference: Labels | None
+
+
+def radiological_planes(
+    image: Image, labels: Labels, affine: NDArray[np.floating[Any]], reference: Labels | None = None
+) -> list[Plane]:
+    """Cut an axial, a coronal and a sagittal plane where most is labelled.
+
+    Per plane it is the slice with the largest labelled area: of `labels`, or of `reference` where `labels` is
+    empty, or the middle where both are. Patient right is on the left, anterior and superior are up, in the
+    sagittal plane anterior is on the left. Axes are permuted and flipped to the nearest patient
+    axes (nibabel's `as_closest_canonical`), never resampled.
+
+    Args:
+        image: intensities (x, y, z).
+        labels: label ids (x, y, z) on the image's grid.
+        affine: (4, 4), voxel to patient RAS+ in mm.
+        reference: label ids (x, y, z) on the same grid.
+
+    Raises:
+        ValueError: shapes differ or are not 3-D, or the affine is not invertible.
+
+    >>> labels = np.zeros((6, 7, 8), int)
+    >>> labels[1:3, 3:5, 6] = 1
+    >>> axial, *_ = radiological_planes(labels.astype(float), labels, np.diag([-1, 1, 2, 1]))
+    >>> axial.name, axial.position, axial.spacing, axial.labels.shape
+    ('axial', 'S 12 mm', (1.0, 1.0), (7, 6))
+    """
+    _check(image, labels, reference, affine)
+    orientation = io_orientation(affine)
+    ras: list[Any] = [
+        None if v is None else apply_orientation(v, orientation) for v in (image, labels, reference)
+    ]
+    ras_affine = affine @ inv_ornt_aff(orientation, image.shape)
+    center = _busiest_voxel(ras[1] if labels.any() or ras[2] is None else ras[2])
+    spacing, world = nib.affines.voxel_sizes(ras_affine), nib.affines.apply_affine(ras_affine, center)
+    planes = []
+    for name, letters, ends, axis in _PLANES:
+        column, row = (other for other in range(3) if other != axis)
+        # RAS axes grow to the patient's right, front and top; rows and columns of the picture against them
+        cut: list[Any] = [None if v is None else v.take(center[axis], axis).T[::-1, ::-1] for v in ras]
+        steps = float(spacing[row]), float(spacing[column])
+        planes.append(Plane(name, letters, _position(world[axis], ends), steps, cut[0], cut[1], cut[2]))
+    return planes
+
+
+def _busiest_voxel(marked: Labels) -> list[int]:
+    """Per axis the slice with most labelled voxels; the middle where nothing is labelled."""
+    if not marked.any():
+        return [size // 2 for size in marked.shape]
+    return [int(np.count_nonzero(marked, axis=others).argmax()) for others in ((1, 2), (0, 2), (0, 1))]
+
+
+def _position(mm: float, ends: str) -> str:
+    rounded = round(mm)
+    return f"{ends[rounded >= 0]} {abs(rounded)} mm"
+
+
+def _check(image: Image, labels: Labels, reference: Labels | None, affine: NDArray[np.floating[Any]]) -> None:
+    shapes = [volume.shape for volume in (image, labels, reference) if volume is not None]
+    if len(set(shapes)) > 1 or image.ndim != 3:
+        raise ValueError(
+            f"got volumes of shapes {shapes}; one shape (x, y, z) is allowed: bring all onto one grid"
+        )
+    if affine.shape != (4, 4) or not abs(np.linalg.det(affine[:3, :3])) > 0:
+        raise ValueError(f"got affine {affine.tolist()}; an invertible (4, 4) is allowed: repair the header")

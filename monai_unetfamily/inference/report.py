@@ -1,0 +1,264 @@
+"""Pictures of label maps over their image: what a reader looks at before trusting a number."""
+
+import os
+from collections.abc import Mapping
+from colorsys import hsv_to_rgb
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.text import Text
+from numpy.typing import NDArray
+
+from monai_unetfamily.inference.planes import Image, Labels, Plane, radiological_planes
+
+# 1-7: Okabe and Ito, Color Universal Design (2008), made for colour-blind readers, without their black.
+# 8-20: Tol, Introduction to Colour Schemes (2021), "light" and "muted" without what drowns on a dark ground.
+_COLORS = tuple(
+    bytes.fromhex(
+        "E69F00 56B4E9 009E73 F0E442 0072B2 D55E00 CC79A7"
+        " 99DDFF EE8866 44BB99 FFAABB BBCC33 77AADD EEDD88 AAAA00 CC6677 882255 999933 AA4499 DDDDDD"
+    )[i : i + 3]
+    for i in range(0, 60, 3)
+)
+_GOLDEN_RATIO = 0.618034
+
+_GROUND, _FRAME, _FAINT, _INK = "#0b0d10", "#3c4043", "#9aa0a6", "#e8eaed"
+_OPACITY = 0.35
+_DASHED = (0, (2.5, 1.5))  # offset, (on, off) in line widths
+_NEAR_EDGES = -0.49, 0.49  # voxels from the centre
+_DPI = 120
+_PANEL, _GAP, _EDGE = 4.0, 0.6, 0.45  # inches: panel height, space between things, space around all
+_LETTER = 0.18  # inches, the widest letter of the title
+_SPACING = 0.28  # inches between columns of the legend
+_SMALL, _LARGE = 10, 13  # points
+_NARROWEST, _WIDEST = 0.5, 1.7  # panel width over height; a flatter or slimmer slice is centred in it
+_PLACES = (0, 0.5), (1, 0.5), (0.5, 1), (0.5, 0)  # left, right, top, bottom in fractions of the slice
+_OFFSETS = (-12, 0), (12, 0), (0, 12), (0, -12)  # points
+_CT_WINDOW = -160.0, 240.0  # HU, soft tissue
+
+
+def palette(label: int) -> tuple[float, float, float]:
+    """Red, green and blue (0 to 1) of a label id, the same in every picture.
+
+    Ids 1 to 20 are told apart on a dark ground, 1 to 7 by colour-blind readers too; beyond, hues are spread
+    by the golden ratio.
+
+    Raises:
+        ValueError: `label` is below 1; the background has no colour.
+
+    >>> [round(255 * value) for value in palette(1)]
+    [230, 159, 0]
+    """
+    if label < 1:
+        raise ValueError(f"got label {label}; ids from 1 have a colour: leave the background out")
+    if label <= len(_COLORS):
+        red, green, blue = _COLORS[label - 1]
+        return red / 255, green / 255, blue / 255
+    return hsv_to_rgb(label * _GOLDEN_RATIO % 1, 0.55 + 0.3 * (label % 2), 0.95)
+
+
+def save_overlay(
+    image: Image,
+    labels: Labels,
+    affine: NDArray[np.floating[Any]],
+    path: Path,
+    names: Mapping[int, str],
+    reference: Labels | None = None,
+    window: tuple[float, float] | None = None,
+    title: str = "",
+) -> None:
+    """Write a PNG of an axial, a coronal and a sagittal slice with the labels over the image.
+
+    Each plane is the slice with most labelled area (the middle one where nothing is labelled), shown the
+    radiological way: patient right on the left, anterior and superior up, the sagittal nose to the left.
+    Axes are permuted and flipped to the nearest patient axes, never resampled. Labels are filled and outlined
+    along voxel edges; the reference is a dashed line in its class's colour. The legend names the classes in
+    view. The file appears whole or not at all.
+
+    Args:
+        image: intensities (x, y, z).
+        labels: label ids (x, y, z) on the image's grid.
+        affine: (4, 4), voxel to patient RAS+ in mm.
+        path: the PNG to write.
+        names: label id -> name for the legend; an id without a name shows its number.
+        reference: label ids (x, y, z) on the same grid.
+        window: the intensities shown black and white. Without it a soft tissue window, -160 to 240 HU, where
+            the slices hold values below -500, else their 0.5 and 99.5 percentiles.
+        title: a line above the slices.
+
+    Raises:
+        ValueError: shapes differ or are not 3-D, the affine is not invertible, the window is reversed, or the
+            slices hold no finite value.
+
+    >>> import tempfile
+    >>> ct, liver = np.zeros((9, 9, 5)), np.zeros((9, 9, 5), int)
+    >>> liver[5:8, 3:7, 1:4] = 1
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "case.png"
+    ...     save_overlay(ct, liver, np.diag([1, 1, 5, 1]), path, {1: "liver"})
+    ...     path.read_bytes()[1:4]
+    b'PNG'
+    """
+    planes = radiological_planes(image, labels, affine, reference)
+    window = window or _guess_window(np.concatenate([plane.image.ravel() for plane in planes]))
+    if not window[0] <= window[1]:
+        raise ValueError(f"got window {window}; low before high is allowed: swap the two")
+    _write_whole(_draw(planes, window, names, title), path)
+
+
+def _guess_window(values: Image) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise ValueError(
+            "got slices without a finite value; intensities are needed: repair or replace the volume"
+        )
+    if finite.min() < -500:
+        return _CT_WINDOW
+    low, high = np.percentile(finite, (0.5, 99.5))
+    return float(low), float(high)
+
+
+def _draw(
+    planes: list[Plane], window: tuple[float, float], names: Mapping[int, str], title: str
+) -> FigureCanvasAgg:
+    """All lengths are inches from the lower left corner; the height follows from the legend and the title."""
+    widths = [_panel_width(plane) for plane in planes]
+    total = sum(widths) + 2 * _GAP + 2 * _EDGE
+    figure = Figure(figsize=(total, _PANEL), dpi=_DPI, facecolor=_GROUND)
+    canvas = FigureCanvasAgg(figure)
+    bottom = _EDGE + _height(_add_legend(figure, planes, names)) + _GAP
+    top = bottom + _PANEL + _GAP
+    heading = _write(figure, total / 2, top, fill(title, int((total - 2 * _EDGE) / _LETTER)), _LARGE)
+    height = top + _height(heading) + _EDGE
+    figure.set_size_inches(total, height)
+    left = _EDGE
+    for plane, width in zip(planes, widths, strict=True):
+        axes = figure.add_axes((left / total, bottom / height, width / total, _PANEL / height))
+        _draw_plane(axes, plane, window)
+        caption = f"{plane.name}   {plane.position}"
+        _write(figure, left + width / 2, bottom + _PANEL + _GAP / 2, caption, _SMALL)
+        left += width + _GAP
+    return canvas
+
+
+def _panel_width(plane: Plane) -> float:
+    rows, columns = plane.image.shape
+    ratio = columns * plane.spacing[1] / (rows * plane.spacing[0])
+    return float(_PANEL * min(max(ratio, _NARROWEST), _WIDEST))
+
+
+def _draw_plane(axes: Axes, plane: Plane, window: tuple[float, float]) -> None:
+    aspect = plane.spacing[0] / plane.spacing[1]
+    axes.set(facecolor="black", xticks=[], yticks=[])  # black also where the image is not finite
+    axes.spines[:].set_color(_FRAME)
+    low, high = window
+    axes.imshow(plane.image, "gray", vmin=low, vmax=high, aspect=aspect, interpolation="bilinear")
+    axes.imshow(_tint(plane.labels), aspect=aspect, interpolation="nearest")
+    axes.set_autoscale_on(False)
+    _outline(axes, plane.labels, "solid")
+    if plane.reference is not None:
+        _outline(axes, plane.reference, _DASHED)
+    for letter, place, offset in zip(plane.letters, _PLACES, _OFFSETS, strict=True):
+        mark = axes.annotate(
+            letter, place, offset, "axes fraction", "offset points", color=_FAINT, fontsize=_SMALL
+        )
+        mark.set(ha="center", va="center")
+
+
+def _tint(labels: Labels) -> NDArray[np.float64]:
+    """(row, column, RGBA), transparent where nothing is labelled."""
+    colors = np.zeros((*labels.shape, 4))
+    for label in _ids(labels):
+        colors[labels == label] = (*palette(label), _OPACITY)
+    return colors
+
+
+def _outline(axes: Axes, labels: Labels, style: Any) -> None:
+    """Lines along voxel edges: contours run halfway between samples, so a voxel has one near each edge."""
+    rows, columns = (np.repeat(np.arange(-1, size + 1), 2) for size in labels.shape)
+    y, x = rows + np.resize(_NEAR_EDGES, rows.size), columns + np.resize(_NEAR_EDGES, columns.size)
+    for label in _ids(labels):
+        mask = np.pad(labels == label, 1).repeat(2, 0).repeat(2, 1)
+        axes.contour(x, y, mask, levels=[0.5], colors=[palette(label)], linewidths=1.4, linestyles=[style])
+
+
+def _ids(*slices: Labels | None) -> list[int]:
+    """The labels in the slices, sorted."""
+    found: set[int] = set()
+    return sorted(found.union(*(np.unique(s).tolist() for s in slices if s is not None)) - {0})
+
+
+def _add_legend(figure: Figure, planes: list[Plane], names: Mapping[int, str]) -> Legend:
+    """As many columns as fit."""
+    entries = _entries(planes, names)
+    narrow = _legend(figure, entries, columns=1)
+    columns = int((figure.get_figwidth() - 2 * _EDGE + _SPACING) / (_width(narrow) + _SPACING))
+    narrow.remove()
+    return _legend(figure, entries, max(1, min(columns, len(entries))))
+
+
+def _entries(planes: list[Plane], names: Mapping[int, str]) -> list[tuple[Artist, str]]:
+    """One handle and name per label in view, then what the lines mean."""
+    predicted, true = _ids(*(plane.labels for plane in planes)), _ids(*(plane.reference for plane in planes))
+    entries: list[tuple[Artist, str]] = [
+        (Patch(facecolor=(*palette(label), _OPACITY), edgecolor=palette(label)), names.get(label, str(label)))
+        for label in sorted({*predicted, *true})
+    ]
+    if planes[0].reference is not None:
+        solid, dashed = Line2D([], [], color=_INK), Line2D([], [], color=_INK, linestyle=_DASHED)
+        for line, name, ids in ((solid, "prediction", predicted), (dashed, "reference", true)):
+            entries.append((line, name if ids else f"{name}: none in view"))
+    return entries or [(Line2D([], [], linestyle="none"), "no label in this volume")]
+
+
+def _legend(figure: Figure, entries: list[tuple[Artist, str]], columns: int) -> Legend:
+    handles, names = zip(*entries, strict=True)
+    legend = figure.legend(
+        handles,
+        ["x"] * len(names),
+        ncols=columns,
+        loc="lower center",
+        bbox_to_anchor=(figure.get_figwidth() / 2, _EDGE),
+        bbox_transform=figure.dpi_scale_trans,
+        columnspacing=_SPACING * 72 / _SMALL,
+        borderaxespad=0,
+        borderpad=0,
+        frameon=False,
+        fontsize=_SMALL,
+        labelcolor=_INK,
+    )
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set(text=fill(name, width=40), parse_math=False)  # a name may begin with "_" or hold "$"
+    return legend
+
+
+def _write(figure: Figure, x: float, bottom: float, text: str, size: float) -> Text:
+    style: dict[str, Any] = {"color": _INK, "size": size, "ha": "center", "va": "bottom", "parse_math": False}
+    return figure.text(x, bottom, text, transform=figure.dpi_scale_trans, **style)
+
+
+def _height(artist: Artist) -> float:
+    return float(artist.get_window_extent().height / _DPI)
+
+
+def _width(artist: Artist) -> float:
+    return float(artist.get_window_extent().width / _DPI)
+
+
+def _write_whole(canvas: FigureCanvasAgg, path: Path) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            canvas.print_png(file)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
