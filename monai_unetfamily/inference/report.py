@@ -31,13 +31,15 @@ _COLORS = tuple(
 )
 _GOLDEN_RATIO = 0.618034
 
-_GROUND, _INK, _FAINT = "#0b0d10", "#e8eaed", "#9aa0a6"
+_GROUND, _FRAME, _FAINT, _INK = "#0b0d10", "#3c4043", "#9aa0a6", "#e8eaed"
 _OPACITY = 0.35
 _DASHED = (0, (2.5, 1.5))  # offset, (on, off) in line widths
-_MAGNIFY = 6
+_NEAR_EDGES = -0.49, 0.49  # voxels from the centre
 _DPI = 120
 _PANEL, _GAP, _EDGE = 4.0, 0.6, 0.45  # inches: panel height, space between things, space around all
-_LETTER = 0.12  # inches, a wide guess at one letter of the title
+_LETTER = 0.18  # inches, the widest letter of the title
+_SPACING = 0.28  # inches between columns of the legend
+_SMALL, _LARGE = 10, 13  # points
 _NARROWEST, _WIDEST = 0.5, 1.7  # panel width over height; a flatter or slimmer slice is centred in it
 _PLACES = (0, 0.5), (1, 0.5), (0.5, 1), (0.5, 0)  # left, right, top, bottom in fractions of the slice
 _OFFSETS = (-12, 0), (12, 0), (0, 12), (0, -12)  # points
@@ -47,8 +49,8 @@ _CT_WINDOW = -160.0, 240.0  # HU, soft tissue
 def palette(label: int) -> tuple[float, float, float]:
     """Red, green and blue (0 to 1) of a label id, the same in every picture.
 
-    Ids 1 to 20 are told apart on a dark ground, 1 to 7 by colour-blind readers too; beyond, hues are spread by
-    the golden ratio.
+    Ids 1 to 20 are told apart on a dark ground, 1 to 7 by colour-blind readers too; beyond, hues are spread
+    by the golden ratio.
 
     Raises:
         ValueError: `label` is below 1; the background has no colour.
@@ -77,10 +79,10 @@ def save_overlay(
     """Write a PNG of an axial, a coronal and a sagittal slice with the labels over the image.
 
     Each plane is the slice with most labelled area (the middle one where nothing is labelled), shown the
-    radiological way: patient right on the left, anterior and superior up, the sagittal nose to the left. Axes
-    are permuted and flipped to the nearest patient axes, never resampled. Labels are filled and outlined along
-    voxel edges; the reference is a dashed line in its class's colour. The legend names the classes in view.
-    The file appears whole or not at all.
+    radiological way: patient right on the left, anterior and superior up, the sagittal nose to the left.
+    Axes are permuted and flipped to the nearest patient axes, never resampled. Labels are filled and outlined
+    along voxel edges; the reference is a dashed line in its class's colour. The legend names the classes in
+    view. The file appears whole or not at all.
 
     Args:
         image: intensities (x, y, z).
@@ -94,8 +96,8 @@ def save_overlay(
         title: a line above the slices.
 
     Raises:
-        ValueError: shapes differ or are not 3-D, the affine is singular, the window is reversed, or the slices
-            hold no finite value.
+        ValueError: shapes differ or are not 3-D, the affine is not invertible, the window is reversed, or the
+            slices hold no finite value.
 
     >>> import tempfile
     >>> ct, liver = np.zeros((9, 9, 5)), np.zeros((9, 9, 5), int)
@@ -116,14 +118,18 @@ def save_overlay(
 def _guess_window(values: Image) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     if not finite.size:
-        raise ValueError("got slices without a finite value; an image is needed: repair or replace the volume")
+        raise ValueError(
+            "got slices without a finite value; intensities are needed: repair or replace the volume"
+        )
     if finite.min() < -500:
         return _CT_WINDOW
     low, high = np.percentile(finite, (0.5, 99.5))
     return float(low), float(high)
 
 
-def _draw(planes: list[Plane], window: tuple[float, float], names: Mapping[int, str], title: str) -> FigureCanvasAgg:
+def _draw(
+    planes: list[Plane], window: tuple[float, float], names: Mapping[int, str], title: str
+) -> FigureCanvasAgg:
     """All lengths are inches from the lower left corner; the height follows from the legend and the title."""
     widths = [_panel_width(plane) for plane in planes]
     total = sum(widths) + 2 * _GAP + 2 * _EDGE
@@ -131,21 +137,15 @@ def _draw(planes: list[Plane], window: tuple[float, float], names: Mapping[int, 
     canvas = FigureCanvasAgg(figure)
     bottom = _EDGE + _height(_add_legend(figure, planes, names)) + _GAP
     top = bottom + _PANEL + _GAP
-    heading = _write(figure, total / 2, top, fill(title, width=int(total / _LETTER)), size=13, va="bottom")
+    heading = _write(figure, total / 2, top, fill(title, int((total - 2 * _EDGE) / _LETTER)), _LARGE)
     height = top + _height(heading) + _EDGE
     figure.set_size_inches(total, height)
     left = _EDGE
     for plane, width in zip(planes, widths, strict=True):
         axes = figure.add_axes((left / total, bottom / height, width / total, _PANEL / height))
         _draw_plane(axes, plane, window)
-        _write(
-            figure,
-            left + width / 2,
-            bottom + _PANEL + _GAP / 2,
-            f"{plane.name}   {plane.position}",
-            size=10,
-            va="bottom",
-        )
+        caption = f"{plane.name}   {plane.position}"
+        _write(figure, left + width / 2, bottom + _PANEL + _GAP / 2, caption, _SMALL)
         left += width + _GAP
     return canvas
 
@@ -158,7 +158,8 @@ def _panel_width(plane: Plane) -> float:
 
 def _draw_plane(axes: Axes, plane: Plane, window: tuple[float, float]) -> None:
     aspect = plane.spacing[0] / plane.spacing[1]
-    axes.set_axis_off()
+    axes.set(facecolor="black", xticks=[], yticks=[])  # black also where the image is not finite
+    axes.spines[:].set_color(_FRAME)
     low, high = window
     axes.imshow(plane.image, "gray", vmin=low, vmax=high, aspect=aspect, interpolation="bilinear")
     axes.imshow(_tint(plane.labels), aspect=aspect, interpolation="nearest")
@@ -167,7 +168,9 @@ def _draw_plane(axes: Axes, plane: Plane, window: tuple[float, float]) -> None:
     if plane.reference is not None:
         _outline(axes, plane.reference, _DASHED)
     for letter, place, offset in zip(plane.letters, _PLACES, _OFFSETS, strict=True):
-        mark = axes.annotate(letter, place, offset, "axes fraction", "offset points", color=_FAINT, fontsize=10)
+        mark = axes.annotate(
+            letter, place, offset, "axes fraction", "offset points", color=_FAINT, fontsize=_SMALL
+        )
         mark.set(ha="center", va="center")
 
 
@@ -180,41 +183,44 @@ def _tint(labels: Labels) -> NDArray[np.float64]:
 
 
 def _outline(axes: Axes, labels: Labels, style: Any) -> None:
-    """Lines along voxel edges: contours of masks magnified so far that their cut corners do not show."""
-    rows, columns = (np.arange(-_MAGNIFY, (size + 1) * _MAGNIFY) for size in labels.shape)
+    """Lines along voxel edges: contours run halfway between samples, so a voxel has one near each edge."""
+    rows, columns = (np.repeat(np.arange(-1, size + 1), 2) for size in labels.shape)
+    y, x = rows + np.resize(_NEAR_EDGES, rows.size), columns + np.resize(_NEAR_EDGES, columns.size)
     for label in _ids(labels):
-        mask = np.pad(labels == label, 1).repeat(_MAGNIFY, 0).repeat(_MAGNIFY, 1)
-        x, y = ((ticks + 0.5) / _MAGNIFY - 0.5 for ticks in (columns, rows))
+        mask = np.pad(labels == label, 1).repeat(2, 0).repeat(2, 1)
         axes.contour(x, y, mask, levels=[0.5], colors=[palette(label)], linewidths=1.4, linestyles=[style])
 
 
 def _ids(*slices: Labels | None) -> list[int]:
-    """The labels in view, sorted."""
+    """The labels in the slices, sorted."""
     found: set[int] = set()
     return sorted(found.union(*(np.unique(s).tolist() for s in slices if s is not None)) - {0})
 
 
 def _add_legend(figure: Figure, planes: list[Plane], names: Mapping[int, str]) -> Legend:
-    """As many columns as fit; one entry per label in view."""
-    ids = _ids(*(plane.labels for plane in planes), *(plane.reference for plane in planes))
-    entries: list[tuple[Any, str]] = [
-        (Patch(facecolor=(*palette(label), _OPACITY), edgecolor=palette(label)), names.get(label, str(label)))
-        for label in ids
-    ]
-    if planes[0].reference is not None:
-        entries += [
-            (Line2D([], [], color=_INK), "prediction"),
-            (Line2D([], [], color=_INK, ls=_DASHED), "reference"),
-        ]
-    if not ids:
-        entries = [(Line2D([], [], ls="none"), "no label in this volume")]
+    """As many columns as fit."""
+    entries = _entries(planes, names)
     narrow = _legend(figure, entries, columns=1)
-    columns = int(figure.get_figwidth() / _width(narrow))
+    columns = int((figure.get_figwidth() - 2 * _EDGE + _SPACING) / (_width(narrow) + _SPACING))
     narrow.remove()
     return _legend(figure, entries, max(1, min(columns, len(entries))))
 
 
-def _legend(figure: Figure, entries: list[tuple[Any, str]], columns: int) -> Legend:
+def _entries(planes: list[Plane], names: Mapping[int, str]) -> list[tuple[Artist, str]]:
+    """One handle and name per label in view, then what the lines mean."""
+    predicted, true = _ids(*(plane.labels for plane in planes)), _ids(*(plane.reference for plane in planes))
+    entries: list[tuple[Artist, str]] = [
+        (Patch(facecolor=(*palette(label), _OPACITY), edgecolor=palette(label)), names.get(label, str(label)))
+        for label in sorted({*predicted, *true})
+    ]
+    if planes[0].reference is not None:
+        solid, dashed = Line2D([], [], color=_INK), Line2D([], [], color=_INK, linestyle=_DASHED)
+        for line, name, ids in ((solid, "prediction", predicted), (dashed, "reference", true)):
+            entries.append((line, name if ids else f"{name}: none in view"))
+    return entries or [(Line2D([], [], linestyle="none"), "no label in this volume")]
+
+
+def _legend(figure: Figure, entries: list[tuple[Artist, str]], columns: int) -> Legend:
     handles, names = zip(*entries, strict=True)
     legend = figure.legend(
         handles,
@@ -223,9 +229,11 @@ def _legend(figure: Figure, entries: list[tuple[Any, str]], columns: int) -> Leg
         loc="lower center",
         bbox_to_anchor=(figure.get_figwidth() / 2, _EDGE),
         bbox_transform=figure.dpi_scale_trans,
+        columnspacing=_SPACING * 72 / _SMALL,
         borderaxespad=0,
+        borderpad=0,
         frameon=False,
-        fontsize=10,
+        fontsize=_SMALL,
         labelcolor=_INK,
     )
     for text, name in zip(legend.get_texts(), names, strict=True):
@@ -233,10 +241,9 @@ def _legend(figure: Figure, entries: list[tuple[Any, str]], columns: int) -> Leg
     return legend
 
 
-def _write(figure: Figure, x: float, y: float, text: str, **options: Any) -> Text:
-    return figure.text(
-        x, y, text, color=_INK, ha="center", parse_math=False, transform=figure.dpi_scale_trans, **options
-    )
+def _write(figure: Figure, x: float, bottom: float, text: str, size: float) -> Text:
+    style: dict[str, Any] = {"color": _INK, "size": size, "ha": "center", "va": "bottom", "parse_math": False}
+    return figure.text(x, bottom, text, transform=figure.dpi_scale_trans, **style)
 
 
 def _height(artist: Artist) -> float:

@@ -1,0 +1,31 @@
+"""Predictions held against references: overlap, surface distance and volume, per case and class.
+
+Definitions, after Maier-Hein et al., "Metrics reloaded", Nature Methods 21 (2024), computed by MONAI:
+
+- **dice** = 2 |P and R| / (|P| + |R|) over voxels; 1 is perfect.
+- **hd95_mm**: a surface is the set of class voxels with a face on something else, or on the volume's edge.
+  Every voxel of P's surface has a distance in mm, between centres, to the nearest voxel of R's surface; the
+  95th percentile of these (interpolated linearly) is one direction, R to P is the other, and hd95 is the
+  *larger of the two*. Packages that pool both directions before the percentile report smaller numbers.
+- **surface_dice** at a tolerance in mm: the share of both surfaces' *area* that lies within the tolerance of
+  the other surface (Nikolov et al., JMIR 23(7), 2021). Surfaces here run between voxels and each piece weighs
+  its mm2, so that thick slices do not distort it (MONAI's `use_subvoxels=True`; its default counts voxels).
+
+A class that is in neither volume has no score (nan) and enters no mean. A class in only one of them is a
+failure and counts as one: dice 0, surface dice 0, hd95 inf. MONAI's own functions return nan there, which
+would drop exactly the worst cases from a mean.
+"""
+
+from monai_unetfamily.evaluation.cases import Score, evaluate_case
+from monai_unetfamily.evaluation.folders import evaluate_folders
+from monai_unetfamily.evaluation.tables import Summary, format_table, summarize, write_csv
+
+__all__ = [
+    "Score",
+    "Summary",
+    "evaluate_case",
+    "evaluate_folders",
+    "format_table",
+    "summarize",
+    "write_csv",
+]

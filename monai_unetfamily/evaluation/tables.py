@@ -1,0 +1,131 @@
+"""Scores summed up, printed and written."""
+
+import csv
+import os
+from collections.abc import Sequence
+from math import inf, isnan, nan
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from monai_unetfamily.evaluation.cases import Score
+
+
+class Summary(NamedTuple):
+    """One class over all cases, or the mean over classes."""
+
+    label: str
+    cases: int  # with the class in the prediction, the reference or both
+    one_sided: int  # missed or invented: the class is in only one of the two
+    dice: float
+    dice_sd: float  # sample standard deviation over cases; nan for one case
+    hd95_mm: float  # over finite values: read it beside `one_sided`
+    surface_dice: float
+    absolute_volume_error_ml: float
+
+
+def summarize(scores: Sequence[Score]) -> list[Summary]:
+    """Mean over cases for each class, in order of appearance, then one row "mean" over the classes.
+
+    Cases that have the class on neither side do not count. In the row "mean" each measure is the mean over
+    classes of the class's own (nan left out), and the two counts are sums.
+
+    Raises:
+        ValueError: there is no score.
+
+    >>> hit = Score("a", "liver", 0.9, 2.0, 0.8, 1500.0, 1490.0, 10.0)
+    >>> missed = Score("b", "liver", 0.0, inf, 0.0, 0.0, 8.0, -8.0)
+    >>> print(format_table(summarize([hit, missed])[:1]))
+    | class | cases | one-sided |          Dice | HD95 mm | surface Dice | volume error ml |
+    |-------|------:|----------:|--------------:|--------:|-------------:|----------------:|
+    | liver |     2 |         1 | 0.450 ± 0.636 |    2.00 |        0.400 |            9.00 |
+    """
+    if not scores:
+        raise ValueError("got no scores; at least one is needed: evaluate a case first")
+    names = dict.fromkeys(score.label for score in scores)
+    rows = [_summarize_class(name, [score for score in scores if score.label == name]) for name in names]
+    return [*rows, _summarize_classes(rows)]
+
+
+def format_table(summaries: Sequence[Summary]) -> str:
+    """Summaries as aligned plain text that is a Markdown table too; "-" is a measure that no case has.
+
+    `one-sided` counts the missed and the invented; `HD95 mm` is the mean without them; `volume error ml` is
+    the mean of absolute errors. `summarize` shows an example.
+    """
+    header = ["class", "cases", "one-sided", "Dice", "HD95 mm", "surface Dice", "volume error ml"]
+    table = [header, *(_cells(summary) for summary in summaries)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rows = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in table]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    rule = "-" * (widths[0] + 2), *(f"{'-' * (width + 1)}:" for width in widths[1:])
+    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
+
+
+def write_csv(scores: Sequence[Score], path: Path) -> None:
+    """Write one row per case and class under a header of `Score`'s fields; the file appears whole or not.
+
+    Undefined scores are the literal `nan`, unbounded distances the literal `inf`: pandas and R read both.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "scores.csv"
+    ...     write_csv([Score("a", "spleen", 0.0, inf, 0.0, 0.0, 120.5, -120.5)], path)
+    ...     path.read_text().splitlines()[1]
+    'a,spleen,0.0,inf,0.0,0.0,120.5,-120.5'
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([Score._fields, *scores])
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _summarize_class(name: str, scores: Sequence[Score]) -> Summary:
+    counted = [score for score in scores if not isnan(score.dice)]
+    dice = [score.dice for score in counted]
+    return Summary(
+        label=name,
+        cases=len(counted),
+        one_sided=sum(score.hd95_mm == inf for score in counted),
+        dice=_mean(dice),
+        dice_sd=stdev(dice) if len(dice) > 1 else nan,
+        hd95_mm=_mean([score.hd95_mm for score in counted if score.hd95_mm < inf]),
+        surface_dice=_mean([score.surface_dice for score in counted]),
+        absolute_volume_error_ml=_mean([abs(score.volume_error_ml) for score in counted]),
+    )
+
+
+def _summarize_classes(rows: Sequence[Summary]) -> Summary:
+    return Summary(
+        label="mean",
+        cases=sum(row.cases for row in rows),
+        one_sided=sum(row.one_sided for row in rows),
+        dice=_mean([row.dice for row in rows]),
+        dice_sd=_mean([row.dice_sd for row in rows]),
+        hd95_mm=_mean([row.hd95_mm for row in rows]),
+        surface_dice=_mean([row.surface_dice for row in rows]),
+        absolute_volume_error_ml=_mean([row.absolute_volume_error_ml for row in rows]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of what is not nan; nan when nothing is left."""
+    defined = [value for value in values if not isnan(value)]
+    return fmean(defined) if defined else nan
+
+
+def _cells(summary: Summary) -> list[str]:
+    dice = f"{summary.dice:.3f}" + ("" if isnan(summary.dice_sd) else f" ± {summary.dice_sd:.3f}")
+    cells = [
+        summary.label,
+        str(summary.cases),
+        str(summary.one_sided),
+        dice,
+        f"{summary.hd95_mm:.2f}",
+        f"{summary.surface_dice:.3f}",
+        f"{summary.absolute_volume_error_ml:.2f}",
+    ]
+    return [cells[0], *("-" if cell == "nan" else cell for cell in cells[1:])]
