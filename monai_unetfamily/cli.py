@@ -70,6 +70,12 @@ def _add_phantom(commands: Commands) -> argparse.ArgumentParser:
     command.add_argument("output", type=Path, help="new folder, filled in MSD layout")
     command.add_argument("-n", type=int, required=True, metavar="N", help="number of cases")
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same voxels (default: 0)")
+    command.add_argument(
+        "--size", type=int, nargs=3, default=(160, 128, 40), metavar="VOXELS", help="(default: 160 128 40)"
+    )
+    command.add_argument(
+        "--spacing", type=float, nargs=3, default=(2.0, 2.0, 5.0), metavar="MM", help="(default: 2 2 5)"
+    )
     command.set_defaults(run=_phantom)
     return command
 
@@ -77,7 +83,7 @@ def _add_phantom(commands: Commands) -> argparse.ArgumentParser:
 def _phantom(options: argparse.Namespace) -> int:
     from monai_unetfamily.volumes.phantom import write_phantoms
 
-    write_phantoms(options.output, options.n, seed=options.seed)
+    write_phantoms(options.output, options.n, options.seed, shape=tuple(options.size), spacing=tuple(options.spacing))
     print(f"{options.n} phantoms in {options.output}")
     return 0
 

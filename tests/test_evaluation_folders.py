@@ -140,17 +140,13 @@ def test_missing_or_empty_folders(folders, tmp_path):
     for name in ("a.nii.gz", "b.nii.gz"):
         folders.put("predictions", name, box(label=0))
     with pytest.raises(ValueError, match="only label 0 in 4 files"):
-        evaluate_folders(
-            folders.predictions, [folders.predictions / name for name in ("a.nii.gz", "b.nii.gz")]
-        )
+        evaluate_folders(folders.predictions, [folders.predictions / name for name in ("a.nii.gz", "b.nii.gz")])
 
 
 def test_real_references_agree_with_themselves(data_dir):
     files = sorted((data_dir / "hippocampus" / "labelsTr").glob("*.nii.gz"))[:2]
     files.append(data_dir / "hippocampus" / "labelsTr" / "hippocampus_243.nii.gz")  # stored as float32
-    scores = [
-        score for file in files for score in evaluate_folders(file, file, {1: "anterior", 2: "posterior"})
-    ]
+    scores = [score for file in files for score in evaluate_folders(file, file, {1: "anterior", 2: "posterior"})]
     assert [score[2:5] for score in scores] == [(1, 0, 1)] * 6
     # an adult's half hippocampus measures between half a millilitre and five
     assert all(0.5 < score.volume_ml < 5 for score in scores)

@@ -117,13 +117,10 @@ def _check_volumes(prediction: Labels, reference: Labels, spacing: Sequence[floa
         )
     if {prediction.dtype.kind, reference.dtype.kind} - set("iu"):
         raise ValueError(
-            f"got labels of types {prediction.dtype} and {reference.dtype}; integers are allowed: convert"
-            " them"
+            f"got labels of types {prediction.dtype} and {reference.dtype}; integers are allowed: convert them"
         )
     if len(spacing) != 3 or not all(isfinite(edge) and edge > 0 for edge in spacing):
-        raise ValueError(
-            f"got spacing {tuple(spacing)}; three positive lengths in mm are allowed: correct it"
-        )
+        raise ValueError(f"got spacing {tuple(spacing)}; three positive lengths in mm are allowed: correct it")
 
 
 def _check_classes(classes: Mapping[int, str]) -> None:

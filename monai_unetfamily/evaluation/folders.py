@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_unetfamily.evaluation.cases import Labels, Score, bounding_boxes, evaluate_case
+from monai_unetfamily.volumes.nifti import open_volume, stem
 
 _LARGEST_LABEL = 65535  # uint16; bounding_boxes works on a list as long as the largest label
 _AFFINE_TOLERANCE = 1e-3  # mm
@@ -31,8 +31,8 @@ def evaluate_folders(
     Args:
         predictions: folder of label maps, or one file.
         references: folder of label maps, one file, or a list of files.
-        classes: label id -> name. Without it every label that occurs anywhere is scored and named by its id;
-            with it, reference labels that it lacks are not scored.
+        classes: label id -> name; 0, the background, is not scored. Without it every label that occurs anywhere is
+            scored and named by its id; with it, reference labels that it lacks are not scored.
         tolerance_mm: deviation in mm that the surface dice forgives.
         progress: called with one line of text after each case.
 
@@ -51,7 +51,7 @@ def evaluate_folders(
     ('ct', 1.0, 0.0)
     """
     pairs = _pairs(predictions, references)
-    table = _found_classes(pairs) if classes is None else classes
+    table = _found_classes(pairs) if classes is None else {label: name for label, name in classes.items() if label}
     scores = []
     for number, (case, prediction, reference) in enumerate(pairs, start=1):
         scores += _evaluate_files(case, prediction, reference, table, tolerance_mm)
@@ -65,11 +65,9 @@ def _files_by_case(source: Path | Sequence[Path]) -> dict[str, Path]:
     files = _files(source) if isinstance(source, Path) else source
     cases: dict[str, Path] = {}
     for file in files:
-        case = file.name.removesuffix(".gz").removesuffix(".nii")
+        case = stem(file)
         if case in cases:
-            raise ValueError(
-                f"got {cases[case]} and {file} for one case; one file is allowed: remove the other"
-            )
+            raise ValueError(f"got {cases[case]} and {file} for one case; one file is allowed: remove the other")
         cases[case] = file
     return cases
 
@@ -82,9 +80,7 @@ def _files(source: Path) -> list[Path]:
     visible = [file for file in sorted(source.iterdir()) if not file.name.startswith(".")]
     files = [file for file in visible if file.name.endswith((".nii", ".nii.gz"))]
     if not files:
-        raise FileNotFoundError(
-            f"got {source} without .nii or .nii.gz files; one is needed: check the folder"
-        )
+        raise FileNotFoundError(f"got {source} without .nii or .nii.gz files; one is needed: check the folder")
     return files
 
 
@@ -127,9 +123,7 @@ def _evaluate_files(
             f" shapes, and affines within {_AFFINE_TOLERANCE}, are allowed: bring one onto the other's grid"
         )
     if unknown := sorted(bounding_boxes(labels).keys() - classes.keys()):
-        raise ValueError(
-            f"got labels {unknown} in {prediction}; {sorted(classes)} are allowed: complete the classes"
-        )
+        raise ValueError(f"got labels {unknown} in {prediction}; {sorted(classes)} are allowed: complete the classes")
     return evaluate_case(labels, truth, _spacing(affine, prediction), classes, tolerance_mm, case)
 
 
@@ -149,13 +143,11 @@ def _spacing(affine: NDArray[np.float64], path: Path) -> list[float]:
 
 def _read_labels(path: Path) -> tuple[Labels, NDArray[np.float64]]:
     """Labels (x, y, z) as uint16 and affine (4, 4); whole numbers stored as floats are fine."""
-    image: Any = nib.load(path)
+    image = open_volume(path)
     values = np.asanyarray(image.dataobj)
     values = values.reshape(values.shape[:3] + tuple(size for size in values.shape[3:] if size != 1))
     if values.ndim != 3:
-        raise ValueError(
-            f"got shape {image.shape} in {path}; (x, y, z) is allowed: store one label map per file"
-        )
+        raise ValueError(f"got shape {image.shape} in {path}; (x, y, z) is allowed: store one label map per file")
     right = (values >= 0) & (values <= _LARGEST_LABEL) & (values == np.trunc(values))  # False for nan
     if not right.all():
         raise ValueError(

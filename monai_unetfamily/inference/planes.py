@@ -51,9 +51,7 @@ def radiological_planes(
     """
     _check(image, labels, reference, affine)
     orientation = io_orientation(affine)
-    ras: list[Any] = [
-        None if v is None else apply_orientation(v, orientation) for v in (image, labels, reference)
-    ]
+    ras: list[Any] = [None if v is None else apply_orientation(v, orientation) for v in (image, labels, reference)]
     ras_affine = affine @ inv_ornt_aff(orientation, image.shape)
     center = _busiest_voxel(ras[1] if labels.any() or ras[2] is None else ras[2])
     spacing, world = nib.affines.voxel_sizes(ras_affine), nib.affines.apply_affine(ras_affine, center)
@@ -82,8 +80,6 @@ def _position(mm: float, ends: str) -> str:
 def _check(image: Image, labels: Labels, reference: Labels | None, affine: NDArray[np.floating[Any]]) -> None:
     shapes = [volume.shape for volume in (image, labels, reference) if volume is not None]
     if len(set(shapes)) > 1 or image.ndim != 3:
-        raise ValueError(
-            f"got volumes of shapes {shapes}; one shape (x, y, z) is allowed: bring all onto one grid"
-        )
+        raise ValueError(f"got volumes of shapes {shapes}; one shape (x, y, z) is allowed: bring all onto one grid")
     if affine.shape != (4, 4) or not abs(np.linalg.det(affine[:3, :3])) > 0:
         raise ValueError(f"got affine {affine.tolist()}; an invertible (4, 4) is allowed: repair the header")

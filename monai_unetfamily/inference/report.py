@@ -118,18 +118,14 @@ def save_overlay(
 def _guess_window(values: Image) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     if not finite.size:
-        raise ValueError(
-            "got slices without a finite value; intensities are needed: repair or replace the volume"
-        )
+        raise ValueError("got slices without a finite value; intensities are needed: repair or replace the volume")
     if finite.min() < -500:
         return _CT_WINDOW
     low, high = np.percentile(finite, (0.5, 99.5))
     return float(low), float(high)
 
 
-def _draw(
-    planes: list[Plane], window: tuple[float, float], names: Mapping[int, str], title: str
-) -> FigureCanvasAgg:
+def _draw(planes: list[Plane], window: tuple[float, float], names: Mapping[int, str], title: str) -> FigureCanvasAgg:
     """All lengths are inches from the lower left corner; the height follows from the legend and the title."""
     widths = [_panel_width(plane) for plane in planes]
     total = sum(widths) + 2 * _GAP + 2 * _EDGE
@@ -168,9 +164,7 @@ def _draw_plane(axes: Axes, plane: Plane, window: tuple[float, float]) -> None:
     if plane.reference is not None:
         _outline(axes, plane.reference, _DASHED)
     for letter, place, offset in zip(plane.letters, _PLACES, _OFFSETS, strict=True):
-        mark = axes.annotate(
-            letter, place, offset, "axes fraction", "offset points", color=_FAINT, fontsize=_SMALL
-        )
+        mark = axes.annotate(letter, place, offset, "axes fraction", "offset points", color=_FAINT, fontsize=_SMALL)
         mark.set(ha="center", va="center")
 
 
