@@ -122,8 +122,13 @@ def test_an_absent_organ_is_absent_and_the_others_stay(organ: str) -> None:
     assert np.median(without.image[gone]) < 0  # fat, or bowel that took the place
 
 
-def test_no_threshold_finds_an_organ() -> None:
-    phantom = make_phantom(np.random.default_rng(0))
+@pytest.fixture(scope="module")
+def phantom() -> Phantom:
+    """One at full size."""
+    return make_phantom(np.random.default_rng(0))
+
+
+def test_no_threshold_finds_an_organ(phantom: Phantom) -> None:
     for name in ("liver", "spleen", "left_kidney"):
         organ = phantom.labels == ID[name]
         low, high = np.percentile(phantom.image[organ], (5, 95))
@@ -131,16 +136,15 @@ def test_no_threshold_finds_an_organ() -> None:
         assert 2 * (inside & organ).sum() / (inside.sum() + organ.sum()) < 0.75, name
 
 
-def test_noise_is_correlated_and_as_strong_as_in_ct() -> None:
-    phantom = make_phantom(np.random.default_rng(0))
+def test_noise_is_correlated_and_as_strong_as_in_ct(phantom: Phantom) -> None:
     air = phantom.image[:, :6].astype(float)  # behind the back; its noise is clipped at -1024 HU
     assert 8 < air.std() < 25
     assert np.corrcoef(air[:-1].ravel(), air[1:].ravel())[0, 1] > 0.2
 
 
-def test_thick_slices_blur_the_edges() -> None:
+def test_thick_slices_blur_the_edges(phantom: Phantom) -> None:
     """Voxels between air and skin hold both: a mean over the voxel, not the value at its centre."""
-    image = make_phantom(np.random.default_rng(0)).image[:, :, 20].astype(float)
+    image = phantom.image[:, :, 20].astype(float)
     assert ((image > -850) & (image < -250)).sum() > 100
 
 
