@@ -266,7 +266,7 @@ def _upper_organs(draft: _Draft) -> None:
     ):
         draft.lump("liver/vessel", "hepatic vessel", centre, radii, tilt, ("liver", "liver/left lobe"), sway=4.0)
     fundus = ellipsoid((-52, 2, 26), (37, 44, 56), (0, 0, 25))
-    draft.lump("spleen", "spleen", (-88, -30, 30), (38, 52, 54), (15, 0, 15), ("fat",), (fundus,))
+    draft.lump("spleen", "spleen", (-88, -30, 30), (40, 53, 55), (15, 0, 15), ("fat",), (fundus,))
     draft.hollow("stomach", (-50, 30, 38), (40, 34, 42), (0, 25, -20), gas=draft.rng.uniform(0.15, 0.45))
     draft.lump("pancreas", "pancreas", (-12, 6, -4), (58, 10, 13), (0, 15, -12))
 

@@ -232,7 +232,7 @@ def _expand(path: Path) -> list[Path]:
 
 
 def _load_header(path: Path) -> Nifti1Pair:
-    allowed = "NIfTI-1 and NIfTI-2 are read, convert it first"
+    allowed = "whole NIfTI-1 and NIfTI-2 files are read, convert it or copy it again"
     try:
         image = nib.load(path)
     except _UNREADABLE as error:

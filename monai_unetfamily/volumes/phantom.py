@@ -199,8 +199,8 @@ def _reorient(phantom: Phantom, orientation: str) -> Phantom:
 def _require_grid(shape: Sequence[int], spacing: Sequence[float], orientation: str) -> None:
     if min(shape) < MIN_SIZE:
         raise ValueError(f"got shape {tuple(shape)}; {MIN_SIZE} voxels or more an axis are allowed, enlarge it")
-    if not min(spacing) > 0:
-        raise ValueError(f"got spacing {tuple(spacing)} mm; positive lengths are allowed, correct it")
+    if not all(0 < length < np.inf for length in spacing):
+        raise ValueError(f"got spacing {tuple(spacing)} mm; positive, finite lengths are allowed, correct it")
     if sorted(orientation.translate(str.maketrans("LPI", "RAS"))) != sorted("RAS"):
         raise ValueError(f"got orientation {orientation!r}; one of L/R, P/A and I/S each is allowed, as 'LPS'")
 

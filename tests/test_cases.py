@@ -1,0 +1,212 @@
+"""Laws of data sets: what is listed exists, sections part the cases, labels fit their image and table."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
+from monai_unetfamily.volumes.nifti import stem
+
+NAMES = {0: "background", 1: "organ"}
+AFFINE = np.diag([0.8, 0.8, 5.0, 1.0])
+AFFINE[:3, 3] = (-406.2, -406.2, 12.0)
+
+
+def dataset(folder: Path, n: int = 7, **changes: object) -> Path:
+    """An MSD folder of `n` empty files: listing cases must not open them."""
+    entries = [{"image": f"./imagesTr/c{i}.nii.gz", "label": f"./labelsTr/c{i}.nii.gz"} for i in range(n)]
+    for entry in entries:
+        for file in entry.values():
+            (folder / file).parent.mkdir(exist_ok=True)
+            (folder / file).touch()
+    content = {"labels": {"1": "organ", "0": "background"}, "training": entries[::-1], **changes}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def split(folder: Path, **sections: object) -> Path:
+    (folder / "splits.json").write_text(json.dumps(sections))
+    return folder
+
+
+def names(cases: list[dict[str, str]]) -> list[str]:
+    return [stem(Path(case["image"])) for case in cases]
+
+
+def test_every_fifth_case_is_validation_and_the_sections_part_the_cases(tmp_path: Path) -> None:
+    dataset(tmp_path)
+    assert names(load_cases(tmp_path, "validation")) == ["c0", "c5"]
+    assert names(load_cases(tmp_path, "training")) == ["c1", "c2", "c3", "c4", "c6"]
+
+
+def test_a_split_file_decides(tmp_path: Path) -> None:
+    split(dataset(tmp_path), training=["c6", "c0"], validation=["c3"])
+    assert names(load_cases(tmp_path, "training")) == ["c0", "c6"]
+    assert names(load_cases(tmp_path, "validation")) == ["c3"]
+
+
+def test_paths_are_absolute_and_image_and_label_belong_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for case in load_cases(Path()):
+        assert set(case) == {"image", "label"}
+        assert Path(case["image"]).is_absolute()
+        assert Path(case["image"]).parent == tmp_path / "imagesTr"
+        assert Path(case["label"]) == tmp_path / "labelsTr" / Path(case["image"]).name
+
+
+def invalid(folder: Path) -> Path:
+    (folder / "dataset.json").write_text('{"training": [')
+    return folder
+
+
+def without(folder: Path, file: str) -> Path:
+    (folder / file).unlink()
+    return folder
+
+
+TWICE = [{"image": "imagesTr/c1.nii.gz", "label": "labelsTr/c1.nii.gz"}] * 2
+BAD_SETS: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
+    "no listing": (lambda d: d, FileNotFoundError, r"dataset\.json: no such file"),
+    "invalid JSON": (invalid, ValueError, r"dataset\.json: is not valid JSON"),
+    "a list": (lambda d: without_table(d), ValueError, "holds a list"),
+    "no key": (lambda d: dataset(d, training=None), ValueError, "lists no cases"),
+    "no cases": (lambda d: dataset(d, 0), ValueError, "lists no cases"),
+    "odd entry": (lambda d: dataset(d, training=["a.nii"]), ValueError, "got case 'a.nii'"),
+    "no label": (lambda d: dataset(d, training=[{"image": "a.nii"}]), ValueError, "got case"),
+    "twice": (lambda d: dataset(d, training=TWICE), ValueError, "lists 'c1' twice"),
+    "one case": (lambda d: dataset(d, 1), ValueError, "'training' is empty"),
+    "image gone": (
+        lambda d: without(dataset(d), "imagesTr/c2.nii.gz"),
+        FileNotFoundError,
+        r"imagesTr/c2\.nii\.gz: no such file",
+    ),
+    "label gone": (
+        lambda d: without(dataset(d), "labelsTr/c2.nii.gz"),
+        FileNotFoundError,
+        r"labelsTr/c2\.nii\.gz: no such file",
+    ),
+    "unknown case": (
+        lambda d: split(dataset(d), training=["c1", "x"], validation=["c2"]),
+        ValueError,
+        r"splits\.json: training names 1 unknown cases \('x' first\)",
+    ),
+    "unknown elsewhere": (
+        lambda d: split(dataset(d), training=["c1"], validation=["y"]),
+        ValueError,
+        "validation names 1 unknown",
+    ),
+    "in both": (lambda d: split(dataset(d), training=["c1"], validation=["c1"]), ValueError, "both sections"),
+    "no section": (lambda d: split(dataset(d), training=["c1"]), ValueError, 'no list "validation"'),
+    "empty section": (lambda d: split(dataset(d), training=[], validation=["c1"]), ValueError, "is empty"),
+}
+
+
+def without_table(folder: Path) -> Path:
+    (folder / "dataset.json").write_text("[1, 2]")
+    return folder
+
+
+@pytest.mark.parametrize("name", BAD_SETS)
+def test_data_sets_that_cannot_be_meant_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    make, kind, message = BAD_SETS[name]
+    folder = make(tmp_path)
+    with pytest.raises(kind, match=message) as caught:
+        load_cases(folder)
+    assert str(caught.value).startswith(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_section_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="got section 'test'"):
+        load_cases(dataset(tmp_path), "test")  # type: ignore[arg-type]
+
+
+def test_label_names_are_sorted_by_id(tmp_path: Path) -> None:
+    table = {"10": "ten", "2": "two", "0": "background"}
+    assert list(read_label_names(dataset(tmp_path, labels=table)).items()) == [
+        (0, "background"),
+        (2, "two"),
+        (10, "ten"),
+    ]
+
+
+@pytest.mark.parametrize("table", [None, {}, ["background"], {"background": 0, "organ": 1}, {"-1": "x"}, {"1": 2}])
+def test_tables_that_are_not_id_to_name_are_refused(table: object, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"dataset\.json: (has no table|got label)"):
+        read_label_names(dataset(tmp_path, labels=table))
+
+
+def case(
+    folder: Path,
+    labels: np.ndarray,
+    affine: np.ndarray = AFFINE,
+    shape: tuple[int, ...] = (4, 5, 6),
+) -> dict[str, str]:
+    nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), AFFINE), folder / "image.nii.gz")
+    nib.save(nib.Nifti1Image(labels, affine), folder / "label.nii.gz")
+    return {"image": str(folder / "image.nii.gz"), "label": str(folder / "label.nii.gz")}
+
+
+def moved(change: Callable[[np.ndarray], None]) -> np.ndarray:
+    affine = AFFINE.copy()
+    change(affine)
+    return affine
+
+
+WHOLE = np.eye(4, 5)[..., None].repeat(6, axis=2)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+def test_whole_labels_on_the_images_grid_pass(dtype: type, tmp_path: Path) -> None:
+    check_labels(case(tmp_path, WHOLE.astype(dtype)), NAMES)
+    check_labels(case(tmp_path, WHOLE.astype(dtype), shape=(4, 5, 6, 1)), NAMES)
+
+
+def test_rounding_of_an_affine_passes(tmp_path: Path) -> None:
+    check_labels(case(tmp_path, WHOLE.astype(np.uint8), AFFINE * (1 + 1e-7)), NAMES)
+    check_labels(case(tmp_path, WHOLE.astype(np.uint8), AFFINE.round(4)), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("labels", "affine", "message"),
+    [
+        (WHOLE[:, :, :5], AFFINE, r"got shape \(4, 5, 5\), its image \(4, 5, 6\)"),
+        (WHOLE, moved(lambda a: a.__setitem__((0, 3), -406.6)), "got an affine 0.5 voxels off"),
+        (WHOLE, moved(lambda a: a.__setitem__((2, 2), 5.05)), "got an affine 0.01 voxels off"),
+        (WHOLE, np.diag([-1, 1, 1, 1]) @ AFFINE, "voxels off"),
+        (WHOLE[:, ::-1], AFFINE @ np.diag([1, -1, 1, 1]), "got an affine 2 voxels off"),
+        (WHOLE * 2, AFFINE, r"got labels \[2\]; \[0, 1\] are in the table"),
+        (WHOLE * -1, AFFINE, r"got labels \[-1\]"),
+        (WHOLE * 0.5, AFFINE, "got label 0.5; whole numbers"),
+        (WHOLE * np.nan, AFFINE, "NaN or infinite"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(
+    labels: np.ndarray, affine: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        check_labels(case(tmp_path, labels.astype(np.float32), affine), NAMES)
+    assert str(caught.value).startswith(str(tmp_path / "label.nii.gz"))
+
+
+def test_the_real_data_set_is_read_by_its_split(data_dir: Path) -> None:
+    folder = data_dir / "hippocampus"
+    table = read_label_names(folder)
+    assert table == {0: "background", 1: "Anterior", 2: "Posterior"}
+    training, validation = (names(load_cases(folder, section)) for section in ("training", "validation"))
+    assert (len(training), len(validation)) == (156, 52)
+    assert not set(training) & set(validation)
+
+
+@pytest.mark.parametrize("name", ["hippocampus_003", "hippocampus_243", "hippocampus_001"])  # two are float32
+def test_real_labels_fit(name: str, data_dir: Path) -> None:
+    folder = data_dir / "hippocampus"
+    pair = {key: str(folder / f"{key}sTr" / f"{name}.nii.gz") for key in ("image", "label")}
+    check_labels(pair, read_label_names(folder))
