@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from monai_unetfamily.volumes.files import atomic_file
 from monai_unetfamily.volumes.nifti import (
-    atomic_file,
     list_volumes,
     read_volume,
     require_finite,

@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
+from monai_unetfamily.volumes.files import atomic_file, require_free
 
 METADATA = "metadata.json"
 SHIPPED = Path(__file__).parents[2] / "configs"
@@ -92,8 +93,9 @@ def class_names(root: Path) -> dict[int, str]:
     >>> class_names(find_bundle("hippocampus_mr"))
     {0: 'background', 1: 'anterior', 2: 'posterior'}
     """
+    metadata = read_metadata(root)
     try:
-        channels = read_metadata(root)["network_data_format"]["outputs"]["pred"]["channel_def"]
+        channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         return {int(channel): str(name) for channel, name in channels.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
@@ -139,14 +141,22 @@ def load_weights(network: nn.Module, file: Path) -> None:
         raise FileNotFoundError(
             f"{file}: no weights there; train the bundle first: unetfamily train BUNDLE --dataset DIR."
         )
+    weights = _read_weights(file)
     try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-        network.load_state_dict(weights.get("network", weights))
+        network.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file}: these weights do not fit {type(network).__name__}: {reason[:300]}") from error
-    except (AttributeError, EOFError, TypeError, ValueError, UnpicklingError) as error:
-        raise ValueError(f"{file}: not a file of weights; give one that torch.save wrote of a state_dict.") from error
+
+
+def _read_weights(file: Path) -> dict[str, Any]:
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, OSError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"{file}: not a file of weights, or a damaged one; give what torch.save wrote.") from error
+    if not isinstance(weights, dict):
+        raise ValueError(f"{file}: holds {type(weights).__name__}; a state_dict is needed, by its keys.")
+    return dict(weights.get("network", weights))
 
 
 def copy_bundle(source: Path, target: Path) -> None:
@@ -155,18 +165,8 @@ def copy_bundle(source: Path, target: Path) -> None:
     Raises:
         FileExistsError: where the target is there already and not empty.
     """
-    check_free(target)
+    require_free(target)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
-
-
-def check_free(folder: Path) -> None:
-    """Refuse to write into a folder that holds something.
-
-    Raises:
-        FileExistsError: where it is a file, or not empty.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder}: is there already and not empty; name a new folder.")
 
 
 def choose_network(root: Path, name: str) -> None:
@@ -178,9 +178,8 @@ def choose_network(root: Path, name: str) -> None:
     check_network(root, name)
     file = root / "configs" / METADATA
     metadata = read_metadata(root) | {"network": f"@_meta_#networks#{name}"}
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(json.dumps(metadata, indent=2) + "\n")
-    temporary.replace(file)
+    with atomic_file(file) as stream:
+        stream.write(f"{json.dumps(metadata, indent=2)}\n".encode())
 
 
 def check_network(root: Path, name: str) -> None:

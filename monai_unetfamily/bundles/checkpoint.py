@@ -1,6 +1,5 @@
 """Checkpoints that a crash cannot corrupt: an ignite handler that bundles name in their training configs."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from ignite.engine import Engine, Events
 from monai.config import PathLike
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from monai_unetfamily.volumes.files import atomic_file
 
 CHECKPOINT = "checkpoint.pt"  # everything that resuming needs
 WEIGHTS = "model.pt"  # the network alone, what prediction loads
@@ -53,15 +54,8 @@ class AtomicCheckpoint:
 
 def save_whole(thing: Any, path: Path) -> None:
     """`torch.save` that leaves either the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(thing, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as stream:
+        torch.save(thing, stream)
 
 
 def _bare(thing: Any) -> Any:

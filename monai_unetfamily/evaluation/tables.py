@@ -1,14 +1,15 @@
 """Scores summed up, printed and written."""
 
 import csv
-import os
 from collections.abc import Sequence
+from io import StringIO
 from math import inf, isnan, nan
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 from monai_unetfamily.evaluation.cases import Score
+from monai_unetfamily.volumes.files import atomic_file
 
 
 class Summary(NamedTuple):
@@ -74,13 +75,10 @@ def write_csv(scores: Sequence[Score], path: Path) -> None:
     ...     path.read_text().splitlines()[1]
     'a,spleen,0.0,inf,0.0,0.0,120.5,-120.5'
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([Score._fields, *scores])
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Score._fields, *scores])
+    with atomic_file(path) as stream:
+        stream.write(text.getvalue().encode())
 
 
 def _summarize_class(name: str, scores: Sequence[Score]) -> Summary:

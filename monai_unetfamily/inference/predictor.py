@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
 from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.volumes.files import make_folder
 from monai_unetfamily.volumes.nifti import list_volumes, open_volume, require_finite, stem, write_labels
 
 Labels = NDArray[np.integer]
@@ -38,7 +40,7 @@ def predict_volume(bundle: Bundle, path: Path) -> Labels:
     image = case["image"][None].to(bundle.device)
     with torch.autocast(bundle.device.type, enabled=bundle.device.type == "cuda"):
         scores = bundle.inferer(image, bundle.network)
-    case["pred"] = scores[0].float().cpu()
+    case["pred"] = MetaTensor(scores[0].float().cpu())  # Invertd leaves a plain tensor as it is, with a mere warning
     labels = bundle.postprocess(case)["pred"]
     return _label_map(labels, source.shape[:3], path, bundle)
 
@@ -67,7 +69,10 @@ def predict_files(
 
 def _load(bundle: Bundle, path: Path) -> dict[str, torch.Tensor]:
     """Run the preprocessing, with a look at the voxels between its reader and the rest."""
-    loaded = bundle.preprocess({"image": str(path)}, end=1)
+    try:
+        loaded = bundle.preprocess({"image": str(path)}, end=1)
+    except RuntimeError as error:  # MONAI's "applying transform ...", with the reason behind it
+        raise ValueError(f"{path}: cannot be read ({error.__cause__ or error}); check or restore the file.") from error
     require_finite(np.asarray(loaded["image"]), path)
     case: dict[str, torch.Tensor] = bundle.preprocess(loaded, start=1)
     return case
@@ -93,4 +98,4 @@ def _check_output(sources: Sequence[Path], targets: Sequence[Path], output: Path
         raise ValueError(
             f"{output}: predictions would replace the inputs there ({min(overwritten).name}); choose another."
         )
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)

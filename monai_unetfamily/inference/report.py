@@ -1,6 +1,5 @@
 """Pictures of label maps over their image: what a reader looks at before trusting a number."""
 
-import os
 from collections.abc import Mapping
 from colorsys import hsv_to_rgb
 from pathlib import Path
@@ -19,6 +18,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from monai_unetfamily.inference.planes import Image, Labels, Plane, radiological_planes
+from monai_unetfamily.volumes.files import atomic_file
 
 # 1-7: Okabe and Ito, Color Universal Design (2008), made for colour-blind readers, without their black.
 # 8-20: Tol, Introduction to Colour Schemes (2021), "light" and "muted" without what drowns on a dark ground.
@@ -112,7 +112,9 @@ def save_overlay(
     window = window or _guess_window(np.concatenate([plane.image.ravel() for plane in planes]))
     if not window[0] <= window[1]:
         raise ValueError(f"got window {window}; low before high is allowed: swap the two")
-    _write_whole(_draw(planes, window, names, title), path)
+    canvas = _draw(planes, window, names, title)
+    with atomic_file(path) as stream:
+        canvas.print_png(stream)
 
 
 def _guess_window(values: Image) -> tuple[float, float]:
@@ -246,13 +248,3 @@ def _height(artist: Artist) -> float:
 
 def _width(artist: Artist) -> float:
     return float(artist.get_window_extent().width / _DPI)
-
-
-def _write_whole(canvas: FigureCanvasAgg, path: Path) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            canvas.print_png(file)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from monai_unetfamily.inference.predictor import predict_files
 from monai_unetfamily.inference.report import save_overlay
 from monai_unetfamily.training.run import train
 from monai_unetfamily.volumes.cases import load_cases
+from monai_unetfamily.volumes.files import make_folder, require_free
 from monai_unetfamily.volumes.nifti import read_volume
 from monai_unetfamily.volumes.phantom import write_phantoms
 
@@ -56,9 +57,8 @@ def run_demo(
 def _make_room(output: Path) -> None:
     if (output / _MARK).is_file():
         shutil.rmtree(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"{output}: holds something that the demo did not make; name another folder with -o.")
-    output.mkdir(parents=True, exist_ok=True)
+    require_free(output)
+    make_folder(output)
     (output / _MARK).touch()
 
 

@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 
 from monai_unetfamily.inference.report import save_overlay
+from monai_unetfamily.volumes.files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,8 @@ def write_history(epochs: list[Epoch], file: Path) -> None:
     table = csv.writer(text)
     table.writerow([field.name for field in fields(Epoch)])
     table.writerows(astuple(epoch) for epoch in epochs)
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text.getvalue())
-    temporary.replace(file)
+    with atomic_file(file) as stream:
+        stream.write(text.getvalue().encode())
 
 
 def draw_curve(epochs: list[Epoch], file: Path) -> None:
@@ -123,6 +123,5 @@ def draw_curve(epochs: list[Epoch], file: Path) -> None:
     dice.yaxis.label.set_color("#D55E00")
     loss.grid(alpha=0.3)
     loss.set_title(f"epoch {epochs[-1].epoch}")
-    temporary = file.with_name(f".{file.stem}.tmp.png")
-    figure.savefig(temporary)
-    temporary.replace(file)
+    with atomic_file(file) as stream:
+        figure.savefig(stream, format="png")

@@ -12,7 +12,6 @@ from monai.handlers import CheckpointLoader
 from torch import nn
 
 from monai_unetfamily.bundles.bundle import (
-    check_free,
     check_network,
     choose_network,
     class_names,
@@ -24,6 +23,7 @@ from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.training.history import Epoch, History
 from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
+from monai_unetfamily.volumes.files import make_folder, require_free
 
 _LOGGER = logging.getLogger(__name__)
 _ENDLESS = 1_000_000  # epochs of a run that time ends
@@ -71,7 +71,7 @@ def train(
     if network:
         choose_network(bundle, network)
     logs = bundle / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    make_folder(logs)
     _log_to(logs / "train.log")
     history = History(logs, class_names(bundle), log, resume=resume)
     workflow = _workflow(bundle, dataset, device)
@@ -110,7 +110,7 @@ def _check_request(
     if network:
         check_network(bundle, network)
     if output:
-        check_free(output)
+        require_free(output)
 
 
 def _check_dataset(bundle: Path, dataset: Path, log: Callable[[str], None]) -> None:

@@ -5,14 +5,10 @@ what is written is either the whole file or nothing. Nothing here resamples, reo
 """
 
 import gzip
-import os
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from io import BufferedWriter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
-from uuid import uuid4
 
 import nibabel as nib
 import numpy as np
@@ -24,6 +20,7 @@ from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from numpy.typing import NDArray
 
+from monai_unetfamily.volumes.files import atomic_file
 from monai_unetfamily.volumes.headers import (
     require_affine,
     require_bytes,
@@ -135,7 +132,7 @@ def write_labels(labels: NDArray[np.integer], like: Path | Nifti1Pair, path: Pat
 
 
 def save_image(image: Nifti1Image, path: Path) -> None:
-    """Write an image to `path` (`.nii.gz` or `.nii`) by `atomic_file`; equal images give equal bytes.
+    """Write an image to `path` (`.nii.gz` or `.nii`) whole or not at all; equal images give equal bytes.
 
     Raises:
         ValueError: another file name.
@@ -150,35 +147,6 @@ def save_image(image: Nifti1Image, path: Path) -> None:
         # level 1 as nibabel's own: noise does not shrink, label maps shrink at any level
         with gzip.GzipFile("", "wb", compresslevel=1, fileobj=stream, mtime=0) as packed:
             image.to_stream(packed)
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BufferedWriter]:
-    """Yield a stream to a temporary file beside `path` that becomes `path` when the block ends well.
-
-    The bytes are on the disk before the name changes; if anything fails, the temporary file is removed and
-    `path` is as it was. An OSError is raised again in one line that names `path`.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     with atomic_file(Path(folder) / "report.txt") as stream:
-    ...         _ = stream.write(b"done")
-    ...     [p.name for p in Path(folder).iterdir()]
-    ['report.txt']
-    """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
-    try:
-        with temporary.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        reason = f"cannot write ({error.strerror}); name a folder that exists, has space and may be written"
-        raise OSError(error.errno, reason, str(path)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def list_volumes(inputs: Sequence[Path]) -> list[Path]:

@@ -22,7 +22,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from monai_unetfamily.volumes.anatomy import AIR, LABELS, Anatomy, Structure, draw_anatomy
-from monai_unetfamily.volumes.nifti import atomic_file, save_image
+from monai_unetfamily.volumes.files import atomic_file, make_folder, require_free
+from monai_unetfamily.volumes.nifti import save_image
 
 MIN_SIZE = 16  # voxels an axis
 # A quarter of a voxel off the centre, the signs' product positive: four points that halve all three axes
@@ -113,10 +114,9 @@ def write_phantoms(
     if n < 1:
         raise ValueError(f"got n = {n} phantoms; 1 or more are allowed, ask for at least one")
     _require_grid(shape, spacing, "RAS")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out}: exists and is not an empty folder; a new or empty one is needed, name another")
+    require_free(out)
     for folder in ("imagesTr", "labelsTr"):
-        (out / folder).mkdir(parents=True)
+        make_folder(out / folder)
     names = [f"phantom_{i:03d}.nii.gz" for i in range(n)]
     for i, name in enumerate(names):
         phantom = _case(seed, i, shape, spacing)

@@ -1,0 +1,67 @@
+"""Files that appear whole or not at all, and folders to put them in."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedWriter
+from pathlib import Path
+from tempfile import TemporaryFile
+from uuid import uuid4
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BufferedWriter]:
+    """Yield a stream to a temporary file beside `path` that becomes `path` when the block ends well.
+
+    The bytes are on the disk before the name changes; if anything fails, the temporary file is removed and
+    `path` is as it was. An OSError is raised again in one line that names `path`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with atomic_file(Path(folder) / "report.txt") as stream:
+    ...         _ = stream.write(b"done")
+    ...     [p.name for p in Path(folder).iterdir()]
+    ['report.txt']
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        reason = f"cannot write ({error.strerror}); name a folder that exists, has space and may be written"
+        raise OSError(error.errno, reason, str(path)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it, where it is not there yet; it must be one that files can be written to.
+
+    Raises:
+        OSError: where that cannot be; the message names the folder and what to do.
+
+    >>> make_folder(Path("."))
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = f"cannot write there ({error.strerror}); name a folder that may be made and written"
+        raise OSError(error.errno, reason, str(folder)) from error
+
+
+def require_free(folder: Path) -> None:
+    """Refuse a folder that holds something already.
+
+    Raises:
+        FileExistsError: where it is a file, or not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(
+            f"{folder}: exists and is not an empty folder; a new or empty one is needed, name another"
+        )

@@ -1,0 +1,105 @@
+"""The command: one line for what it cannot do, exit status as promised, nothing half-written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_unetfamily.cli import main
+from monai_unetfamily.training.demo import run_demo
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with good and bad things in it, to stand in."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    nib.save(nib.Nifti1Image(np.zeros((20, 20, 20), np.int16), np.eye(4)), "good.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros((20, 20, 20, 2), np.int16), np.eye(4)), "4d.nii.gz")
+    nib.save(nib.Nifti1Image(np.full((20, 20, 20), np.nan, np.float32), np.eye(4)), "nan.nii.gz")
+    Path("short.nii.gz").write_bytes(Path("good.nii.gz").read_bytes()[:100])
+    Path("file").touch()
+    Path("empty").mkdir()
+    return folder
+
+
+USAGE = [
+    (["predict", "lung_ct", "good.nii.gz", "-o", "out"], "lung_ct: no bundle there"),
+    (["predict", "BUNDLE", "absent.nii.gz", "-o", "out"], "absent.nii.gz: no such file"),
+    (["predict", "BUNDLE", "empty", "-o", "out"], "empty: holds no"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "file/out"], "file/out"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "."], "would replace the inputs"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "out", "--device", "gpu"], "device is 'gpu'; allowed are"),
+    (["train", "BUNDLE", "--dataset", "empty", "-o", "new"], "dataset.json"),
+    (["train", "BUNDLE", "--dataset", "empty", "-o", "file/new"], "dataset.json"),
+    (["train", "BUNDLE", "--dataset", "PHANTOMS", "-o", "new", "--network", "unet9"], "unet9"),
+    (["train", "BUNDLE", "--dataset", "PHANTOMS", "-o", "file/new"], "file"),
+    (["phantom", "new", "-n", "0"], "n = 0"),
+    (["phantom", ".", "-n", "1"], "empty"),
+    (["phantom", "new", "-n", "1", "--size", "4", "4", "4"], "16 voxels"),
+    (["phantom", "file/new", "-n", "1"], "file"),
+    (["evaluate", "absent", "PHANTOMS/labelsTr"], "absent"),
+    (["evaluate", "PHANTOMS/labelsTr", "empty"], "empty"),
+    (["evaluate", "good.nii.gz", "PHANTOMS/labelsTr"], "good"),
+    (["demo", "-o", "."], "name another"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), USAGE, ids=[" ".join(a) for a, _ in USAGE])
+def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
+    work: Path, bundle: Path, phantoms: Path, capsys: Said, arguments: Sequence[str], message: str
+) -> None:
+    before = sorted(work.rglob("*"))
+    filled = [a.replace("BUNDLE", str(bundle)).replace("PHANTOMS", str(phantoms)) for a in arguments]
+    assert main(filled) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("unetfamily: ")
+    assert message in said[0]
+    assert sorted(work.rglob("*")) == before
+
+
+def test_bad_files_cost_one_line_each_and_the_rest_is_done(work: Path, bundle: Path, capsys: Said) -> None:
+    inputs = ["4d.nii.gz", "good.nii.gz", "nan.nii.gz", "short.nii.gz"]
+    assert main(["predict", str(bundle), *inputs, "-o", "out"]) == 1
+    said = capsys.readouterr()
+    assert [line.split(":")[1].strip() for line in said.err.splitlines()] == ["4d.nii.gz", "nan.nii.gz", "short.nii.gz"]
+    assert "1 done, 3 failed" in said.out
+    assert [file.name for file in (work / "out").iterdir()] == ["good.nii.gz"]
+
+
+def test_a_perfect_prediction_scores_one(work: Path, phantoms: Path, capsys: Said) -> None:
+    labels = str(phantoms / "labelsTr")
+    assert main(["evaluate", labels, labels, "--dataset", str(phantoms), "--csv", "scores.csv"]) == 0
+    said = capsys.readouterr().out
+    for name in ("liver", "spleen", "left_kidney", "right_kidney", "spine", "mean"):
+        (row,) = [line for line in said.splitlines() if line.startswith(f"| {name} ")]
+        assert row.split("|")[4].strip().startswith("1.000")
+    assert len((work / "scores.csv").read_text().splitlines()) == 1 + 6 * 5
+
+
+def test_phantoms_come_in_any_size(work: Path, capsys: Said) -> None:
+    size = ["--size", "20", "18", "16", "--spacing", "16", "16", "12"]
+    assert main(["phantom", "new", "-n", "2", "--seed", "3", *size]) == 0
+    assert len(list((work / "new/imagesTr").iterdir())) == 2
+    assert capsys.readouterr().out == "2 phantoms in new\n"
+
+
+def test_debug_shows_where_it_happened(work: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        main(["predict", "lung_ct", "good.nii.gz", "-o", "out", "--debug"])
+
+
+def test_the_demo_walks_through_and_may_walk_again(tmp_path: Path) -> None:
+    """One epoch is no training worth its name, but every step is real."""
+    for _ in range(2):
+        said: list[str] = []
+        run_demo(tmp_path / "demo", minutes=0.001, device="cpu", log=said.append)
+        assert [line[:3] for line in said if line[1:3] == "/5"] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
+        assert (tmp_path / "demo/overlay.png").read_bytes().startswith(b"\x89PNG")
+        assert len(list((tmp_path / "demo/predictions").glob("*.nii.gz"))) == 5

@@ -1,0 +1,212 @@
+"""Training: one workflow by two doors, checkpoints that a crash cannot corrupt, resumed where it stopped."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+
+from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles.checkpoint import AtomicCheckpoint, save_whole
+from monai_unetfamily.inference.predictor import predict_volume
+from monai_unetfamily.training.history import Epoch, read_history, write_history
+from monai_unetfamily.training.run import train
+from monai_unetfamily.volumes.phantom import write_phantoms
+
+
+def set_config(bundle: Path, **values: Any) -> None:
+    file = bundle / "configs/train.yaml"
+    lines = [line for line in file.read_text().splitlines() if line.split(":")[0] not in values]
+    file.write_text("\n".join([*lines, *(f"{key}: {value}" for key, value in values.items())]))
+
+
+@pytest.fixture
+def quick(untrained: Path) -> Path:
+    set_config(untrained, max_epochs=2, val_interval=1)
+    return untrained
+
+
+def weights_of(bundle: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(bundle / "models/model.pt", weights_only=True)
+    return weights
+
+
+@pytest.mark.parametrize("network", ["unet3plus", "unetplusplus"])
+def test_trains_then_predicts_and_leaves_its_traces(quick: Path, phantoms: Path, tmp_path: Path, network: str) -> None:
+    said: list[str] = []
+    new = tmp_path / "new"
+    file = train(quick, phantoms, output=new, network=network, device="cpu", log=said.append)
+    assert file == new / "models/model.pt"
+    assert not (quick / "models").exists()
+    epochs = read_history(new / "logs/history.csv")
+    assert [epoch.epoch for epoch in epochs] == [1, 2]
+    assert all(epoch.dice is not None and 0 <= epoch.dice <= 1 for epoch in epochs)
+    assert any(line.startswith("epoch 2: loss ") for line in said)
+    for picture in ("learning_curve.png", "sample.png"):
+        assert (new / "logs" / picture).read_bytes().startswith(b"\x89PNG")
+    assert list((new / "logs").glob("events.out.tfevents*"))
+    assert "Epoch[2]" in (new / "logs/train.log").read_text()
+    image = next((phantoms / "imagesTr").iterdir())
+    assert predict_volume(open_bundle(new, torch.device("cpu")), image).shape == nib.load(image).shape
+
+
+def test_resumes_after_the_last_whole_epoch(quick: Path, phantoms: Path) -> None:
+    train(quick, phantoms, device="cpu")
+    state = torch.load(quick / "models/checkpoint.pt", weights_only=True)
+    assert state["lr_scheduler"]["last_epoch"] == 2
+    steps = next(iter(state["optimizer"]["state"].values()))["step"]
+    set_config(quick, max_epochs=3, val_interval=1)
+    train(quick, phantoms, resume=True, device="cpu")
+    resumed = torch.load(quick / "models/checkpoint.pt", weights_only=True)
+    assert [epoch.epoch for epoch in read_history(quick / "logs/history.csv")] == [1, 2, 3]
+    assert next(iter(resumed["optimizer"]["state"].values()))["step"] == steps * 3 / 2
+    seconds = [epoch.seconds for epoch in read_history(quick / "logs/history.csv")]
+    assert seconds == sorted(seconds)
+
+
+def test_a_time_budget_ends_training_and_brings_the_learning_rate_down(quick: Path, phantoms: Path) -> None:
+    set_config(quick, max_epochs=1000, val_interval=1000)
+    train(quick, phantoms, minutes=0.001, device="cpu")
+    assert len(read_history(quick / "logs/history.csv")) == 1
+    state = torch.load(quick / "models/checkpoint.pt", weights_only=True)
+    assert state["optimizer"]["param_groups"][0]["lr"] == 0
+
+
+def test_starts_from_given_weights(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
+    set_config(bundle, max_epochs=1, val_interval=2, learning_rate=0.0)
+    start = bundle / "models/model.pt"
+    train(bundle, phantoms, output=tmp_path / "new", init_from=start, device="cpu")
+    before, after = weights_of(bundle), weights_of(tmp_path / "new")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_crash_while_saving_leaves_the_last_good_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.pt"
+    save_whole({"w": torch.ones(1000)}, file)
+    good = file.read_bytes()
+
+    def half(thing: Any, stream: Any) -> None:
+        stream.write(b"half a file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        save_whole({"w": torch.zeros(1000)}, file)
+    assert file.read_bytes() == good
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_checkpoints_hold_what_resuming_needs(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 1)
+    engine = Engine(lambda engine, batch: None)
+    AtomicCheckpoint(tmp_path, {"network": network}).attach(engine)
+    engine.run([1, 2, 3], max_epochs=2)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["trainer"]["iteration"] == 6
+    assert torch.equal(state["network"]["weight"], network.weight)
+    with pytest.raises(ValueError, match="'network', a torch module"):
+        AtomicCheckpoint(tmp_path, {"model": network})
+
+
+def test_history_is_read_as_it_was_written(tmp_path: Path) -> None:
+    epochs = [Epoch(1, 10.5, 0.75), Epoch(2, 21.0, 0.5, 0.625)]
+    write_history(epochs, tmp_path / "history.csv")
+    assert read_history(tmp_path / "history.csv") == epochs
+    assert read_history(tmp_path / "absent.csv") == []
+
+
+def wrong_labels(data: Path) -> None:
+    file = next((data / "labelsTr").iterdir())
+    image = nib.load(file)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:-1], image.affine), file)
+
+
+def other_classes(data: Path) -> None:
+    table = json.loads((data / "dataset.json").read_text())
+    table["labels"]["6"] = "pancreas"
+    (data / "dataset.json").write_text(json.dumps(table))
+
+
+def no_cases(data: Path) -> None:
+    table = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps(table | {"training": []}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (wrong_labels, "got shape"),
+        (other_classes, r"labels \[6\] are not among this bundle's classes"),
+        (no_cases, "case"),
+        (lambda data: next((data / "imagesTr").iterdir()).unlink(), "missing"),
+        (lambda data: (data / "dataset.json").unlink(), "dataset.json"),
+    ],
+)
+def test_a_spoilt_data_set_is_named_before_anything_is_written(
+    quick: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    data = tmp_path / "data"
+    write_phantoms(data, 2, shape=(16, 16, 16), spacing=(20.0, 16.0, 12.5))
+    spoil(data)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train(quick, data, output=tmp_path / "new", device="cpu")
+    assert not (tmp_path / "new").exists()
+    assert not (quick / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "training would replace these weights"),
+        ({"resume": True}, "checkpoint.pt: nothing to resume from"),
+        ({"resume": True, "network": "unetplusplus"}, "a resumed run keeps"),
+        ({"minutes": 0, "resume": True}, "more than 0"),
+        ({"network": "unet9", "output": "new"}, "unet9"),
+        ({"output": "."}, "name another"),
+        ({"output": "new", "device": "tpu"}, "device is 'tpu'"),
+        ({"output": "new", "device": "cuda:99"}, "CUDA devices"),
+        ({"output": "new", "init_from": "absent.pt"}, "no weights there"),
+    ],
+)
+def test_requests_that_would_lose_or_lack_something(
+    bundle: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = weights_of(bundle)
+    for key in ("output", "init_from"):
+        if key in options:
+            options = options | {key: Path(options[key])}
+    with pytest.raises((ValueError, OSError), match=message):
+        train(bundle, phantoms, **options)
+    assert not (tmp_path / "new").exists()
+    assert weights_of(bundle).keys() == before.keys()
+
+
+def run_monai(bundle: Path, phantoms: Path, configs: str, *launcher: str) -> str:
+    command = [*(launcher or (sys.executable, "-m")), "monai.bundle", "run"]
+    settings = ["--config_file", configs, "--dataset_dir", str(phantoms), "--bundle_root", "."]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run([*command, *settings], cwd=bundle, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result.stdout + result.stderr
+
+
+def test_monai_trains_and_evaluates_the_same_bundle(quick: Path, phantoms: Path) -> None:
+    run_monai(quick, phantoms, "configs/train.yaml")
+    assert weights_of(quick)
+    run_monai(quick, phantoms, "['configs/train.yaml','configs/evaluate.yaml']")
+    assert "val_mean_dice" in (quick / "eval/metrics.csv").read_text()
+
+
+def test_two_processes_train_one_network(quick: Path, phantoms: Path) -> None:
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+    run_monai(quick, phantoms, "['configs/train.yaml','configs/multi_gpu_train.yaml']", *launcher)
+    assert not any(key.startswith("module.") for key in weights_of(quick))
