@@ -72,6 +72,12 @@ def test_resumes_after_the_last_whole_epoch(quick: Path, phantoms: Path) -> None
     assert seconds == sorted(seconds)
 
 
+def test_a_run_without_a_budget_is_not_resumed_with_one(quick: Path, phantoms: Path) -> None:
+    train(quick, phantoms, device="cpu")
+    with pytest.raises(ValueError, match="without a time budget"):
+        train(quick, phantoms, resume=True, minutes=1, device="cpu")
+
+
 def test_a_time_budget_ends_training_and_brings_the_learning_rate_down(quick: Path, phantoms: Path) -> None:
     set_config(quick, max_epochs=1000, val_interval=1000)
     train(quick, phantoms, minutes=0.001, device="cpu")
@@ -173,13 +179,15 @@ def test_a_spoilt_data_set_is_named_before_anything_is_written(
         ({"output": "."}, "name another"),
         ({"output": "new", "device": "tpu"}, "device is 'tpu'"),
         ({"output": "new", "device": "cuda:99"}, "CUDA devices"),
-        ({"output": "new", "init_from": "absent.pt"}, "no weights there"),
+        ({"output": "new", "init_from": "text.pt"}, "not a file of weights"),
+        ({"output": "new", "init_from": "absent.pt"}, "no such file"),
     ],
 )
 def test_requests_that_would_lose_or_lack_something(
     bundle: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("text.pt").write_text("no weights")
     before = weights_of(bundle)
     for key in ("output", "init_from"):
         if key in options:

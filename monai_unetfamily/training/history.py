@@ -63,6 +63,7 @@ class History:
     def _begin(self, trainer: Engine) -> None:
         # a crash between history and checkpoint leaves a line that will be trained again
         self.epochs = [e for e in self.epochs if e.epoch <= trainer.state.epoch]
+        self._before = self.epochs[-1].seconds if self.epochs else 0.0
         self._start = monotonic()
 
     def _iteration(self, trainer: Engine) -> None:

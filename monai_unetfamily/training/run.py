@@ -1,11 +1,13 @@
 """Train a bundle: MONAI's own workflow of its `train` config, with a time budget, a history and pictures."""
 
 import logging
-from collections.abc import Callable
-from itertools import pairwise
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ignite.engine import Engine, Events
+import torch
+from ignite.engine import Engine
 from ignite.handlers import ProgressBar
 from monai.bundle import ConfigWorkflow
 from monai.handlers import CheckpointLoader
@@ -21,12 +23,12 @@ from monai_unetfamily.bundles.bundle import (
 )
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.inference.device import choose_device
-from monai_unetfamily.training.history import Epoch, History
+from monai_unetfamily.training.budget import check_schedule, decay_over, stop_in_time
+from monai_unetfamily.training.history import History
 from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
 from monai_unetfamily.volumes.files import make_folder, require_free
 
 _LOGGER = logging.getLogger(__name__)
-_ENDLESS = 1_000_000  # epochs of a run that time ends
 
 
 def train(
@@ -64,28 +66,40 @@ def train(
         ValueError: a data set, a device or weights that do not fit.
     """
     _check_request(bundle, output, network, minutes, resume, init_from)
+    chosen = choose_device(device)
     _check_dataset(bundle, dataset, log)
-    if output:
+    with _room(bundle, output) as room:
+        if network:
+            choose_network(room, network)
+        make_folder(room / "logs")
+        _log_to(room / "logs" / "train.log")
+        history = History(room / "logs", class_names(room), log, resume=resume)
+        workflow = _workflow(room, dataset, chosen)
+        if minutes is not None:
+            decay_over(workflow, history, 60 * minutes)
+        log("reading and preprocessing the cases")
+        workflow.initialize()
+        _prepare(workflow, room, history, resume, init_from)
+        if minutes is not None:
+            stop_in_time(workflow.trainer, history, 60 * minutes)
+        log(f"training on {chosen}")
+        workflow.run()
+        workflow.finalize()
+    return room / "models" / WEIGHTS
+
+
+@contextmanager
+def _room(bundle: Path, output: Path | None) -> Iterator[Path]:
+    """The folder to train in; a copy that gets no weights does not stay behind."""
+    if output is None:
+        yield bundle
+        return
+    try:
         copy_bundle(bundle, output)
-        bundle = output
-    if network:
-        choose_network(bundle, network)
-    logs = bundle / "logs"
-    make_folder(logs)
-    _log_to(logs / "train.log")
-    history = History(logs, class_names(bundle), log, resume=resume)
-    workflow = _workflow(bundle, dataset, device)
-    if minutes is not None:
-        _decay_over(workflow, history, 60 * minutes)
-    log("reading and preprocessing the cases")
-    workflow.initialize()
-    _prepare(workflow, bundle, history, resume, init_from)
-    if minutes is not None:
-        _stop_in_time(workflow.trainer, history, 60 * minutes)
-    log(f"training on {workflow.device}")
-    workflow.run()
-    workflow.finalize()
-    return bundle / "models" / WEIGHTS
+        yield output
+    finally:
+        if not (output / "models" / WEIGHTS).exists():
+            shutil.rmtree(output, ignore_errors=True)
 
 
 def _check_request(
@@ -109,6 +123,8 @@ def _check_request(
         )
     if network:
         check_network(bundle, network)
+    if init_from and not init_from.is_file():
+        raise FileNotFoundError(f"{init_from}: no such file; give a file of weights.")
     if output:
         require_free(output)
 
@@ -134,39 +150,15 @@ def _log_to(file: Path) -> None:
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # warns that its own logging is off
 
 
-def _workflow(bundle: Path, dataset: Path, device: str) -> ConfigWorkflow:
+def _workflow(bundle: Path, dataset: Path, device: torch.device) -> ConfigWorkflow:
     return ConfigWorkflow(
         config_file=str(config_file(bundle, "train")),
         logging_file=False,
         workflow_type="train",
         bundle_root=str(bundle),
         dataset_dir=str(dataset),
-        device=choose_device(device),
+        device=device,
     )
-
-
-def _decay_over(workflow: ConfigWorkflow, history: History, seconds: float) -> None:
-    """Let the learning rate fall with time spent, not with epochs, of which nobody knows the number yet."""
-
-    def factor(_: int) -> float:
-        return max(0.0, 1 - history.seconds / seconds) ** 0.9
-
-    workflow.parser["max_epochs"] = _ENDLESS
-    workflow.parser["lr_scheduler"] = {
-        "_target_": "torch.optim.lr_scheduler.LambdaLR",
-        "optimizer": "@optimizer",
-        "lr_lambda": factor,
-    }
-
-
-def _stop_in_time(trainer: Engine, history: History, seconds: float) -> None:
-    def stop(engine: Engine) -> None:
-        epochs = history.epochs
-        longest = max(b.seconds - a.seconds for a, b in pairwise([Epoch(0, 0.0, 0.0), *epochs]))
-        if history.seconds + longest > seconds:
-            engine.terminate()
-
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, stop)
 
 
 def _prepare(workflow: ConfigWorkflow, bundle: Path, history: History, resume: bool, init_from: Path | None) -> None:
@@ -177,6 +169,8 @@ def _prepare(workflow: ConfigWorkflow, bundle: Path, history: History, resume: b
     trainer: Engine = workflow.trainer
     if resume:
         objects = {name: parser.get_parsed_content(name) for name in ("network", "optimizer", "lr_scheduler")}
-        CheckpointLoader(str(bundle / "models" / CHECKPOINT), objects | {"trainer": trainer}).attach(trainer)
+        checkpoint = bundle / "models" / CHECKPOINT
+        check_schedule(checkpoint, objects["lr_scheduler"])
+        CheckpointLoader(str(checkpoint), objects | {"trainer": trainer}).attach(trainer)
     history.attach(trainer, workflow.evaluator)
     ProgressBar(disable=None).attach(trainer, output_transform=lambda output: {"loss": output["loss"].item()})
