@@ -4,8 +4,8 @@ Public names are imported when they are first used, so that `import monai_unetfa
 torch nor monai nor numpy.
 
 >>> import monai_unetfamily as uf
->>> uf.list_networks()  # doctest: +ELLIPSIS
-[...'unet3plus'...]
+>>> uf.list_networks()
+['unetplusplus', 'unet3plus']
 """
 
 from importlib import import_module
@@ -13,11 +13,21 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {
+    "GuidedLoss": "losses",
     "UNet3Plus": "nets",
     "UNetPlusPlus": "nets",
+    "WeightedHeadsLoss": "losses",
+    "WindowInferer": "inference.inferer",
     "create_network": "nets",
+    "evaluate_folders": "evaluation",
+    "find_bundle": "bundles.bundle",
     "list_networks": "nets",
-    "GuidedLoss": "losses",
+    "open_bundle": "bundles.bundle",
+    "predict_files": "inference.predictor",
+    "predict_volume": "inference.predictor",
+    "save_overlay": "inference.report",
+    "train": "training.run",
+    "write_phantoms": "volumes.phantom",
 }
 __all__ = sorted(_HOME)
 

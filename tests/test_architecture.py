@@ -5,6 +5,7 @@ example, which it must report, and on a good one, which it must pass; then on ev
 """
 
 import ast
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib.util import resolve_name
 from pathlib import Path
@@ -210,3 +211,9 @@ def test_every_file(check: Callable[[Source], Offences]) -> None:
         for line, what in check(Source(".".join(path.relative_to(ROOT).with_suffix("").parts), path.read_text("utf-8")))
     ]
     assert offences == []
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {".".join(file.parent.relative_to(ROOT).parts) for file in ROOT.glob("monai_unetfamily/**/__init__.py")}
+    assert set(settings["packages"]) == found | {"monai_unetfamily.configs"}

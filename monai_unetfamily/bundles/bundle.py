@@ -17,7 +17,8 @@ from monai_unetfamily.bundles.checkpoint import WEIGHTS
 from monai_unetfamily.volumes.files import atomic_file, require_free
 
 METADATA = "metadata.json"
-SHIPPED = Path(__file__).parents[2] / "configs"
+INSTALLED = Path(__file__).parents[1] / "configs"
+SHIPPED = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "configs"  # the latter in a checkout
 _LEFT_BEHIND = ("models", "logs", "eval", "__pycache__")  # what a copy of a bundle does not take along
 
 

@@ -14,6 +14,7 @@ from monai.handlers import CheckpointLoader
 from torch import nn
 
 from monai_unetfamily.bundles.bundle import (
+    INSTALLED,
     check_network,
     choose_network,
     class_names,
@@ -121,6 +122,8 @@ def _check_request(
         raise FileExistsError(
             f"{weights}: training would replace these weights; resume it (--resume), or train a copy (-o)."
         )
+    if not output and bundle.is_relative_to(INSTALLED):
+        raise ValueError(f"{bundle.name}: ships with the installed package, which stays as it is; train a copy (-o).")
     if network:
         check_network(bundle, network)
     if init_from and not init_from.is_file():
