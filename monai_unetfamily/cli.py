@@ -6,6 +6,7 @@ Exit status: 0 all done; 1 some cases failed, the rest are done; 2 wrong usage o
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -14,12 +15,14 @@ from monai_unetfamily import __version__
 
 # What the library raises on input it cannot use; anything else is a defect and shows its traceback.
 EXPECTED = (ValueError, OSError, RuntimeError)
+SECTIONS = ("training", "validation")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="monai")  # of its own arguments
     try:
         return int(options.run(options))
     except EXPECTED as error:
@@ -126,6 +129,7 @@ def _add_predict(commands: Commands) -> argparse.ArgumentParser:
     _add_bundle(command)
     command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="NIfTI files, or folders of them")
     command.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps")
+    command.add_argument("--section", choices=SECTIONS, help="INPUT is a data set: take the images of this section")
     _add_device(command)
     command.set_defaults(run=_predict)
     return command
@@ -136,18 +140,17 @@ def _predict(options: argparse.Namespace) -> int:
     from monai_unetfamily.inference.device import choose_device
     from monai_unetfamily.inference.predictor import predict_files
 
+    inputs = _section(options, options.inputs, "image") if options.section else options.inputs
     bundle = open_bundle(find_bundle(options.bundle), choose_device(options.device))
-    failed = done = 0
-    for outcome in predict_files(bundle, options.inputs, options.output):
-        if outcome.error is None:
-            done += 1
-            _say(f"{outcome.source} -> {outcome.output}")
-            continue
-        if options.debug:
+    outcomes = []
+    for outcome in predict_files(bundle, inputs, options.output, log=_say):
+        outcomes.append(outcome)
+        if outcome.error and options.debug:
             raise outcome.error
-        failed += 1
-        print(f"unetfamily: {_one_line(outcome.error)}", file=sys.stderr)
-    print(f"{done} done, {failed} failed")
+        if outcome.error:
+            print(f"unetfamily: {_one_line(outcome.error)}", file=sys.stderr)
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    print(f"{len(outcomes) - failed} done, {failed} failed")
     return 1 if failed else 0
 
 
@@ -155,7 +158,9 @@ def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     command = commands.add_parser("evaluate", help="compare label maps with references")
     command.add_argument("predictions", type=Path, help="folder of label maps, or one file")
     command.add_argument("references", type=Path, help="folder of label maps of the same names, or one file")
-    command.add_argument("--dataset", type=Path, help="take class names from this folder's dataset.json")
+    command.add_argument(
+        "--section", choices=SECTIONS, help="REFERENCES is a data set: take its labels of this section"
+    )
     command.add_argument("--tolerance", type=float, default=1.0, metavar="MM", help="of surface Dice (default: 1 mm)")
     command.add_argument("--csv", type=Path, help="write every case and class to this file")
     command.set_defaults(run=_evaluate)
@@ -166,13 +171,21 @@ def _evaluate(options: argparse.Namespace) -> int:
     from monai_unetfamily.evaluation import evaluate_folders, format_table, summarize, write_csv
     from monai_unetfamily.volumes.cases import read_label_names
 
-    names = read_label_names(options.dataset) if options.dataset else None
-    scores = evaluate_folders(options.predictions, options.references, names, tolerance_mm=options.tolerance)
+    names, references = None, options.references
+    if options.section:
+        names, references = read_label_names(references), _section(options, [references], "label")
+    scores = evaluate_folders(options.predictions, references, names, tolerance_mm=options.tolerance)
     print(format_table(summarize(scores)))
     if options.csv:
         write_csv(scores, options.csv)
         print(f"every case and class in {options.csv}")
     return 0
+
+
+def _section(options: argparse.Namespace, datasets: Sequence[Path], key: str) -> list[Path]:
+    from monai_unetfamily.volumes.cases import load_cases
+
+    return [Path(case[key]) for dataset in datasets for case in load_cases(dataset, options.section)]
 
 
 def _add_bundle(command: argparse.ArgumentParser) -> None:

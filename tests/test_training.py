@@ -152,7 +152,7 @@ def no_cases(data: Path) -> None:
         (wrong_labels, "got shape"),
         (other_classes, r"labels \[6\] are not among this bundle's classes"),
         (no_cases, "case"),
-        (lambda data: next((data / "imagesTr").iterdir()).unlink(), "missing"),
+        (lambda data: next((data / "imagesTr").iterdir()).unlink(), "no such file, though"),
         (lambda data: (data / "dataset.json").unlink(), "dataset.json"),
     ],
 )

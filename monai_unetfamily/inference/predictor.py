@@ -1,5 +1,6 @@
 """A bundle and a volume in, a label map on the volume's own grid out."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from monai_unetfamily.bundles.bundle import Bundle
 from monai_unetfamily.volumes.files import make_folder
 from monai_unetfamily.volumes.nifti import list_volumes, open_volume, require_finite, stem, write_labels
+
+_LOGGER = logging.getLogger(__name__)
 
 Labels = NDArray[np.integer]
 
@@ -46,11 +49,11 @@ def predict_volume(bundle: Bundle, path: Path) -> Labels:
 
 
 def predict_files(
-    bundle: Bundle, inputs: Sequence[Path], output: Path, log: Callable[[str], None] | None = None
+    bundle: Bundle, inputs: Sequence[Path], output: Path, log: Callable[[str], None] = _LOGGER.info
 ) -> Iterator[Outcome]:
     """Predict files, or the NIfTI files of folders, into `output`; a bad file does not stop the others.
 
-    Each label map is `<name>.nii.gz`, written whole or not at all.
+    Each label map is `<name>.nii.gz`, written whole or not at all; `log` is given a line as each case begins.
 
     Raises:
         FileNotFoundError, ValueError, OSError: at once, where the inputs or the output folder cannot be used.
@@ -58,7 +61,8 @@ def predict_files(
     sources = list_volumes(inputs)
     targets = [output / f"{stem(source)}.nii.gz" for source in sources]
     _check_output(sources, targets, output)
-    for source, target in zip(sources, targets, strict=True):
+    for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
+        log(f"{number}/{len(sources)} {source} -> {target}")
         try:
             write_labels(predict_volume(bundle, source), source, target)
         except (ValueError, OSError, RuntimeError) as error:

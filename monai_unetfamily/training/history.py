@@ -114,7 +114,7 @@ def draw_curve(epochs: list[Epoch], file: Path) -> None:
     """Draw training loss (left axis) and validation Dice (right axis) over minutes."""
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     loss = figure.subplots()
-    loss.plot([e.seconds / 60 for e in epochs], [e.loss for e in epochs], color="#0072B2", marker=".", label="loss")
+    loss.plot([e.seconds / 60 for e in epochs], [e.loss for e in epochs], color="#0072B2", marker=".")
     loss.set(xlabel="minutes of training", ylabel="training loss", ylim=(0, None))
     loss.yaxis.label.set_color("#0072B2")
     validated = [(e.seconds / 60, e.dice) for e in epochs if e.dice is not None]

@@ -31,7 +31,7 @@ def atomic_file(path: Path) -> Iterator[BufferedWriter]:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        reason = f"cannot write ({error.strerror}); name a folder that exists, has space and may be written"
+        reason = f"cannot write ({error.strerror or error}); name a folder that exists, has space and may be written"
         raise OSError(error.errno, reason, str(path)) from error
     finally:
         with suppress(OSError):
@@ -51,7 +51,7 @@ def make_folder(folder: Path) -> None:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = f"cannot write there ({error.strerror}); name a folder that may be made and written"
+        reason = f"cannot write there ({error.strerror or error}); name a folder that may be made and written"
         raise OSError(error.errno, reason, str(folder)) from error
 
 
