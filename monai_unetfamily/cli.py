@@ -14,7 +14,7 @@ from typing import TypeAlias
 from monai_unetfamily import __version__
 
 # What the library raises on input it cannot use; anything else is a defect and shows its traceback.
-EXPECTED = (ValueError, OSError, RuntimeError)
+EXPECTED = (ValueError, OSError, RuntimeError, MemoryError)
 SECTIONS = ("training", "validation")
 
 
@@ -55,7 +55,7 @@ def _add_demo(commands: Commands) -> argparse.ArgumentParser:
     command.add_argument(
         "-o", "--output", type=Path, default=Path("demo_output"), help="folder for everything it makes"
     )
-    command.add_argument("--minutes", type=float, default=2.5, help="training time (default: %(default)s)")
+    command.add_argument("--minutes", type=float, default=3.0, help="training time (default: %(default)s)")
     _add_device(command)
     command.set_defaults(run=_demo)
     return command
@@ -97,7 +97,7 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
     command.add_argument("--dataset", type=Path, required=True, help="folder with a dataset.json in MSD layout")
     command.add_argument("-o", "--output", type=Path, help="train a copy of the bundle in this new folder")
     command.add_argument("--network", help="train this one of the bundle's networks (changes the bundle's metadata)")
-    command.add_argument("--minutes", type=float, help="time in all (default: the bundle's max_epochs rules)")
+    command.add_argument("--minutes", type=float, help="of training, resumed ones included (default: max_epochs rules)")
     command.add_argument("--resume", action="store_true", help="go on from the last whole epoch")
     command.add_argument("--init-from", type=Path, metavar="WEIGHTS", help="start from these weights")
     _add_device(command)
@@ -174,7 +174,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     names, references = None, options.references
     if options.section:
         names, references = read_label_names(references), _section(options, [references], "label")
-    scores = evaluate_folders(options.predictions, references, names, tolerance_mm=options.tolerance)
+    scores = evaluate_folders(options.predictions, references, names, options.tolerance, progress=_say)
     print(format_table(summarize(scores)))
     if options.csv:
         write_csv(scores, options.csv)

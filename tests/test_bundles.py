@@ -95,7 +95,7 @@ def test_networks_fit_the_classes_and_the_patch(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["train", "inference"])
 @pytest.mark.parametrize("name", BUNDLES)
-def test_monai_finds_every_property(name: str, kind: str, phantoms: Path) -> None:
+def test_monai_finds_every_property(name: str, kind: str, phantoms: Path, tmp_path: Path) -> None:
     root = SHIPPED / name
     workflow = ConfigWorkflow(
         config_file=str(root / f"configs/{kind}.yaml"),
@@ -103,6 +103,7 @@ def test_monai_finds_every_property(name: str, kind: str, phantoms: Path) -> Non
         logging_file=False,
         bundle_root=str(root),
         dataset_dir=str(phantoms),
+        output_dir=str(tmp_path),
     )
     workflow.parser["imports"] = ["$import glob", "$import torch", "$import monai"]
     workflow.parser["handlers"] = []  # would look for weights, which not every bundle has yet
@@ -135,6 +136,13 @@ def test_a_copy_leaves_weights_behind_and_never_overwrites(bundle: Path, tmp_pat
 def test_unknown_bundles_are_named_with_those_that_ship() -> None:
     with pytest.raises(FileNotFoundError, match=r"lung_ct.*hippocampus_mr, phantom_ct"):
         find_bundle("lung_ct")
+
+
+def test_opening_runs_none_of_the_bundles_imports(bundle: Path, tmp_path: Path) -> None:
+    file = bundle / "configs/inference.yaml"
+    file.write_text(file.read_text().replace("imports:", f"imports:\n  - $open('{tmp_path / 'ran'}', 'w')"))
+    open_bundle(bundle, CPU)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_weights_of_another_network_and_files_that_are_none(bundle: Path, tmp_path: Path) -> None:

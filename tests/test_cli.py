@@ -46,7 +46,12 @@ USAGE = [
     (["evaluate", "absent", "PHANTOMS/labelsTr"], "absent"),
     (["evaluate", "PHANTOMS/labelsTr", "empty"], "empty"),
     (["evaluate", "good.nii.gz", "PHANTOMS/labelsTr"], "good"),
+    (["evaluate", "short.nii.gz", "short.nii.gz"], "short.nii.gz"),
+    (["phantom", "new", "-n", "1", "--seed", "-1"], "seed -1"),
+    (["phantom", "new", "-n", "1", "--size", "200000", "200000", "2000"], "voxels in all"),
     (["demo", "-o", "."], "name another"),
+    (["demo", "-o", "new", "--device", "tpu"], "device is 'tpu'"),
+    (["demo", "-o", "new", "--minutes", "0"], "minutes is 0"),
 ]
 
 

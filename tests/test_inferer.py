@@ -70,6 +70,11 @@ def test_a_25d_network_sees_its_neighbours() -> None:
     torch.testing.assert_close(scores, expected)
 
 
+def test_one_channel_has_no_background() -> None:
+    with pytest.raises(ValueError, match="use background=False"):
+        WindowInferer((4, 4))(torch.zeros(1, 1, 4, 4), lambda x: x)
+
+
 def test_axes_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="image has 2 spatial axes; a window of .* takes 3:"):
         WindowInferer((4, 4, 4))(torch.zeros(1, 1, 8, 8), network)

@@ -176,6 +176,13 @@ def test_pruned_equals_its_head_bit_for_bit(dims: int, norm: str | None, upsampl
             assert torch.equal(net.pruned(level)(x), head)
 
 
+def test_pruned_keeps_the_type_of_its_weights() -> None:
+    net = small("unetplusplus", 2, deep_supervision=True).double().eval()
+    assert isinstance(net, UNetPlusPlus)
+    x = torch.randn(1, 2, 16, 16, dtype=torch.float64)
+    assert torch.equal(net.pruned(1)(x), net.side_outputs(x)[-1])
+
+
 def test_accurate_mode_is_the_mean_of_the_heads() -> None:
     net = small("unetplusplus", 2, deep_supervision=True, mode="accurate").eval()
     assert isinstance(net, UNetPlusPlus)

@@ -96,6 +96,43 @@ def test_nan_voxels_are_refused_with_their_count(opened: Bundle, tmp_path: Path)
         predict_volume(opened, tmp_path / "nan.nii.gz")
 
 
+def test_damage_that_only_a_checksum_shows_is_refused(opened: Bundle, tmp_path: Path) -> None:
+    file = tmp_path / "flipped.nii.gz"
+    noise = np.random.default_rng(0).integers(0, 1000, (20, 20, 20)).astype(np.int16)
+    nib.save(nib.Nifti1Image(noise, np.eye(4)), file)
+    content = bytearray(file.read_bytes())
+    content[-6] ^= 1  # within the checksum
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="flipped.nii.gz: "):
+        predict_volume(opened, file)
+
+
+def test_damaged_weights_are_no_empty_mask(bundle: Path, phantoms: Path) -> None:
+    weights = torch.load(bundle / "models/model.pt", weights_only=True)
+    next(iter(weights.values())).flatten()[0] = np.nan
+    torch.save(weights, bundle / "models/model.pt")
+    with pytest.raises(ValueError, match="scores that are not finite"):
+        predict_volume(open_bundle(bundle, CPU), images(phantoms)[0])
+
+
+def test_a_header_that_two_readers_read_two_ways_is_refused(opened: Bundle, tmp_path: Path) -> None:
+    """With an sform whose voxel sizes pixdim contradicts, MONAI's reader falls back on a qform of code 0."""
+    image = nib.Nifti1Image(np.zeros((20, 20, 20), np.float32), np.diag([-2.0, -2.0, 2.0, 1.0]))
+    image.set_sform(image.affine, 2)
+    image.set_qform(None, 0)
+    image.header["pixdim"][1:4] = 2.04
+    nib.save(image, tmp_path / "two_ways.nii.gz")
+    with pytest.raises(ValueError, match="two_ways.nii.gz: .*readers disagree"):
+        predict_volume(opened, tmp_path / "two_ways.nii.gz")
+
+
+def test_errors_of_the_bundle_name_the_case(bundle: Path, phantoms: Path) -> None:
+    file = bundle / "configs/inference.yaml"
+    file.write_text(file.read_text().replace("axcodes: RAS", "axcodes: RRR"))
+    with pytest.raises(ValueError, match="phantom_000.nii.gz: (?!applying)"):
+        predict_volume(open_bundle(bundle, CPU), images(phantoms)[0])
+
+
 def test_inputs_are_never_replaced(opened: Bundle, tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((20, 20, 20), np.float32), np.eye(4)), tmp_path / "ct.nii.gz")
     before = (tmp_path / "ct.nii.gz").read_bytes()

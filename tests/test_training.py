@@ -59,11 +59,17 @@ def test_trains_then_predicts_and_leaves_its_traces(quick: Path, phantoms: Path,
 
 
 def test_resumes_after_the_last_whole_epoch(quick: Path, phantoms: Path) -> None:
-    train(quick, phantoms, device="cpu")
+    set_config(quick, max_epochs=3, val_interval=1)
+
+    def interrupt(line: str) -> None:
+        if line.startswith("epoch 2:"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(quick, phantoms, device="cpu", log=interrupt)
     state = torch.load(quick / "models/checkpoint.pt", weights_only=True)
     assert state["lr_scheduler"]["last_epoch"] == 2
     steps = next(iter(state["optimizer"]["state"].values()))["step"]
-    set_config(quick, max_epochs=3, val_interval=1)
     train(quick, phantoms, resume=True, device="cpu")
     resumed = torch.load(quick / "models/checkpoint.pt", weights_only=True)
     assert [epoch.epoch for epoch in read_history(quick / "logs/history.csv")] == [1, 2, 3]
@@ -76,6 +82,51 @@ def test_a_run_without_a_budget_is_not_resumed_with_one(quick: Path, phantoms: P
     train(quick, phantoms, device="cpu")
     with pytest.raises(ValueError, match="without a time budget"):
         train(quick, phantoms, resume=True, minutes=1, device="cpu")
+
+
+def test_a_schedule_is_not_resumed_for_another_number_of_epochs(quick: Path, phantoms: Path) -> None:
+    """PyTorch's state would bring the old number back, and train on at a learning rate of 0."""
+    train(quick, phantoms, device="cpu")
+    set_config(quick, max_epochs=5, val_interval=1)
+    with pytest.raises(ValueError, match="was trained for 2 epochs, now they are 5"):
+        train(quick, phantoms, resume=True, device="cpu")
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_whole_epoch(quick: Path, phantoms: Path) -> None:
+    set_config(quick, max_epochs=30, val_interval=100, learning_rate=1e30)
+    with pytest.raises(ValueError, match="the loss is (nan|inf)"):
+        train(quick, phantoms, device="cpu")
+
+
+def test_what_monai_wraps_is_unwrapped(quick: Path, phantoms: Path) -> None:
+    file = quick / "configs/metadata.json"
+    good = file.read_text()
+    file.write_text(good.replace("[24, 24, 12]", "[2, 2, 2]"))
+    with pytest.raises(ValueError, match="train.yaml: input has .* voxels; the deepest grid needs"):
+        train(quick, phantoms, device="cpu")
+    file.write_text(good)
+    for text, message in (("  - : [", "train.yaml: "), ("optimizer: {_target_: torch.optim.Adamm}", "Adamm")):
+        config = quick / "configs/train.yaml"
+        config.write_text(f"{config.read_text()}\n{text}\n")
+        with pytest.raises(ValueError, match=message):
+            train(quick, phantoms, device="cpu")
+        config.write_text(config.read_text().replace(text, ""))
+
+
+def test_a_refused_copy_touches_nothing(
+    quick: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's training may have begun in the folder while this one checked its data."""
+    other = tmp_path / "new" / "theirs.txt"
+
+    def meanwhile(bundle: Path, dataset: Path, log: Any) -> None:
+        other.parent.mkdir()
+        other.touch()
+
+    monkeypatch.setattr("monai_unetfamily.training.run.check_dataset", meanwhile)
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        train(quick, phantoms, output=tmp_path / "new", device="cpu")
+    assert other.exists()
 
 
 def test_a_time_budget_ends_training_and_brings_the_learning_rate_down(quick: Path, phantoms: Path) -> None:
@@ -141,6 +192,20 @@ def other_classes(data: Path) -> None:
     (data / "dataset.json").write_text(json.dumps(table))
 
 
+def swapped_names(data: Path) -> None:
+    table = json.loads((data / "dataset.json").read_text())
+    table["labels"] |= {"1": "spleen", "2": "liver"}
+    (data / "dataset.json").write_text(json.dumps(table))
+
+
+def nan_voxels(data: Path) -> None:
+    file = next((data / "imagesTr").iterdir())
+    image = nib.load(file)
+    voxels = np.asarray(image.dataobj, dtype=np.float32)
+    voxels[0, 0, :3] = np.nan
+    nib.save(nib.Nifti1Image(voxels, image.affine), file)
+
+
 def no_cases(data: Path) -> None:
     table = json.loads((data / "dataset.json").read_text())
     (data / "dataset.json").write_text(json.dumps(table | {"training": []}))
@@ -150,7 +215,9 @@ def no_cases(data: Path) -> None:
     ("spoil", "message"),
     [
         (wrong_labels, "got shape"),
-        (other_classes, r"labels \[6\] are not among this bundle's classes"),
+        (other_classes, r"has labels \{6: 'pancreas'\} where this bundle has"),
+        (swapped_names, r"has labels \{1: 'spleen', 2: 'liver'\} where this bundle has"),
+        (nan_voxels, "3 of .* voxels are NaN"),
         (no_cases, "case"),
         (lambda data: next((data / "imagesTr").iterdir()).unlink(), "no such file, though"),
         (lambda data: (data / "dataset.json").unlink(), "dataset.json"),

@@ -13,6 +13,7 @@ import yaml
 from monai.bundle import ConfigParser
 from torch import nn
 
+import monai_unetfamily.nets  # noqa: F401  a short _target_ resolves among the modules that are loaded
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
 from monai_unetfamily.volumes.files import atomic_file, require_free
 
@@ -106,7 +107,7 @@ def class_names(root: Path) -> dict[int, str]:
 
 
 def open_bundle(root: Path, device: torch.device) -> Bundle:
-    """Open a bundle for prediction; of its config only the four parts above are resolved.
+    """Open a bundle for prediction; of its config only the four parts above are resolved, its `imports` too are not.
 
     Raises:
         FileNotFoundError: a config or the weights are missing.
@@ -208,6 +209,8 @@ def _parse(root: Path, file: Path, device: torch.device) -> ConfigParser:
 
 def _leave_out_savers(parser: ConfigParser) -> None:
     """Files are written by this package, which keeps headers; a bundle's own savers are left out."""
+    if not isinstance(parser["postprocessing"], dict):
+        raise ValueError("postprocessing is no transform with a _target_; give a Compose of transforms.")
     steps = parser["postprocessing"].get("transforms", [])
     parser["postprocessing"]["transforms"] = [
         step for step in steps if not str(step.get("_target_", "")).split(".")[-1].startswith("SaveImage")
@@ -215,10 +218,21 @@ def _leave_out_savers(parser: ConfigParser) -> None:
 
 
 def _resolve(parser: ConfigParser, part: str, file: Path) -> Any:
-    if "imports" in parser:
-        parser.get_parsed_content("imports")
     try:
         return parser.get_parsed_content(part)
     except (RuntimeError, ValueError, TypeError, KeyError, ModuleNotFoundError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise ValueError(f"{file}: {part} cannot be built: {reason}") from error
+        raise ValueError(f"{file}: {part} cannot be built: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The innermost reason of an error, in one line: MONAI wraps what went wrong in what it was doing.
+
+    >>> try:
+    ...     raise RuntimeError("Failed to instantiate") from ValueError("features is (); give one width")
+    ... except RuntimeError as error:
+    ...     reason_of(error)
+    'features is (); give one width'
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__

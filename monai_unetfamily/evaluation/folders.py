@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_unetfamily.evaluation.cases import Labels, Score, bounding_boxes, evaluate_case
-from monai_unetfamily.volumes.nifti import open_volume, stem
+from monai_unetfamily.volumes.nifti import list_volumes, read_volume, stem
 
 _LARGEST_LABEL = 65535  # uint16; bounding_boxes works on a list as long as the largest label
 _AFFINE_TOLERANCE = 1e-3  # mm
@@ -62,26 +62,7 @@ def evaluate_folders(
 
 def _files_by_case(source: Path | Sequence[Path]) -> dict[str, Path]:
     """Case name -> NIfTI file."""
-    files = _files(source) if isinstance(source, Path) else source
-    cases: dict[str, Path] = {}
-    for file in files:
-        case = stem(file)
-        if case in cases:
-            raise ValueError(f"got {cases[case]} and {file} for one case; one file is allowed: remove the other")
-        cases[case] = file
-    return cases
-
-
-def _files(source: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise FileNotFoundError(f"got {source}, which does not exist; a folder or file is needed: check it")
-    visible = [file for file in sorted(source.iterdir()) if not file.name.startswith(".")]
-    files = [file for file in visible if file.name.endswith((".nii", ".nii.gz"))]
-    if not files:
-        raise FileNotFoundError(f"got {source} without .nii or .nii.gz files; one is needed: check the folder")
-    return files
+    return {stem(file): file for file in list_volumes([source] if isinstance(source, Path) else source)}
 
 
 def _pairs(predictions: Path, references: Path | Sequence[Path]) -> list[tuple[str, Path, Path]]:
@@ -143,15 +124,11 @@ def _spacing(affine: NDArray[np.float64], path: Path) -> list[float]:
 
 def _read_labels(path: Path) -> tuple[Labels, NDArray[np.float64]]:
     """Labels (x, y, z) as uint16 and affine (4, 4); whole numbers stored as floats are fine."""
-    image = open_volume(path)
-    values = np.asanyarray(image.dataobj)
-    values = values.reshape(values.shape[:3] + tuple(size for size in values.shape[3:] if size != 1))
-    if values.ndim != 3:
-        raise ValueError(f"got shape {image.shape} in {path}; (x, y, z) is allowed: store one label map per file")
+    values, affine = read_volume(path)  # float32 is exact up to 2**24
     right = (values >= 0) & (values <= _LARGEST_LABEL) & (values == np.trunc(values))  # False for nan
     if not right.all():
         raise ValueError(
             f"got {int((~right).sum())} voxels in {path} that are no label; whole numbers from 0 to"
             f" {_LARGEST_LABEL} are allowed: give a label map, not an image or a probability"
         )
-    return values.astype(np.uint16), image.affine
+    return values.astype(np.uint16), affine

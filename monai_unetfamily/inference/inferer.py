@@ -28,7 +28,7 @@ class WindowInferer(Inferer):
         neighbours: slices from either side, for 2-D networks.
 
     Raises:
-        ValueError: for inputs whose axes the window does not fit.
+        ValueError: for inputs whose axes the window does not fit, and one channel where there is a background.
 
     >>> inferer = WindowInferer((4, 4), neighbours=1)
     >>> inferer(torch.zeros(1, 1, 6, 5, 3), lambda x: torch.cat([x[:, :1], x[:, 1:2]], dim=1)).shape
@@ -76,6 +76,8 @@ class WindowInferer(Inferer):
     def _probabilities(self, network: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def run(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             logits = network(x, *args, **kwargs).float()
+            if self.background and logits.shape[1] < 2:
+                raise ValueError("the network gives 1 channel, which softmax turns into ones: use background=False.")
             return logits.softmax(dim=1) if self.background else logits.sigmoid()
 
         return run

@@ -10,9 +10,9 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
-from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.bundles.bundle import Bundle, reason_of
 from monai_unetfamily.volumes.files import make_folder
-from monai_unetfamily.volumes.nifti import list_volumes, open_volume, require_finite, stem, write_labels
+from monai_unetfamily.volumes.nifti import list_volumes, open_volume, read_volume, stem, write_labels
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,15 +36,16 @@ def predict_volume(bundle: Bundle, path: Path) -> Labels:
     the source grid and takes the best; on a GPU under autocast.
 
     Raises:
-        FileNotFoundError, ValueError: the file cannot be segmented; the message says why.
+        FileNotFoundError, ValueError: the file cannot be segmented; the message names it and says why.
     """
     source = open_volume(path)
-    case = _load(bundle, path)
-    image = case["image"][None].to(bundle.device)
-    with torch.autocast(bundle.device.type, enabled=bundle.device.type == "cuda"):
-        scores = bundle.inferer(image, bundle.network)
-    case["pred"] = MetaTensor(scores[0].float().cpu())  # Invertd leaves a plain tensor as it is, with a mere warning
-    labels = bundle.postprocess(case)["pred"]
+    read_volume(path)  # NaN voxels, and damage that only a checksum shows, end here
+    try:
+        case = _load(bundle, path, source.affine)
+        case["pred"] = _scores(bundle, case["image"])
+        labels = bundle.postprocess(case)["pred"]
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path}: {reason_of(error)}") from error
     return _label_map(labels, source.shape[:3], path, bundle)
 
 
@@ -65,21 +66,33 @@ def predict_files(
         log(f"{number}/{len(sources)} {source} -> {target}")
         try:
             write_labels(predict_volume(bundle, source), source, target)
-        except (ValueError, OSError, RuntimeError) as error:
+        except (ValueError, OSError, MemoryError) as error:
             yield Outcome(source, error=error)
         else:
             yield Outcome(source, target)
 
 
-def _load(bundle: Bundle, path: Path) -> dict[str, torch.Tensor]:
-    """Run the preprocessing, with a look at the voxels between its reader and the rest."""
-    try:
-        loaded = bundle.preprocess({"image": str(path)}, end=1)
-    except RuntimeError as error:  # MONAI's "applying transform ...", with the reason behind it
-        raise ValueError(f"{path}: cannot be read ({error.__cause__ or error}); check or restore the file.") from error
-    require_finite(np.asarray(loaded["image"]), path)
+def _load(bundle: Bundle, path: Path, affine: NDArray[np.float64]) -> dict[str, torch.Tensor]:
+    """Run the preprocessing, with a look at where its reader (the first step) puts the patient."""
+    loaded = bundle.preprocess({"image": str(path)}, end=1)
+    if not np.allclose(np.asarray(loaded["image"].affine), affine, atol=1e-3):
+        raise ValueError(
+            "the bundle's reader takes another affine than the header's: make sform, qform and pixdim agree."
+        )
     case: dict[str, torch.Tensor] = bundle.preprocess(loaded, start=1)
     return case
+
+
+def _scores(bundle: Bundle, image: torch.Tensor) -> torch.Tensor:
+    """Class scores (C, *spatial) on the bundle's grid; a MetaTensor, since Invertd passes plain ones over."""
+    with torch.autocast(bundle.device.type, enabled=bundle.device.type == "cuda"):
+        scores = bundle.inferer(image[None].to(bundle.device), bundle.network)[0].float().cpu()
+    bad = scores.numel() - int(torch.isfinite(scores).sum())
+    if bad:
+        raise ValueError(
+            f"the network gave {bad} scores that are not finite: its weights are damaged; train them anew."
+        )
+    return MetaTensor(scores)
 
 
 def _label_map(labels: torch.Tensor, shape: tuple[int, ...], path: Path, bundle: Bundle) -> Labels:
@@ -93,7 +106,7 @@ def _label_map(labels: torch.Tensor, shape: tuple[int, ...], path: Path, bundle:
             f"{path}: labels have {tuple(labels.shape[1:])} voxels, the image {tuple(shape)}: the bundle's "
             "postprocessing must end on the source grid (Invertd)."
         )
-    return labels[0].numpy().round().astype(np.int64)
+    return labels[0].numpy().round().astype(np.uint16)
 
 
 def _check_output(sources: Sequence[Path], targets: Sequence[Path], output: Path) -> None:

@@ -163,7 +163,7 @@ class UNetPlusPlus(nn.Module):
                 "deep_supervision=True to have them all."
             )
         stages: dict[str, Any] = {name: value[: level + 1] for name, value in self._per_stage.items()}
-        small = UNetPlusPlus(**self._arguments, **stages, strides=self.strides[:level])
+        small = UNetPlusPlus(**self._arguments, **stages, strides=self.strides[:level]).to(next(self.parameters()))
         weights = {key: value for key, value in self.state_dict().items() if "head" not in key}
         head = self.head if level == self.levels else self.auxiliary_heads[str(level)]
         weights |= {f"head.{key}": value for key, value in head.state_dict().items()}

@@ -39,15 +39,18 @@ def stop_in_time(trainer: Engine, history: History, seconds: float) -> None:
 
 
 def check_schedule(checkpoint: Path, scheduler: LRScheduler) -> None:
-    """Refuse to resume a run with a time budget without one, or the reverse.
+    """Refuse to resume under another schedule: its state would bring the old one back, at a learning rate of 0.
 
     Raises:
-        ValueError: says which it was.
+        ValueError: says what it was.
     """
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["lr_scheduler"]
-    was = "with" if "lr_lambdas" in saved else "without"
-    if saved.keys() != scheduler.state_dict().keys():
+    state = scheduler.state_dict()
+    if saved.keys() != state.keys():
+        was = "with" if "lr_lambdas" in saved else "without"
+        raise ValueError(f"{checkpoint}: was trained {was} a time budget; resume it so, or start from its weights.")
+    if saved.get("total_iters") != state.get("total_iters"):
         raise ValueError(
-            f"{checkpoint}: was trained {was} a time budget, and can only be resumed so: "
-            "give --minutes as the first run had it, or leave it out as that did."
+            f"{checkpoint}: was trained for {saved['total_iters']} epochs, now they are {state['total_iters']}; "
+            "resume it with the same number, or start from its weights."
         )

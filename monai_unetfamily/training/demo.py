@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from monai_unetfamily.bundles.bundle import class_names, find_bundle, open_bundle
 from monai_unetfamily.evaluation import Summary, evaluate_folders, format_table, summarize, write_csv
@@ -22,7 +23,7 @@ _MARK = ".unetfamily-demo"  # says that a folder is the demo's own, and may be m
 
 
 def run_demo(
-    output: Path, *, minutes: float = 2.5, device: str = "auto", log: Callable[[str], None] = lambda line: None
+    output: Path, *, minutes: float = 3.0, device: str = "auto", log: Callable[[str], None] = lambda line: None
 ) -> list[Summary]:
     """Make phantoms, train UNet 3+ with CGM on them, predict the held-out ones, evaluate, draw one.
 
@@ -37,6 +38,9 @@ def run_demo(
     Raises:
         FileExistsError: where `output` holds something that the demo did not make.
     """
+    chosen = choose_device(device)
+    if minutes <= 0:
+        raise ValueError(f"minutes is {minutes}; more than 0 is needed.")
     _make_room(output)
     data, bundle, predictions = output / "phantoms", output / "phantom_ct", output / "predictions"
     log(f"1/5 making {CASES} CT-like phantoms in {data}")
@@ -45,7 +49,7 @@ def run_demo(
     train(find_bundle("phantom_ct"), data, output=bundle, minutes=minutes, device=device, log=log)
     held_out = load_cases(data, "validation")
     log(f"3/5 predicting {len(held_out)} phantoms that it has not seen, into {predictions}")
-    _predict(bundle, held_out, predictions, device)
+    _predict(bundle, held_out, predictions, chosen)
     log("4/5 evaluating")
     summaries = _evaluate(bundle, held_out, predictions, output / "scores.csv")
     log(format_table(summaries))
@@ -62,8 +66,8 @@ def _make_room(output: Path) -> None:
     (output / _MARK).touch()
 
 
-def _predict(bundle: Path, cases: list[dict[str, str]], predictions: Path, device: str) -> None:
-    opened = open_bundle(bundle, choose_device(device))
+def _predict(bundle: Path, cases: list[dict[str, str]], predictions: Path, device: torch.device) -> None:
+    opened = open_bundle(bundle, device)
     for outcome in predict_files(opened, [Path(case["image"]) for case in cases], predictions):
         if outcome.error is not None:
             raise outcome.error

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, fields
+from math import isfinite
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -61,13 +62,16 @@ class History:
         evaluator.add_event_handler(Events.COMPLETED, self._validated)
 
     def _begin(self, trainer: Engine) -> None:
-        # a crash between history and checkpoint leaves a line that will be trained again
+        # a history may run ahead of an older checkpoint that somebody put back
         self.epochs = [e for e in self.epochs if e.epoch <= trainer.state.epoch]
         self._before = self.epochs[-1].seconds if self.epochs else 0.0
         self._start = monotonic()
 
     def _iteration(self, trainer: Engine) -> None:
-        self._losses.append(trainer.state.output["loss"].item())  # type: ignore[index]
+        loss = trainer.state.output["loss"].item()  # type: ignore[index]
+        if not isfinite(loss):
+            raise ValueError(f"the loss is {loss}: the last whole epoch stands; try a smaller learning_rate.")
+        self._losses.append(loss)
 
     def _validated(self, evaluator: Engine) -> None:
         self._dice = float(evaluator.state.metrics[evaluator.state.key_metric_name])  # type: ignore[attr-defined]

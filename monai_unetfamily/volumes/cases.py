@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from monai_unetfamily.volumes.nifti import open_volume, read_volume, stem
+from monai_unetfamily.volumes.nifti import read_volume, stem
 
 Section = Literal["training", "validation"]
 _KEYS = ("image", "label")
@@ -91,13 +91,14 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
     ...     for case in load_cases(Path(folder)):
     ...         check_labels(case, read_label_names(Path(folder)))
     """
-    image, label = open_volume(Path(case["image"])), Path(case["label"])
+    image, image_affine = read_volume(Path(case["image"]))
+    label = Path(case["label"])
     voxels, affine = read_volume(label)
-    if voxels.shape != image.shape[:3]:
-        got = f"got shape {voxels.shape}, its image {image.shape[:3]}"
+    if voxels.shape != image.shape:
+        got = f"got shape {voxels.shape}, its image {image.shape}"
         raise ValueError(f"{label}: {got}; they must be equal, export the label map again")
     # maps label indices to image indices, both in voxels: the identity where the grids agree
-    shift = np.abs(np.linalg.inv(image.affine) @ affine - np.eye(4)).max()
+    shift = np.abs(np.linalg.inv(image_affine) @ affine - np.eye(4)).max()
     if shift > GRID_TOLERANCE:
         got = f"got an affine {shift:.3g} voxels off its image's"
         raise ValueError(f"{label}: {got}; {GRID_TOLERANCE} is allowed, bring it to the image's grid first")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.nifti1 import Nifti1Pair
 
@@ -32,14 +33,14 @@ def require_file(path: Path) -> None:
 
 
 def require_one_volume(image: Nifti1Pair, path: Path) -> None:
-    """Refuse anything but one 3-D volume of real numbers (trailing singleton axes are fine)."""
+    """Refuse anything but one 3-D volume of real numbers (a fourth axis of 1 is fine)."""
     shape, dtype = image.shape, image.get_data_dtype()
     got = f"{path}: {len(shape)}-D where 3-D is meant: got shape {shape}, one 3-D volume is allowed"
     if len(shape) < 3:
         raise ValueError(f"{got}, stack its slices first")
     if min(shape) < 1:
         raise ValueError(f"{path}: got shape {shape}; every axis needs a voxel or more, export it again")
-    if math.prod(shape[3:]) != 1:
+    if math.prod(shape[3:]) != 1 or len(shape) > 4:
         raise ValueError(f"{got}, split it first")
     if dtype.kind not in "iuf":
         kind = image.header.get_value_label("datatype")
@@ -47,7 +48,11 @@ def require_one_volume(image: Nifti1Pair, path: Path) -> None:
 
 
 def require_affine(image: Nifti1Pair, path: Path) -> None:
-    """Refuse an affine that is not finite or not invertible."""
+    """Refuse an affine that is not finite or not invertible, or whose voxel sizes pixdim contradicts.
+
+    Readers part there: nibabel keeps the sform, MONAI's takes the qform, whatever its code, and with it perhaps
+    another side of the patient.
+    """
     affine = image.affine
     if affine is None or not np.isfinite(affine).all():
         raise ValueError(f"{path}: got an affine that is not finite; numbers are needed, mend sform or qform")
@@ -55,6 +60,12 @@ def require_affine(image: Nifti1Pair, path: Path) -> None:
     if not np.linalg.cond(affine[:3, :3]) < 1e6:
         got = f"got the singular affine {affine[:3, :3].tolist()}"
         raise ValueError(f"{path}: {got}; three independent axes are needed, mend sform or qform")
+    sizes, pixdim = voxel_sizes(affine), image.header.get_zooms()[:3]
+    if not np.allclose(sizes, pixdim, rtol=1e-5) and not np.allclose(image.get_qform(), affine, atol=1e-3):
+        got = (
+            f"got voxels of {np.round(sizes, 5).tolist()} mm by the sform, {np.round(pixdim, 5).tolist()} mm by pixdim"
+        )
+        raise ValueError(f"{path}: {got}; readers disagree on such files, make the two agree")
 
 
 def require_bytes(image: Nifti1Pair, path: Path) -> None:

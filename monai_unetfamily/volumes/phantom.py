@@ -7,6 +7,7 @@ noise, varying anatomy, missing organs, flipped, permuted, anisotropic and obliq
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import nibabel as nib
@@ -23,6 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from monai_unetfamily.volumes.anatomy import AIR, LABELS, Anatomy, Structure, draw_anatomy
 from monai_unetfamily.volumes.files import atomic_file, make_folder, require_free
+from monai_unetfamily.volumes.headers import MAX_VOXELS
 from monai_unetfamily.volumes.nifti import save_image
 
 MIN_SIZE = 16  # voxels an axis
@@ -113,6 +115,8 @@ def write_phantoms(
     """
     if n < 1:
         raise ValueError(f"got n = {n} phantoms; 1 or more are allowed, ask for at least one")
+    if seed < 0:
+        raise ValueError(f"got seed {seed}; 0 or more is allowed, choose another")
     _require_grid(shape, spacing, "RAS")
     require_free(out)
     for folder in ("imagesTr", "labelsTr"):
@@ -199,6 +203,8 @@ def _reorient(phantom: Phantom, orientation: str) -> Phantom:
 def _require_grid(shape: Sequence[int], spacing: Sequence[float], orientation: str) -> None:
     if min(shape) < MIN_SIZE:
         raise ValueError(f"got shape {tuple(shape)}; {MIN_SIZE} voxels or more an axis are allowed, enlarge it")
+    if prod(shape) > MAX_VOXELS:
+        raise ValueError(f"got shape {tuple(shape)}; {MAX_VOXELS} voxels in all are allowed, make it smaller")
     if not all(0 < length < np.inf for length in spacing):
         raise ValueError(f"got spacing {tuple(spacing)} mm; positive, finite lengths are allowed, correct it")
     if sorted(orientation.translate(str.maketrans("LPI", "RAS"))) != sorted("RAS"):

@@ -1,0 +1,62 @@
+"""What is held against a request to train, before any time is spent on it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from monai_unetfamily.bundles.bundle import INSTALLED, check_network, class_names
+from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
+from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
+from monai_unetfamily.volumes.files import require_free
+
+
+def check_request(
+    bundle: Path,
+    output: Path | None,
+    network: str | None,
+    minutes: float | None,
+    resume: bool,
+    init_from: Path | None,
+) -> None:
+    """Refuse a request that would lose something, or that lacks something.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError: names the file or the option, and what to do.
+    """
+    weights, checkpoint = bundle / "models" / WEIGHTS, bundle / "models" / CHECKPOINT
+    if minutes is not None and minutes <= 0:
+        raise ValueError(f"minutes is {minutes}; more than 0 is needed.")
+    if resume and (output or network or init_from):
+        raise ValueError("a resumed run keeps its folder, network and weights: resume the trained bundle itself.")
+    if resume and not checkpoint.is_file():
+        raise FileNotFoundError(f"{checkpoint}: nothing to resume from; train without resuming.")
+    if not (resume or output) and weights.exists():
+        raise FileExistsError(
+            f"{weights}: training would replace these weights; resume it (--resume), or train a copy (-o)."
+        )
+    if not output and bundle.is_relative_to(INSTALLED):
+        raise ValueError(f"{bundle.name}: ships with the installed package, which stays as it is; train a copy (-o).")
+    if network:
+        check_network(bundle, network)
+    if init_from and not init_from.is_file():
+        raise FileNotFoundError(f"{init_from}: no such file; give a file of weights.")
+    if output:
+        require_free(output)
+
+
+def check_dataset(bundle: Path, dataset: Path, log: Callable[[str], None]) -> None:
+    """Refuse labels that do not fit their images or the bundle's classes, before any time is spent.
+
+    Raises:
+        FileNotFoundError, ValueError: names the file, and what to do.
+    """
+    names = class_names(bundle)
+    table = read_label_names(dataset)
+    other = {label: name for label, name in table.items() if names.get(label, "").casefold() != name.casefold()}
+    if other:
+        raise ValueError(
+            f"{dataset}: has labels {other} where this bundle has {names}; choose another bundle, or rename."
+        )
+    training, validation = load_cases(dataset, "training"), load_cases(dataset, "validation")
+    log(f"checking {len(training)} training and {len(validation)} validation cases of {dataset}")
+    for case in training + validation:
+        check_labels(case, names)
