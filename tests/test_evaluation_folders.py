@@ -93,7 +93,7 @@ def test_nothing_is_left_out_silently(folders):
 
 def test_one_case_twice_is_refused(folders):
     folders.put("predictions", "a.nii", box())
-    with pytest.raises(ValueError, match="for one case"):
+    with pytest.raises(ValueError, match="has the stem of"):
         folders.evaluate()
 
 
@@ -107,7 +107,7 @@ SHEARED[0, 2] = 0.1
         (box(shape=(14, 14, 13)), None, r"different grids in .*predictions.a\.nii.*references.a\.nii"),
         (box(), np.diag([0.8, 1.0, 5.01, 1.0]), "different grids"),
         (box() * 0.5, None, r"64 voxels in .*a\.nii\.gz that are no label"),
-        (box().astype(np.float32) * nan, None, "no label"),
+        (box().astype(np.float32) * nan, None, "NaN"),
         (-box().astype(np.int16), None, "no label"),
         (np.stack([box(), box()], axis=-1), None, "4-D where 3-D is meant"),
         (box(label=7), None, r"labels \[7\] in .*a\.nii\.gz; \[1, 2\] are allowed"),
@@ -135,7 +135,7 @@ def test_missing_or_empty_folders(folders, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         evaluate_folders(tmp_path / "nowhere", folders.references)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="empty without"):
+    with pytest.raises(FileNotFoundError, match="empty: holds no"):
         evaluate_folders(tmp_path / "empty", folders.references)
     for name in ("a.nii.gz", "b.nii.gz"):
         folders.put("predictions", name, box(label=0))

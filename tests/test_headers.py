@@ -151,6 +151,16 @@ def test_a_flipped_bit_in_a_gzip_is_never_silent(tmp_path: Path) -> None:
             read_volume(path)
 
 
+def test_voxel_sizes_that_pixdim_contradicts_are_refused(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([-2.0, -2.0, 2.0, 1.0]))
+    image.set_sform(image.affine, 2)
+    image.set_qform(None, 0)
+    image.header["pixdim"][1:4] = 2.04
+    nib.save(image, tmp_path / "a.nii.gz")
+    with pytest.raises(ValueError, match=r"a.nii.gz: got voxels of .*readers disagree"):
+        open_volume(tmp_path / "a.nii.gz")
+
+
 def test_a_damaged_header_is_read_or_refused_but_never_crashes(tmp_path: Path) -> None:
     raw = np.frombuffer(saved(tmp_path / "a.nii").read_bytes(), np.uint8)
     rng, refused = np.random.default_rng(0), []

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
+from monai_unetfamily.losses import GuidedLoss
 from monai_unetfamily.nets import GuidedOutput, UNet3Plus, UNetPlusPlus, create_network, list_networks
 from monai_unetfamily.nets.registry import MEMBERS
 
@@ -224,6 +226,37 @@ def test_presence_reaches_every_weight_of_the_guide() -> None:
     output = net(torch.randn(2, 2, 16, 16))
     (sum(h.mean() for h in output.logits) + output.presence.sum()).backward()
     assert [k for k, p in net.named_parameters() if p.grad is None] == []
+
+
+def squares(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Noise (n, 1, 32, 32), half of it with a bright square, and its label map."""
+    x, label = 0.5 * torch.randn(n, 1, 32, 32, generator=generator), torch.zeros(n, 1, 32, 32)
+    for image, mask in zip(x[::2], label[::2], strict=True):
+        a, b = torch.randint(4, 24, (2,), generator=generator).tolist()
+        mask[0, a : a + 6, b : b + 6] = 1
+        image += 1.5 * mask
+    return x, label
+
+
+def test_guide_learns_which_images_hold_the_organ() -> None:
+    generator = torch.Generator().manual_seed(0)
+    net = small("unet3plus", 2, in_channels=1, out_channels=2, features=(8, 16, 32), norm="batch", cgm=True)
+    assert isinstance(net, UNet3Plus)
+    assert net.cgm is not None
+    loss = GuidedLoss(DiceCELoss(to_onehot_y=True, softmax=True), presence_weight=0.5)
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
+    for _ in range(100):
+        x, label = squares(8, generator)
+        optimizer.zero_grad()
+        loss(net(x), label).backward()
+        optimizer.step()
+    x, label = squares(64, generator)
+    present = label.flatten(1).any(dim=1)
+    with torch.no_grad():
+        labels = net.eval()(x).argmax(dim=1)
+        found = net.cgm(net.nodes(x)[-1])[:, 0] > 0
+    assert (found == present).float().mean() > 0.95
+    assert not labels[~found].any()  # absent: not one voxel
 
 
 def test_unet3plus_of_one_stage_is_encoder_and_head() -> None:

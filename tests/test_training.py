@@ -93,7 +93,7 @@ def test_a_schedule_is_not_resumed_for_another_number_of_epochs(quick: Path, pha
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_whole_epoch(quick: Path, phantoms: Path) -> None:
-    set_config(quick, max_epochs=30, val_interval=100, learning_rate=1e30)
+    set_config(quick, max_epochs=30, val_interval=100, learning_rate="1.0e+30")
     with pytest.raises(ValueError, match="the loss is (nan|inf)"):
         train(quick, phantoms, device="cpu")
 

@@ -8,6 +8,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.nifti1 import Nifti1Pair
+from nibabel.spatialimages import HeaderDataError
 
 MAX_VOXELS = 2**31  # 1024 x 1024 x 2048: 8 GiB as float32, beyond any clinical CT or MR series
 _DEFLATE_RATIO = 1032  # most bytes that one byte of a gzip stream can stand for (zlib technical details)
@@ -61,7 +62,7 @@ def require_affine(image: Nifti1Pair, path: Path) -> None:
         got = f"got the singular affine {affine[:3, :3].tolist()}"
         raise ValueError(f"{path}: {got}; three independent axes are needed, mend sform or qform")
     sizes, pixdim = voxel_sizes(affine), image.header.get_zooms()[:3]
-    if not np.allclose(sizes, pixdim, rtol=1e-5) and not np.allclose(image.get_qform(), affine, atol=1e-3):
+    if not np.allclose(sizes, pixdim, rtol=1e-5) and not _qform_agrees(image):
         got = (
             f"got voxels of {np.round(sizes, 5).tolist()} mm by the sform, {np.round(pixdim, 5).tolist()} mm by pixdim"
         )
@@ -82,3 +83,10 @@ def require_bytes(image: Nifti1Pair, path: Path) -> None:
     if claimed > held:
         got = f"the header claims {claimed} bytes for shape {image.shape}"
         raise ValueError(f"{path}: {got}; {file.name} can hold at most {held}, copy the file or mend its header")
+
+
+def _qform_agrees(image: Nifti1Pair) -> bool:
+    try:
+        return np.allclose(image.get_qform(), image.affine, atol=1e-3)
+    except (HeaderDataError, ValueError):  # no quaternion at all
+        return False
