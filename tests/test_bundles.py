@@ -67,6 +67,7 @@ def test_training_and_prediction_see_the_same_image(name: str, phantoms: Path) -
         parser = ConfigParser()
         parser.read_meta(SHIPPED / name / "configs/metadata.json")
         parser.read_config(SHIPPED / name / f"configs/{config}.yaml")
+        parser["spacing"] = [8.0, 8.0, 8.0]  # mm: the phantoms are coarse
         case: dict[str, Any] = {"image": str(image), "label": str(image)}
         for transform in parser.get_parsed_content(transforms):
             case = transform(case)
@@ -106,6 +107,7 @@ def test_monai_finds_every_property(name: str, kind: str, phantoms: Path, tmp_pa
         output_dir=str(tmp_path),
     )
     workflow.parser["imports"] = ["$import glob", "$import torch", "$import monai"]
+    workflow.parser["spacing"] = [20.0, 20.0, 20.0]  # mm: the phantoms are coarse
     workflow.parser["handlers"] = []  # would look for weights, which not every bundle has yet
     workflow.initialize()
     assert workflow.check_properties() == []
