@@ -285,6 +285,7 @@ BAD = [
     ({"norm": "bach"}, "norm is 'bach'; allowed is a name.*BATCH"),
     ({"act": ("relu", {"slope": 1})}, "act is"),
     ({"kernel_size": 2}, "only odd"),
+    ({"skip_channels": 0}, "skip_channels is 0"),
     ({"name": "unetplusplus", "mode": "quick"}, "'fast' and 'accurate'"),
     ({"name": "unetplusplus", "mode": "accurate"}, "deep_supervision=True"),
     ({"name": "unetplusplus", "upsample": "nearest"}, "'transposed' and 'linear'"),

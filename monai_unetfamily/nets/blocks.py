@@ -55,34 +55,16 @@ class ConvBlock(nn.Sequential):
 class UpsampleConv(nn.Module):
     """Linear interpolation to a target's size, then one zero-padded convolution, norm and activation.
 
-    `forward(x, size)` maps (N, in_channels, *coarse) to (N, out_channels, *size); `align_corners=False`.
+    `forward(x, size)` maps (N, in_channels, *coarse) to (N, out_channels, *size); `align_corners=False`. `layers` are
+    the options of `ConvBlock`.
 
     >>> UpsampleConv(3, 8, 4)(torch.zeros(1, 8, 2, 3, 2), (5, 6, 4)).shape
     torch.Size([1, 4, 5, 6, 4])
     """
 
-    def __init__(
-        self,
-        spatial_dims: int,
-        in_channels: int,
-        out_channels: int,
-        *,
-        kernel_size: Axes | int = 3,
-        act: Layer = "relu",
-        norm: Layer = None,
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, **layers: Any) -> None:
         super().__init__()
-        self.conv = ConvBlock(
-            spatial_dims,
-            in_channels,
-            out_channels,
-            kernel_size=kernel_size,
-            convolutions=1,
-            act=act,
-            norm=norm,
-            dropout=dropout,
-        )
+        self.conv = ConvBlock(spatial_dims, in_channels, out_channels, convolutions=1, **layers)
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         """Interpolate x to `size` (voxels per axis), then convolve."""

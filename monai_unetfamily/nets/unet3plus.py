@@ -91,6 +91,8 @@ class UNet3Plus(nn.Module):
     ) -> None:
         super().__init__()
         check_construction(spatial_dims, in_channels, out_channels, features, norm, act)
+        if skip_channels < 1:
+            raise ValueError(f"skip_channels is {skip_channels}; at least 1 is needed.")
         self.in_channels = in_channels
         self.norm = norm
         self.strides = per_stage(strides, len(features) - 1, spatial_dims, "strides")
