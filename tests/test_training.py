@@ -135,6 +135,9 @@ def test_a_time_budget_ends_training_and_brings_the_learning_rate_down(quick: Pa
     assert len(read_history(quick / "logs/history.csv")) == 1
     state = torch.load(quick / "models/checkpoint.pt", weights_only=True)
     assert state["optimizer"]["param_groups"][0]["lr"] == 0
+    with pytest.raises(ValueError, match=r"has spent .* minutes: give more"):
+        train(quick, phantoms, minutes=0.001, resume=True, device="cpu")
+    assert len(read_history(quick / "logs/history.csv")) == 1
 
 
 def test_starts_from_given_weights(bundle: Path, phantoms: Path, tmp_path: Path) -> None:

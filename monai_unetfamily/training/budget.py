@@ -38,6 +38,17 @@ def stop_in_time(trainer: Engine, history: History, seconds: float) -> None:
     trainer.add_event_handler(Events.EPOCH_COMPLETED, stop)
 
 
+def require_time(history: History, seconds: float) -> None:
+    """Refuse to resume a run whose budget is spent.
+
+    Raises:
+        ValueError: says how much was spent.
+    """
+    if history.epochs and history.seconds >= seconds:
+        spent = history.epochs[-1].seconds / 60
+        raise ValueError(f"this training has spent {spent:.1f} of its {seconds / 60:g} minutes: give more minutes.")
+
+
 def check_schedule(checkpoint: Path, scheduler: LRScheduler) -> None:
     """Refuse to resume under another schedule: its state would bring the old one back, at a learning rate of 0.
 

@@ -15,7 +15,7 @@ from yaml import YAMLError
 from monai_unetfamily.bundles.bundle import choose_network, class_names, config_file, load_weights, reason_of
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.inference.device import choose_device
-from monai_unetfamily.training.budget import check_schedule, decay_over, stop_in_time
+from monai_unetfamily.training.budget import check_schedule, decay_over, require_time, stop_in_time
 from monai_unetfamily.training.checks import check_dataset, check_request
 from monai_unetfamily.training.history import History
 from monai_unetfamily.training.room import logged_to, opened_room
@@ -76,6 +76,7 @@ def _run(
     workflow: ConfigWorkflow, room: Path, history: History, minutes: float | None, resume: bool, init_from: Path | None
 ) -> None:
     if minutes is not None:
+        require_time(history, 60 * minutes)
         decay_over(workflow, history, 60 * minutes)
     history.log("reading and preprocessing the cases")
     workflow.initialize()
