@@ -94,6 +94,14 @@ def test_networks_fit_the_classes_and_the_patch(name: str) -> None:
             assert network(torch.zeros(1, 1, *shape)).shape == (1, len(class_names(SHIPPED / name)), *shape)
 
 
+def test_the_model_card_counts_each_networks_parameters() -> None:
+    card = (SHIPPED / "hippocampus_mr/docs/README.md").read_text()
+    metadata = json.loads((SHIPPED / "hippocampus_mr/configs/metadata.json").read_text())
+    for choice in metadata["networks"]:
+        network = ConfigParser({"_meta_": metadata}).get_parsed_content(f"_meta_#networks#{choice}")
+        assert f"({sum(p.numel() for p in network.parameters()):,} parameters" in card
+
+
 @pytest.mark.parametrize("kind", ["train", "inference"])
 @pytest.mark.parametrize("name", BUNDLES)
 def test_monai_finds_every_property(name: str, kind: str, phantoms: Path, tmp_path: Path) -> None:

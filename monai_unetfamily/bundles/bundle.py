@@ -107,7 +107,7 @@ def class_names(root: Path) -> dict[int, str]:
 
 
 def open_bundle(root: Path, device: torch.device) -> Bundle:
-    """Open a bundle for prediction; of its config only the four parts above are resolved, its `imports` too are not.
+    """Open a bundle for prediction; of its config only the four parts above are resolved; its `imports` do not run.
 
     Raises:
         FileNotFoundError: a config or the weights are missing.

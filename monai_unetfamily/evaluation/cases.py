@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import inf, isfinite, nan, prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from monai.metrics.surface_dice import compute_surface_dice
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-Labels = NDArray[np.integer[Any]]
+from monai_unetfamily.volumes.nifti import Labels
+
 _Box = tuple[slice, ...]
 
 

@@ -7,11 +7,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_unetfamily.evaluation.cases import Labels, Score, bounding_boxes, evaluate_case
-from monai_unetfamily.volumes.nifti import list_volumes, read_volume, stem
+from monai_unetfamily.evaluation.cases import Score, bounding_boxes, evaluate_case
+from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, Labels, grid_shift, list_volumes, read_volume, stem
 
 _LARGEST_LABEL = 65535  # uint16; bounding_boxes works on a list as long as the largest label
-_AFFINE_TOLERANCE = 1e-3  # mm
 _SHEAR_TOLERANCE = 1e-3  # cosine between two axes, the limit ITK uses
 
 
@@ -39,7 +38,7 @@ def evaluate_folders(
     Raises:
         FileNotFoundError: a path is missing or a folder holds no NIfTI file.
         ValueError: a prediction without a reference or the reverse, one name twice, grids that differ (shape,
-            or affine by more than 1e-3) or have sheared axes, labels that are not whole numbers from 0 to
+            or affine by more than 1e-3 voxels) or have sheared axes, labels that are not whole numbers from 0 to
             65535, a predicted label that `classes` lacks, no label at all, or what `evaluate_case` refuses.
 
     >>> import tempfile
@@ -98,10 +97,10 @@ def _evaluate_files(
 ) -> list[Score]:
     labels, affine = _read_labels(prediction)
     truth, truth_affine = _read_labels(reference)
-    if labels.shape != truth.shape or not np.allclose(affine, truth_affine, rtol=0, atol=_AFFINE_TOLERANCE):
+    if labels.shape != truth.shape or grid_shift(affine, truth_affine) > GRID_TOLERANCE:
         raise ValueError(
             f"got different grids in {prediction}, {labels.shape}, and {reference}, {truth.shape}; equal"
-            f" shapes, and affines within {_AFFINE_TOLERANCE}, are allowed: bring one onto the other's grid"
+            f" shapes, and affines within {GRID_TOLERANCE} voxels, are allowed: bring one onto the other's grid"
         )
     if unknown := sorted(bounding_boxes(labels).keys() - classes.keys()):
         raise ValueError(f"got labels {unknown} in {prediction}; {sorted(classes)} are allowed: complete the classes")

@@ -7,8 +7,9 @@ import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
+from monai_unetfamily.volumes.nifti import Labels
+
 Image = NDArray[np.floating[Any]]
-Labels = NDArray[np.integer[Any]]
 _PLANES = ("axial", "RLAP", "IS", 2), ("coronal", "RLSI", "PA", 1), ("sagittal", "APSI", "LR", 0)
 
 

@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.bundles.bundle import Bundle, reason_of
 from monai_unetfamily.volumes.files import make_folder
-from monai_unetfamily.volumes.nifti import list_volumes, open_volume, read_volume, stem, write_labels
+from monai_unetfamily.volumes.nifti import Labels, list_volumes, open_volume, read_volume, stem, write_labels
 
 _LOGGER = logging.getLogger(__name__)
-
-Labels = NDArray[np.integer]
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from monai_unetfamily.inference.planes import Image, Labels, Plane, radiological_planes
+from monai_unetfamily.inference.planes import Image, Plane, radiological_planes
 from monai_unetfamily.volumes.files import atomic_file
+from monai_unetfamily.volumes.nifti import Labels
 
 # 1-7: Okabe and Ito, Color Universal Design (2008), made for colour-blind readers, without their black.
 # 8-20: Tol, Introduction to Colour Schemes (2021), "light" and "muted" without what drowns on a dark ground.

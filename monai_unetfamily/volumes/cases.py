@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from monai_unetfamily.volumes.nifti import read_volume, stem
+from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift, read_volume, stem
 
 Section = Literal["training", "validation"]
 _KEYS = ("image", "label")
-GRID_TOLERANCE = 1e-3  # voxels, and voxels per voxel: far above float32 rounding, far below what can be seen
 
 
 def load_cases(dataset_dir: Path | str, section: Section = "training") -> list[dict[str, str]]:
@@ -97,8 +96,7 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
     if voxels.shape != image.shape:
         got = f"got shape {voxels.shape}, its image {image.shape}"
         raise ValueError(f"{label}: {got}; they must be equal, export the label map again")
-    # maps label indices to image indices, both in voxels: the identity where the grids agree
-    shift = np.abs(np.linalg.inv(image_affine) @ affine - np.eye(4)).max()
+    shift = grid_shift(affine, image_affine)
     if shift > GRID_TOLERANCE:
         got = f"got an affine {shift:.3g} voxels off its image's"
         raise ValueError(f"{label}: {got}; {GRID_TOLERANCE} is allowed, bring it to the image's grid first")

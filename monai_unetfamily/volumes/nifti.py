@@ -8,7 +8,7 @@ import gzip
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -28,6 +28,9 @@ from monai_unetfamily.volumes.headers import (
     require_one_volume,
     voxel_file,
 )
+
+Labels = NDArray[np.integer[Any]]  # label ids (X, Y, Z)
+GRID_TOLERANCE = 1e-3  # voxels, and voxels per voxel: far above float32 rounding, far below what can be seen
 
 _UNREADABLE = (
     *(ImageFileError, HeaderDataError, HeaderTypeError),
@@ -82,6 +85,15 @@ def read_volume(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         ) from error
     require_finite(voxels, path)
     return voxels.reshape(image.shape[:3], order="F"), np.asarray(image.affine, np.float64)
+
+
+def grid_shift(affine: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """How far two grids (4, 4) lie apart, in voxels of `other`: by how much the map between them is no identity.
+
+    >>> grid_shift(np.diag([2.0, 2.0, 5.0, 1.0]), np.diag([2.0, 2.0, 4.0, 1.0]))
+    0.25
+    """
+    return float(np.abs(np.linalg.inv(other) @ affine - np.eye(4)).max())
 
 
 def require_finite(array: NDArray[np.generic], path: Path) -> None:
