@@ -69,9 +69,10 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _add_phantom(commands: Commands) -> argparse.ArgumentParser:
-    command = commands.add_parser("phantom", help="make CT-like abdominal volumes with exact labels")
+    command = commands.add_parser("phantom", help="make CT-like abdominal volumes, or slices, with exact labels")
     command.add_argument("output", type=Path, help="new folder, filled in MSD layout")
     command.add_argument("-n", type=int, required=True, metavar="N", help="number of cases")
+    command.add_argument("--pictures", action="store_true", help="axial slices as 8-bit PNG, not volumes as NIfTI")
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same voxels (default: 0)")
     command.add_argument(
         "--size", type=int, nargs=3, default=(160, 128, 40), metavar="VOXELS", help="(default: 160 128 40)"
@@ -85,8 +86,10 @@ def _add_phantom(commands: Commands) -> argparse.ArgumentParser:
 
 def _phantom(options: argparse.Namespace) -> int:
     from monai_unetfamily.volumes.phantom import write_phantoms
+    from monai_unetfamily.volumes.phantom_pictures import write_phantom_pictures
 
-    write_phantoms(options.output, options.n, options.seed, shape=tuple(options.size), spacing=tuple(options.spacing))
+    write = write_phantom_pictures if options.pictures else write_phantoms
+    write(options.output, options.n, options.seed, shape=tuple(options.size), spacing=tuple(options.spacing))
     print(f"{options.n} phantoms in {options.output}")
     return 0
 
@@ -94,7 +97,12 @@ def _phantom(options: argparse.Namespace) -> int:
 def _add_train(commands: Commands) -> argparse.ArgumentParser:
     command = commands.add_parser("train", help="train a bundle on a data set")
     _add_bundle(command)
-    command.add_argument("--dataset", type=Path, required=True, help="folder with a dataset.json in MSD layout")
+    command.add_argument(
+        "--dataset",
+        type=Path,
+        required=True,
+        help="folder with a dataset.json in MSD layout, or with images/ and labels/ of the same names",
+    )
     command.add_argument("-o", "--output", type=Path, help="train a copy of the bundle in this new folder")
     command.add_argument("--network", help="train this one of the bundle's networks (changes the bundle's metadata)")
     command.add_argument("--minutes", type=float, help="of training, resumed ones included (default: max_epochs rules)")
@@ -125,9 +133,11 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _add_predict(commands: Commands) -> argparse.ArgumentParser:
-    command = commands.add_parser("predict", help="segment NIfTI files; labels on each input's own grid")
+    command = commands.add_parser("predict", help="segment NIfTI files and pictures; labels on each input's own grid")
     _add_bundle(command)
-    command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="NIfTI files, or folders of them")
+    command.add_argument(
+        "inputs", type=Path, nargs="+", metavar="INPUT", help="NIfTI, PNG or TIFF files, or folders of them"
+    )
     command.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps")
     command.add_argument("--section", choices=SECTIONS, help="INPUT is a data set: take the images of this section")
     _add_device(command)
@@ -161,7 +171,13 @@ def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     command.add_argument(
         "--section", choices=SECTIONS, help="REFERENCES is a data set: take its labels of this section"
     )
-    command.add_argument("--tolerance", type=float, default=1.0, metavar="MM", help="of surface Dice (default: 1 mm)")
+    command.add_argument(
+        "--tolerance",
+        type=float,
+        default=1.0,
+        metavar="MM",
+        help="of surface Dice (default: 1 mm; for pictures 1 pixel)",
+    )
     command.add_argument("--csv", type=Path, help="write every case and class to this file")
     command.set_defaults(run=_evaluate)
     return command
@@ -173,7 +189,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     names, references = None, options.references
     if options.section:
-        names, references = read_label_names(references), _section(options, [references], "label")
+        names, references = read_label_names(references) or None, _section(options, [references], "label")
     scores = evaluate_folders(options.predictions, references, names, options.tolerance, progress=_say)
     print(format_table(summarize(scores)))
     if options.csv:

@@ -60,7 +60,7 @@ def test_csv_round_trip(tmp_path):
     back = [Score(r["case"], r["label"], *map(float, list(r.values())[2:])) for r in rows]
     np.testing.assert_equal(back, SCORES)
     assert rows[3]["dice"] == "nan"
-    assert rows[4]["hd95_mm"] == "inf"
+    assert rows[4]["hd95"] == "inf"
 
 
 def test_csv_is_written_whole_or_not_at_all(tmp_path):

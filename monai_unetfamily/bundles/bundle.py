@@ -16,6 +16,7 @@ from torch import nn
 import monai_unetfamily.nets  # noqa: F401  a short _target_ resolves among the modules that are loaded
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
 from monai_unetfamily.volumes.files import atomic_file, require_free
+from monai_unetfamily.volumes.sources import is_picture
 
 METADATA = "metadata.json"
 INSTALLED = Path(__file__).parents[1] / "configs"
@@ -104,6 +105,28 @@ def class_names(root: Path) -> dict[int, str]:
             f"{root / 'configs' / METADATA}: has no network_data_format.outputs.pred.channel_def "
             "(channel: name); add it."
         ) from error
+
+
+def check_source(root: Path, path: Path) -> None:
+    """Refuse a picture where the bundle is for volumes: its `network_data_format` has three spatial axes.
+
+    Raises:
+        ValueError: says what to do; and where the metadata has no such axes.
+
+    >>> check_source(find_bundle("hippocampus_mr"), Path("mr.nii.gz"))
+    """
+    if not is_picture(path):
+        return
+    try:
+        axes = len(read_metadata(root)["network_data_format"]["inputs"]["image"]["spatial_shape"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{root / 'configs' / METADATA}: has no network_data_format.inputs.image.spatial_shape; add it."
+        ) from error
+    if axes != 2:
+        raise ValueError(
+            f"{path}: is a picture, and {root.name} is for volumes; give NIfTI files, or choose a 2-D bundle."
+        )
 
 
 def open_bundle(root: Path, device: torch.device) -> Bundle:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_unetfamily.evaluation.cases import Score, bounding_boxes, evaluate_case
-from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, Labels, grid_shift, list_volumes, read_volume, stem
+from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, Labels, grid_shift
+from monai_unetfamily.volumes.sources import Affine, is_picture, list_sources, read_label_map, stem
 
 _LARGEST_LABEL = 65535  # uint16; bounding_boxes works on a list as long as the largest label
 _SHEAR_TOLERANCE = 1e-3  # cosine between two axes, the limit ITK uses
@@ -18,13 +19,13 @@ def evaluate_folders(
     predictions: Path,
     references: Path | Sequence[Path],
     classes: Mapping[int, str] | None = None,
-    tolerance_mm: float = 1.0,
+    tolerance: float = 1.0,
     progress: Callable[[str], None] | None = None,
 ) -> list[Score]:
-    """Score every NIfTI file in one folder against the file of the same name in another.
+    """Score every NIfTI file, or every picture, in one folder against the file of the same name in another.
 
-    Names are compared without `.nii` and `.nii.gz`; hidden files are left out. Both sides must hold the same
-    names: nothing is skipped. For a part of a folder hand over a list of paths as `references`. Where both
+    Names are compared without `.nii.gz`, `.png` and their like; hidden files are left out. Both sides must hold the
+    same names: nothing is skipped. For a part of a folder hand over a list of paths as `references`. Where both
     sides are single files they are a pair whatever their names, and the prediction's name is the case.
 
     Args:
@@ -32,36 +33,38 @@ def evaluate_folders(
         references: folder of label maps, one file, or a list of files.
         classes: label id -> name; 0, the background, is not scored. Without it every label that occurs anywhere is
             scored and named by its id; with it, reference labels that it lacks are not scored.
-        tolerance_mm: deviation in mm that the surface dice forgives.
+        tolerance: deviation in mm (pixels) that the surface dice forgives.
         progress: called with one line of text after each case.
 
     Raises:
-        FileNotFoundError: a path is missing or a folder holds no NIfTI file.
-        ValueError: a prediction without a reference or the reverse, one name twice, grids that differ (shape,
-            or affine by more than 1e-3 voxels) or have sheared axes, labels that are not whole numbers from 0 to
-            65535, a predicted label that `classes` lacks, no label at all, or what `evaluate_case` refuses.
+        FileNotFoundError: a path is missing or a folder holds neither NIfTI files nor pictures.
+        ValueError: a prediction without a reference or the reverse, one name twice, volumes and pictures mixed,
+            grids that differ (shape, or affine by more than 1e-3 voxels) or have sheared axes, labels that are not
+            whole numbers from 0 to 65535, a predicted label that `classes` lacks, no label at all, or what
+            `evaluate_case` refuses.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder) / "ct.nii.gz"
     ...     nib.save(nib.Nifti1Image(np.eye(5, dtype=np.uint8)[..., None], np.eye(4)), file)
     ...     [score] = evaluate_folders(file, file, {1: "vessel"})
-    >>> score.case, score.dice, score.hd95_mm
+    >>> score.case, score.dice, score.hd95
     ('ct', 1.0, 0.0)
     """
     pairs = _pairs(predictions, references)
+    _refuse_mixture([file for _, *both in pairs for file in both])
     table = _found_classes(pairs) if classes is None else {label: name for label, name in classes.items() if label}
     scores = []
     for number, (case, prediction, reference) in enumerate(pairs, start=1):
-        scores += _evaluate_files(case, prediction, reference, table, tolerance_mm)
+        scores += _evaluate_files(case, prediction, reference, table, tolerance)
         if progress is not None:
             progress(f"{number}/{len(pairs)} {case}")
     return scores
 
 
 def _files_by_case(source: Path | Sequence[Path]) -> dict[str, Path]:
-    """Case name -> NIfTI file."""
-    return {stem(file): file for file in list_volumes([source] if isinstance(source, Path) else source)}
+    """Case name -> file."""
+    return {stem(file): file for file in list_sources([source] if isinstance(source, Path) else source)}
 
 
 def _pairs(predictions: Path, references: Path | Sequence[Path]) -> list[tuple[str, Path, Path]]:
@@ -83,6 +86,16 @@ def _refuse_unpaired(files: dict[str, Path], others: dict[str, Path], missing: s
         )
 
 
+def _refuse_mixture(files: Sequence[Path]) -> None:
+    """A mean over millimetres and pixels means nothing."""
+    pictures = [file for file in files if is_picture(file)]
+    if pictures and len(pictures) < len(files):
+        raise ValueError(
+            f"got {len(pictures)} pictures among {len(files)} files, the first is {pictures[0]}; volumes or pictures"
+            " are allowed: evaluate them apart"
+        )
+
+
 def _found_classes(pairs: Sequence[tuple[str, Path, Path]]) -> dict[int, str]:
     """Every label but 0 that occurs in any file, named by its id."""
     files = [file for _, *both in pairs for file in both]
@@ -93,7 +106,7 @@ def _found_classes(pairs: Sequence[tuple[str, Path, Path]]) -> dict[int, str]:
 
 
 def _evaluate_files(
-    case: str, prediction: Path, reference: Path, classes: Mapping[int, str], tolerance_mm: float
+    case: str, prediction: Path, reference: Path, classes: Mapping[int, str], tolerance: float
 ) -> list[Score]:
     labels, affine = _read_labels(prediction)
     truth, truth_affine = _read_labels(reference)
@@ -104,7 +117,8 @@ def _evaluate_files(
         )
     if unknown := sorted(bounding_boxes(labels).keys() - classes.keys()):
         raise ValueError(f"got labels {unknown} in {prediction}; {sorted(classes)} are allowed: complete the classes")
-    return evaluate_case(labels, truth, _spacing(affine, prediction), classes, tolerance_mm, case)
+    spacing = None if is_picture(prediction) else _spacing(affine, prediction)
+    return evaluate_case(labels, truth, spacing, classes, tolerance, case)
 
 
 def _spacing(affine: NDArray[np.float64], path: Path) -> list[float]:
@@ -121,9 +135,9 @@ def _spacing(affine: NDArray[np.float64], path: Path) -> list[float]:
     return [round(float(edge), 6) for edge in edges]
 
 
-def _read_labels(path: Path) -> tuple[Labels, NDArray[np.float64]]:
-    """Labels (x, y, z) as uint16 and affine (4, 4); whole numbers stored as floats are fine."""
-    values, affine = read_volume(path)  # float32 is exact up to 2**24
+def _read_labels(path: Path) -> tuple[Labels, Affine]:
+    """Labels as uint16 and their affine; whole numbers stored as floats are fine."""
+    values, affine = read_label_map(path)  # float32 is exact up to 2**24
     right = (values >= 0) & (values <= _LARGEST_LABEL) & (values == np.trunc(values))  # False for nan
     if not right.all():
         raise ValueError(

@@ -20,9 +20,10 @@ class Summary(NamedTuple):
     one_sided: int  # missed or invented: the class is in only one of the two
     dice: float
     dice_sd: float  # sample standard deviation over cases; nan for one case
-    hd95_mm: float  # over finite values: read it beside `one_sided`
+    hd95: float  # over finite values: read it beside `one_sided`
     surface_dice: float
     absolute_volume_error_ml: float
+    unit: str = "mm"  # of hd95
 
 
 def summarize(scores: Sequence[Score]) -> list[Summary]:
@@ -51,10 +52,10 @@ def summarize(scores: Sequence[Score]) -> list[Summary]:
 def format_table(summaries: Sequence[Summary]) -> str:
     """Summaries as aligned plain text that is a Markdown table too; "-" is a measure that no case has.
 
-    `one-sided` counts the missed and the invented; `HD95 mm` is the mean without them; `volume error ml` is
-    the mean of absolute errors. `summarize` shows an example.
+    `one-sided` counts the missed and the invented; `HD95` is the mean without them; `volume error ml` is the mean of
+    absolute errors, which pictures do not have. `summarize` shows an example.
     """
-    header = ["class", "cases", "one-sided", "Dice", "HD95 mm", "surface Dice", "volume error ml"]
+    header = ["class", "cases", "one-sided", "Dice", f"HD95 {summaries[0].unit}", "surface Dice", "volume error ml"]
     table = [header, *(_cells(summary) for summary in summaries)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     rows = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in table]
@@ -73,7 +74,7 @@ def write_csv(scores: Sequence[Score], path: Path) -> None:
     ...     path = Path(folder) / "scores.csv"
     ...     write_csv([Score("a", "spleen", 0.0, inf, 0.0, 0.0, 120.5, -120.5)], path)
     ...     path.read_text().splitlines()[1]
-    'a,spleen,0.0,inf,0.0,0.0,120.5,-120.5'
+    'a,spleen,0.0,inf,0.0,0.0,120.5,-120.5,mm'
     """
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows([Score._fields, *scores])
@@ -87,12 +88,13 @@ def _summarize_class(name: str, scores: Sequence[Score]) -> Summary:
     return Summary(
         label=name,
         cases=len(counted),
-        one_sided=sum(score.hd95_mm == inf for score in counted),
+        one_sided=sum(score.hd95 == inf for score in counted),
         dice=_mean(dice),
         dice_sd=stdev(dice) if len(dice) > 1 else nan,
-        hd95_mm=_mean([score.hd95_mm for score in counted if score.hd95_mm < inf]),
+        hd95=_mean([score.hd95 for score in counted if score.hd95 < inf]),
         surface_dice=_mean([score.surface_dice for score in counted]),
         absolute_volume_error_ml=_mean([abs(score.volume_error_ml) for score in counted]),
+        unit=scores[0].unit,
     )
 
 
@@ -103,9 +105,10 @@ def _summarize_classes(rows: Sequence[Summary]) -> Summary:
         one_sided=sum(row.one_sided for row in rows),
         dice=_mean([row.dice for row in rows]),
         dice_sd=_mean([row.dice_sd for row in rows]),
-        hd95_mm=_mean([row.hd95_mm for row in rows]),
+        hd95=_mean([row.hd95 for row in rows]),
         surface_dice=_mean([row.surface_dice for row in rows]),
         absolute_volume_error_ml=_mean([row.absolute_volume_error_ml for row in rows]),
+        unit=rows[0].unit,
     )
 
 
@@ -122,7 +125,7 @@ def _cells(summary: Summary) -> list[str]:
         str(summary.cases),
         str(summary.one_sided),
         dice,
-        f"{summary.hd95_mm:.2f}",
+        f"{summary.hd95:.2f}",
         f"{summary.surface_dice:.3f}",
         f"{summary.absolute_volume_error_ml:.2f}",
     ]

@@ -1,4 +1,4 @@
-"""The three slices of a labelled volume that a reader wants to see, turned the radiological way."""
+"""What a reader wants to see: three slices of a labelled volume, turned the radiological way, or a picture as it is."""
 
 from typing import Any, NamedTuple
 
@@ -17,9 +17,9 @@ class Plane(NamedTuple):
     """One slice as it is shown: rows run down, columns run right."""
 
     name: str
-    letters: str  # patient directions at the left, right, top and bottom edge
+    letters: str  # patient directions at the left, right, top and bottom edge; a picture tells none
     position: str  # patient letter and mm from the origin, of the slice's point in the other planes
-    spacing: tuple[float, float]  # between rows, between columns, mm
+    spacing: tuple[float, float]  # between rows, between columns, mm (pixels)
     image: Image
     labels: Labels
     reference: Labels | None
@@ -66,6 +66,25 @@ def radiological_planes(
     return planes
 
 
+def picture_plane(image: Image, labels: Labels, reference: Labels | None = None) -> Plane:
+    """Show a picture as it is: row 0 at the top, column 0 on the left.
+
+    Args:
+        image: intensities (rows, columns).
+        labels: label ids (rows, columns).
+        reference: label ids (rows, columns).
+
+    Raises:
+        ValueError: shapes differ or are not 2-D.
+
+    >>> picture_plane(np.zeros((4, 6)), np.zeros((4, 6), int)).position
+    '4 rows, 6 columns'
+    """
+    _check_shapes(image, labels, reference, axes=2)
+    rows, columns = image.shape
+    return Plane("picture", "    ", f"{rows} rows, {columns} columns", (1.0, 1.0), image, labels, reference)
+
+
 def _busiest_voxel(marked: Labels) -> list[int]:
     """Per axis the slice with most labelled voxels; the middle where nothing is labelled."""
     if not marked.any():
@@ -79,8 +98,13 @@ def _position(mm: float, ends: str) -> str:
 
 
 def _check(image: Image, labels: Labels, reference: Labels | None, affine: NDArray[np.floating[Any]]) -> None:
-    shapes = [volume.shape for volume in (image, labels, reference) if volume is not None]
-    if len(set(shapes)) > 1 or image.ndim != 3:
-        raise ValueError(f"got volumes of shapes {shapes}; one shape (x, y, z) is allowed: bring all onto one grid")
+    _check_shapes(image, labels, reference, axes=3)
     if affine.shape != (4, 4) or not abs(np.linalg.det(affine[:3, :3])) > 0:
         raise ValueError(f"got affine {affine.tolist()}; an invertible (4, 4) is allowed: repair the header")
+
+
+def _check_shapes(image: Image, labels: Labels, reference: Labels | None, axes: int) -> None:
+    shapes = [array.shape for array in (image, labels, reference) if array is not None]
+    if len(set(shapes)) > 1 or image.ndim != axes:
+        allowed = "one shape (x, y, z)" if axes == 3 else "one shape (rows, columns)"
+        raise ValueError(f"got arrays of shapes {shapes}; {allowed} is allowed: bring all onto one grid")

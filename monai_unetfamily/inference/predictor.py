@@ -1,4 +1,4 @@
-"""A bundle and a volume in, a label map on the volume's own grid out."""
+"""A bundle and a volume or picture in, a label map on its own grid out."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from numpy.typing import NDArray
 
-from monai_unetfamily.bundles.bundle import Bundle, reason_of
+from monai_unetfamily.bundles.bundle import Bundle, check_source, reason_of
 from monai_unetfamily.volumes.files import make_folder
-from monai_unetfamily.volumes.nifti import Labels, list_volumes, open_volume, read_volume, stem, write_labels
+from monai_unetfamily.volumes.nifti import Labels
+from monai_unetfamily.volumes.sources import Affine, is_picture, label_name, list_sources, read_image, write_label_map
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Outcome:
 
 @torch.inference_mode()
 def predict_volume(bundle: Bundle, path: Path) -> Labels:
-    """Labels (x, y, z) of a NIfTI file, on its own grid.
+    """Labels (x, y, z) of a NIfTI file, or (rows, columns) of a picture, on its own grid.
 
     The bundle's preprocessing, its inferer, then its postprocessing, which brings class scores (not labels) back to
     the source grid and takes the best; on a GPU under autocast.
@@ -36,49 +36,65 @@ def predict_volume(bundle: Bundle, path: Path) -> Labels:
     Raises:
         FileNotFoundError, ValueError: the file cannot be segmented; the message names it and says why.
     """
-    source = open_volume(path)
-    read_volume(path)  # NaN voxels, and damage that only a checksum shows, end here
+    check_source(bundle.root, path)
+    values, affine = read_image(path)  # NaN voxels, and damage that only a checksum shows, end here
+    shape = values.shape[: len(affine) - 1]  # without the channels of a picture
+    del values  # frees a volume's memory before its prediction
     try:
-        case = _load(bundle, path, source.affine)
+        case = _load(bundle, path, affine)
         case["pred"] = _scores(bundle, case["image"])
         labels = bundle.postprocess(case)["pred"]
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: {reason_of(error)}") from error
-    return _label_map(labels, source.shape[:3], path, bundle)
+    return _label_map(labels, shape, path, bundle)
 
 
 def predict_files(
     bundle: Bundle, inputs: Sequence[Path], output: Path, log: Callable[[str], None] = _LOGGER.info
 ) -> Iterator[Outcome]:
-    """Predict files, or the NIfTI files of folders, into `output`; a bad file does not stop the others.
+    """Predict files, or the NIfTI files and pictures of folders, into `output`; a bad one does not stop the others.
 
-    Each label map is `<name>.nii.gz`, written whole or not at all; `log` is given a line as each case begins.
+    Each label map is `<name>.nii.gz`, or `<name>.png` for a picture, written whole or not at all; `log` is given a
+    line as each case begins.
 
     Raises:
         FileNotFoundError, ValueError, OSError: at once, where the inputs or the output folder cannot be used.
     """
-    sources = list_volumes(inputs)
-    targets = [output / f"{stem(source)}.nii.gz" for source in sources]
+    sources = list_sources(inputs)
+    targets = [output / label_name(source) for source in sources]
     _check_output(sources, targets, output)
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
         log(f"{number}/{len(sources)} {source} -> {target}")
         try:
-            write_labels(predict_volume(bundle, source), source, target)
+            write_label_map(predict_volume(bundle, source), source, target)
         except (ValueError, OSError, MemoryError) as error:
             yield Outcome(source, error=error)
         else:
             yield Outcome(source, target)
 
 
-def _load(bundle: Bundle, path: Path, affine: NDArray[np.float64]) -> dict[str, torch.Tensor]:
+def _load(bundle: Bundle, path: Path, affine: Affine) -> dict[str, torch.Tensor]:
     """Run the preprocessing, with a look at where its reader (the first step) puts the patient."""
     loaded = bundle.preprocess({"image": str(path)}, end=1)
-    if not np.allclose(np.asarray(loaded["image"].affine), affine, atol=1e-3):
+    if is_picture(path):
+        _require_pixels(loaded["image"], path)
+    elif not np.allclose(np.asarray(loaded["image"].affine), affine, atol=1e-3):
         raise ValueError(
             "the bundle's reader takes another affine than the header's: make sform, qform and pixdim agree."
         )
     case: dict[str, torch.Tensor] = bundle.preprocess(loaded, start=1)
     return case
+
+
+def _require_pixels(image: torch.Tensor, path: Path) -> None:
+    """A picture has no affine that would tell: MONAI's own reader swaps rows and columns."""
+    values, _ = read_image(path)
+    expected = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
+    if not np.array_equal(np.asarray(image), expected):
+        raise ValueError(
+            "the bundle's reader turns or changes the picture: name "
+            "monai_unetfamily.volumes.readers.PictureReader in its LoadImaged."
+        )
 
 
 def _scores(bundle: Bundle, image: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from monai_unetfamily.inference.planes import Image, Plane, radiological_planes
+from monai_unetfamily.inference.planes import Image, Plane, picture_plane, radiological_planes
 from monai_unetfamily.volumes.files import atomic_file
 from monai_unetfamily.volumes.nifti import Labels
 
@@ -70,34 +70,34 @@ def palette(label: int) -> tuple[float, float, float]:
 def save_overlay(
     image: Image,
     labels: Labels,
-    affine: NDArray[np.floating[Any]],
+    affine: NDArray[np.floating[Any]] | None,
     path: Path,
     names: Mapping[int, str],
     reference: Labels | None = None,
     window: tuple[float, float] | None = None,
     title: str = "",
 ) -> None:
-    """Write a PNG of an axial, a coronal and a sagittal slice with the labels over the image.
+    """Write a PNG of an axial, a coronal and a sagittal slice, or of a picture, with the labels over the image.
 
-    Each plane is the slice with most labelled area (the middle one where nothing is labelled), shown the
-    radiological way: patient right on the left, anterior and superior up, the sagittal nose to the left.
-    Axes are permuted and flipped to the nearest patient axes, never resampled. Labels are filled and outlined
-    along voxel edges; the reference is a dashed line in its class's colour. The legend names the classes in
-    view. The file appears whole or not at all.
+    A picture is shown as it is. Of a volume each plane is the slice with most labelled area (the middle one where
+    nothing is labelled), shown the radiological way: patient right on the left, anterior and superior up, the
+    sagittal nose to the left. Axes are permuted and flipped to the nearest patient axes, never resampled. Labels are
+    filled and outlined along voxel edges; the reference is a dashed line in its class's colour. The legend names the
+    classes in view. The file appears whole or not at all.
 
     Args:
-        image: intensities (x, y, z).
-        labels: label ids (x, y, z) on the image's grid.
-        affine: (4, 4), voxel to patient RAS+ in mm.
+        image: intensities (x, y, z), or (rows, columns) of a picture.
+        labels: label ids on the image's grid.
+        affine: (4, 4), voxel to patient RAS+ in mm; None for a picture.
         path: the PNG to write.
         names: label id -> name for the legend; an id without a name shows its number.
-        reference: label ids (x, y, z) on the same grid.
+        reference: label ids on the same grid.
         window: the intensities shown black and white. Without it a soft tissue window, -160 to 240 HU, where
             the slices hold values below -500, else their 0.5 and 99.5 percentiles.
         title: a line above the slices.
 
     Raises:
-        ValueError: shapes differ or are not 3-D, the affine is not invertible, the window is reversed, or the
+        ValueError: shapes differ or do not fit the affine, the affine is not invertible, the window is reversed, or the
             slices hold no finite value.
 
     >>> import tempfile
@@ -109,7 +109,10 @@ def save_overlay(
     ...     path.read_bytes()[1:4]
     b'PNG'
     """
-    planes = radiological_planes(image, labels, affine, reference)
+    if affine is None:
+        planes = [picture_plane(image, labels, reference)]
+    else:
+        planes = radiological_planes(image, labels, affine, reference)
     window = window or _guess_window(np.concatenate([plane.image.ravel() for plane in planes]))
     if not window[0] <= window[1]:
         raise ValueError(f"got window {window}; low before high is allowed: swap the two")
@@ -131,7 +134,7 @@ def _guess_window(values: Image) -> tuple[float, float]:
 def _draw(planes: list[Plane], window: tuple[float, float], names: Mapping[int, str], title: str) -> FigureCanvasAgg:
     """All lengths are inches from the lower left corner; the height follows from the legend and the title."""
     widths = [_panel_width(plane) for plane in planes]
-    total = sum(widths) + 2 * _GAP + 2 * _EDGE
+    total = sum(widths) + (len(planes) - 1) * _GAP + 2 * _EDGE
     figure = Figure(figsize=(total, _PANEL), dpi=_DPI, facecolor=_GROUND)
     canvas = FigureCanvasAgg(figure)
     bottom = _EDGE + _height(_add_legend(figure, planes, names)) + _GAP
@@ -214,7 +217,7 @@ def _entries(planes: list[Plane], names: Mapping[int, str]) -> list[tuple[Artist
         solid, dashed = Line2D([], [], color=_INK), Line2D([], [], color=_INK, linestyle=_DASHED)
         for line, name, ids in ((solid, "prediction", predicted), (dashed, "reference", true)):
             entries.append((line, name if ids else f"{name}: none in view"))
-    return entries or [(Line2D([], [], linestyle="none"), "no label in this volume")]
+    return entries or [(Line2D([], [], linestyle="none"), "no label in view")]
 
 
 def _legend(figure: Figure, entries: list[tuple[Artist, str]], columns: int) -> Legend:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from monai_unetfamily.bundles.bundle import INSTALLED, check_network, class_names
+from monai_unetfamily.bundles.bundle import INSTALLED, check_network, check_source, class_names
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
 from monai_unetfamily.volumes.files import require_free
@@ -57,6 +57,9 @@ def check_dataset(bundle: Path, dataset: Path, log: Callable[[str], None]) -> No
             f"{dataset}: has labels {other} where this bundle has {names}; choose another bundle, or rename."
         )
     training, validation = load_cases(dataset, "training"), load_cases(dataset, "validation")
+    if not table:
+        log(f"{dataset} names no labels; they are taken for the bundle's: {names}")
     log(f"checking {len(training)} training and {len(validation)} validation cases of {dataset}")
     for case in training + validation:
+        check_source(bundle, Path(case["image"]))
         check_labels(case, names)

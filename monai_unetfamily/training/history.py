@@ -87,7 +87,8 @@ class History:
 
     def _sample(self, evaluator: Engine) -> None:
         case: Any = evaluator.state.output[0]  # type: ignore[index]
-        image, affine = case["image"][0].cpu().numpy(), case["image"].affine.cpu().numpy()
+        image = case["image"][0].cpu().numpy()
+        affine = case["image"].affine.cpu().numpy() if image.ndim == 3 else None  # a picture has none
         labels, reference = (case[key].argmax(dim=0).cpu().numpy() for key in ("pred", "label"))
         path = self.folder / "sample.png"
         save_overlay(image, labels, affine, path, self.names, reference=reference, title="validation sample")

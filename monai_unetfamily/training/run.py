@@ -35,7 +35,7 @@ def train(
     device: str = "auto",
     log: Callable[[str], None] = _LOGGER.info,
 ) -> Path:
-    """Train a bundle on a data set in MSD layout, and return its file of weights.
+    """Train a bundle on a data set in MSD layout or in paired folders, and return its file of weights.
 
     The workflow is the one that `python -m monai.bundle run` runs on the bundle's `train` config. After every epoch
     `models/checkpoint.pt` and `models/model.pt` are replaced whole, and history, learning curve and a validation
@@ -43,7 +43,7 @@ def train(
 
     Args:
         bundle: the bundle's folder; weights and logs go there.
-        dataset: folder with a `dataset.json` in MSD layout.
+        dataset: folder with a `dataset.json` in MSD layout, or with `images/` and `labels/`.
         output: train a copy of the bundle in this new folder.
         network: train this one of the bundle's networks; changes the one word in its metadata.
         minutes: of training and validation; ends after the last epoch that fits (one at the least), with the learning

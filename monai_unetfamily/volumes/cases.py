@@ -1,6 +1,7 @@
-"""Data sets in the layout of the Medical Segmentation Decathlon (MSD): `dataset.json`, images and labels.
+"""Data sets: the layout of the Medical Segmentation Decathlon (MSD), or paired folders `images/` and `labels/`.
 
-Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13, 2022.
+Volumes or pictures. In MSD (Antonelli et al., Nature Communications 13, 2022) `dataset.json` lists the cases and names
+the labels. Paired folders hold files of the same names but for the format, and name no labels.
 """
 
 import json
@@ -10,10 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift, read_volume, stem
+from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift
+from monai_unetfamily.volumes.sources import list_sources, read_image, read_label_map, stem
 
 Section = Literal["training", "validation"]
 _KEYS = ("image", "label")
+_PAIRED = ("images", "labels")  # the folders where there is no dataset.json
 
 
 def load_cases(dataset_dir: Path | str, section: Section = "training") -> list[dict[str, str]]:
@@ -23,9 +26,9 @@ def load_cases(dataset_dir: Path | str, section: Section = "training") -> list[d
     Elsewhere the first case in sorted order and every fifth after it are validation, the others training.
 
     Raises:
-        FileNotFoundError: no `dataset.json`, or an image or label file that is missing.
-        ValueError: invalid JSON, no cases, two cases of one name, a split that names unknown cases or one
-            case in both sections, an empty section.
+        FileNotFoundError: neither `dataset.json` nor paired folders, or an image or label file that is missing.
+        ValueError: invalid JSON, no cases, two cases of one name, an image without a label or the reverse, a
+            split that names unknown cases or one case in both sections, an empty section.
 
     >>> from tempfile import TemporaryDirectory
     >>> from monai_unetfamily.volumes.phantom import write_phantoms
@@ -37,7 +40,7 @@ def load_cases(dataset_dir: Path | str, section: Section = "training") -> list[d
     if section not in ("training", "validation"):
         raise ValueError(f"got section {section!r}; 'training' or 'validation' is allowed, name one of them")
     dataset_dir = Path(dataset_dir)
-    cases = _all_cases(dataset_dir)
+    cases = _paired_cases(dataset_dir) if _is_paired(dataset_dir) else _all_cases(dataset_dir)
     names = _section_names(dataset_dir, sorted(cases), section)
     if not names:
         raise ValueError(f"{dataset_dir}: section {section!r} is empty; one case is needed, add cases to it")
@@ -52,8 +55,10 @@ def load_cases(dataset_dir: Path | str, section: Section = "training") -> list[d
 def read_label_names(dataset_dir: Path) -> dict[int, str]:
     """Read the label table of a `dataset.json`, id -> name, sorted by id; MSD has 0 for the background.
 
+    Paired folders have no table: it is empty.
+
     Raises:
-        FileNotFoundError: no `dataset.json`.
+        FileNotFoundError: neither `dataset.json` nor paired folders.
         ValueError: invalid JSON, no table, ids that are not integers from 0 up (nnU-Net's table is inverse).
 
     >>> from tempfile import TemporaryDirectory
@@ -62,6 +67,8 @@ def read_label_names(dataset_dir: Path) -> dict[int, str]:
     ...     read_label_names(Path(folder))
     {0: 'background', 1: 'liver'}
     """
+    if _is_paired(dataset_dir):
+        return {}
     file = dataset_dir / "dataset.json"
     table = _read_json(file).get("labels")
     if not isinstance(table, dict) or not table:
@@ -81,7 +88,7 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
 
     Raises:
         ValueError: another shape, another affine, fractional values, ids outside the table; and what
-            `read_volume` raises for either file.
+            `read_image` and `read_label_map` raise.
 
     >>> from tempfile import TemporaryDirectory
     >>> from monai_unetfamily.volumes.phantom import write_phantoms
@@ -90,11 +97,12 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
     ...     for case in load_cases(Path(folder)):
     ...         check_labels(case, read_label_names(Path(folder)))
     """
-    image, image_affine = read_volume(Path(case["image"]))
+    image, image_affine = read_image(Path(case["image"]))
     label = Path(case["label"])
-    voxels, affine = read_volume(label)
-    if voxels.shape != image.shape:
-        got = f"got shape {voxels.shape}, its image {image.shape}"
+    voxels, affine = read_label_map(label)
+    shape = image.shape[: len(image_affine) - 1]  # without the channels of a picture
+    if voxels.shape != shape:
+        got = f"got shape {voxels.shape}, its image {shape}"
         raise ValueError(f"{label}: {got}; they must be equal, export the label map again")
     shift = grid_shift(affine, image_affine)
     if shift > GRID_TOLERANCE:
@@ -110,6 +118,22 @@ def _require_ids(values: np.ndarray[Any, np.dtype[np.float32]], labels: Mapping[
     unknown = sorted({int(value) for value in values} - set(labels))
     if unknown:
         raise ValueError(f"{label}: got labels {unknown}; {sorted(labels)} are in the table, add or remap them")
+
+
+def _is_paired(dataset_dir: Path) -> bool:
+    return not (dataset_dir / "dataset.json").exists() and all((dataset_dir / name).is_dir() for name in _PAIRED)
+
+
+def _paired_cases(dataset_dir: Path) -> dict[str, dict[str, str]]:
+    images, labels = (
+        {stem(file): str(file.absolute()) for file in list_sources([dataset_dir / name])} for name in _PAIRED
+    )
+    for files, others, missing in ((images, labels, "label"), (labels, images, "image")):
+        alone = sorted(files.keys() - others.keys())
+        if alone:
+            got = f"{len(alone)} of {len(files)} files have no {missing} of their name"
+            raise ValueError(f"{files[alone[0]]}: {got}, this is the first; add what is missing, or take these away")
+    return {name: {"image": images[name], "label": labels[name]} for name in images}
 
 
 def _all_cases(dataset_dir: Path) -> dict[str, dict[str, str]]:
@@ -150,13 +174,16 @@ def _require_known(listed: object, names: set[str], section: str, file: Path) ->
     if unknown:
         raise ValueError(
             f"{file}: {section} names {len(unknown)} unknown cases ({unknown[0]!r} first);"
-            " the cases of dataset.json are allowed, correct the names"
+            " the data set's cases are allowed, correct the names"
         )
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; name a folder in the layout of the Decathlon (MSD)")
+        raise FileNotFoundError(
+            f"{file}: no such file, nor images/ and labels/ beside it; name a folder in the layout of the Decathlon"
+            " (MSD), or one of paired folders"
+        )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both

@@ -27,7 +27,8 @@ def require_file(path: Path) -> None:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; name an existing NIfTI file")
     if not path.name.lower().endswith((".nii", ".nii.gz", *_PAIR)):
-        raise ValueError(f"{path}: is not named as NIfTI; .nii, .nii.gz and .hdr/.img are read, convert it first")
+        got = f"{path}: is not named as NIfTI"
+        raise ValueError(f"{got}; .nii, .nii.gz and .hdr/.img are read (.png and .tif as pictures), convert it first")
     partner = path.with_suffix(_PAIR.get(path.suffix, path.suffix))
     if not partner.exists():
         raise FileNotFoundError(f"{path}: its {partner.name} is missing; .hdr and .img are a pair, restore it")

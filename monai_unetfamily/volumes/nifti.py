@@ -6,7 +6,6 @@ what is written is either the whole file or nothing. Nothing here resamples, reo
 
 import gzip
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,12 +87,12 @@ def read_volume(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
 
 
 def grid_shift(affine: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """How far two grids (4, 4) lie apart, in voxels of `other`: by how much the map between them is no identity.
+    """How far two grids (affines of one size) lie apart, in voxels of `other`: what the map between them adds to one.
 
     >>> grid_shift(np.diag([2.0, 2.0, 5.0, 1.0]), np.diag([2.0, 2.0, 4.0, 1.0]))
     0.25
     """
-    return float(np.abs(np.linalg.inv(other) @ affine - np.eye(4)).max())
+    return float(np.abs(np.linalg.inv(other) @ affine - np.eye(len(affine))).max())
 
 
 def require_finite(array: NDArray[np.generic], path: Path) -> None:
@@ -159,56 +158,6 @@ def save_image(image: Nifti1Image, path: Path) -> None:
         # level 1 as nibabel's own: noise does not shrink, label maps shrink at any level
         with gzip.GzipFile("", "wb", compresslevel=1, fileobj=stream, mtime=0) as packed:
             image.to_stream(packed)
-
-
-def list_volumes(inputs: Sequence[Path]) -> list[Path]:
-    """List the volumes that `inputs` name: files as given, folders as their sorted `*.nii` and `*.nii.gz`.
-
-    Folders are not searched deeper, and hidden files are passed over.
-
-    Raises:
-        FileNotFoundError: an input that does not exist, or a folder without volumes.
-        ValueError: two volumes of one `stem`, whose outputs would overwrite each other.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     for name in ("b.nii.gz", "a.nii", "notes.txt"):
-    ...         (Path(folder) / name).touch()
-    ...     [path.name for path in list_volumes([Path(folder)])]
-    ['a.nii', 'b.nii.gz']
-    """
-    volumes = [volume for path in inputs for volume in _expand(path)]
-    seen: dict[str, Path] = {}
-    for volume in volumes:
-        if stem(volume) in seen:
-            got = f"has the stem of {seen[stem(volume)]}"
-            raise ValueError(f"{volume}: {got}; outputs are named by it, rename one or name it once")
-        seen[stem(volume)] = volume
-    return volumes
-
-
-def stem(path: Path) -> str:
-    """Return the file's name without `.nii`, `.nii.gz`, `.hdr` or `.img`.
-
-    >>> stem(Path("scans/case.01.nii.gz"))
-    'case.01'
-    """
-    for suffix in (".nii.gz", ".nii", ".hdr", ".img"):
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.name
-
-
-def _expand(path: Path) -> list[Path]:
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder; name NIfTI files or folders of them")
-    if not path.is_dir():
-        return [path]
-    visible = [p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    found = [p for p in visible if p.name.lower().endswith((".nii", ".nii.gz"))]
-    if not found:
-        raise FileNotFoundError(f"{path}: holds no *.nii or *.nii.gz; they are looked for here, not deeper")
-    return found
 
 
 def _load_header(path: Path) -> Nifti1Pair:

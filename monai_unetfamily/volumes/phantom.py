@@ -113,6 +113,19 @@ def write_phantoms(
     ...     [image.name for image in images]
     ['phantom_000.nii.gz', 'phantom_001.nii.gz']
     """
+    make_room(out, n, seed, shape, spacing)
+    names = [f"phantom_{i:03d}.nii.gz" for i in range(n)]
+    for i, name in enumerate(names):
+        phantom = _case(seed, i, shape, spacing)
+        _save(phantom.image, phantom.affine, out / "imagesTr" / name)
+        _save(phantom.labels, phantom.affine, out / "labelsTr" / name)
+    with atomic_file(out / "dataset.json") as stream:
+        stream.write(json.dumps(listing(names), indent=1).encode())
+    return [out / "imagesTr" / name for name in names]
+
+
+def make_room(out: Path, n: int, seed: int, shape: tuple[int, int, int], spacing: Triple) -> None:
+    """Make the folders of a data set of phantoms; raises what `write_phantoms` raises, and then makes none."""
     if n < 1:
         raise ValueError(f"got n = {n} phantoms; 1 or more are allowed, ask for at least one")
     if seed < 0:
@@ -121,23 +134,23 @@ def write_phantoms(
     require_free(out)
     for folder in ("imagesTr", "labelsTr"):
         make_folder(out / folder)
-    names = [f"phantom_{i:03d}.nii.gz" for i in range(n)]
-    for i, name in enumerate(names):
-        phantom = _case(seed, i, shape, spacing)
-        _save(phantom.image, phantom.affine, out / "imagesTr" / name)
-        _save(phantom.labels, phantom.affine, out / "labelsTr" / name)
-    with atomic_file(out / "dataset.json") as stream:
-        stream.write(json.dumps(_dataset(names), indent=1).encode())
-    return [out / "imagesTr" / name for name in names]
+
+
+def absent_organs(i: int) -> list[str]:
+    """The organs that case i lacks: one in every fourth patient.
+
+    >>> [absent_organs(i) for i in (2, 3, 7)]
+    [[], ['spleen'], ['left_kidney']]
+    """
+    return [_REMOVED[i // 4 % len(_REMOVED)]] if i % 4 == 3 else []
 
 
 def _case(seed: int, i: int, shape: tuple[int, int, int], spacing: Triple) -> Phantom:
     orientation, tilt, thickness = _GRIDS[i % len(_GRIDS)]
     slices = max(MIN_SIZE, round(shape[2] / thickness))
     thick = spacing[2] * shape[2] / slices  # the field of view stays
-    absent = [_REMOVED[i // 4 % len(_REMOVED)]] if i % 4 == 3 else []
     rng = np.random.default_rng([seed, i])
-    return make_phantom(rng, (*shape[:2], slices), (*spacing[:2], thick), absent, orientation, tilt)
+    return make_phantom(rng, (*shape[:2], slices), (*spacing[:2], thick), absent_organs(i), orientation, tilt)
 
 
 def _scan(
@@ -219,7 +232,8 @@ def _save(array: NDArray[np.integer], affine: NDArray[np.float64], path: Path) -
     save_image(image, path)
 
 
-def _dataset(names: Sequence[str]) -> dict[str, object]:
+def listing(names: Sequence[str]) -> dict[str, object]:
+    """The content of the `dataset.json` of phantoms by these file names."""
     return {
         "name": "Abdominal phantoms",
         "description": "Computed CT-like volumes of the upper abdomen; no patient was scanned",

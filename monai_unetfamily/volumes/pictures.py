@@ -1,0 +1,161 @@
+"""2-D pictures in (PNG, TIFF), label maps out as PNG of the same width and height.
+
+A picture is an array of rows and columns as it is seen: row 0 at the top, column 0 on the left. Nothing is turned,
+scaled or mixed, and what would need it is refused in one line: palettes and alpha in images, colours in label maps,
+an orientation tag that asks for a turn, greyscale of 2 and 4 bits and RGB of 16, which Pillow would rescale. The
+resolution that a file may state (dpi) is not used: a picture has pixels and no millimetres.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base as Tag
+from PIL.TiffImagePlugin import TiffImageFile
+
+from monai_unetfamily.volumes.files import atomic_file
+
+SUFFIXES = (".png", ".tif", ".tiff")
+MAX_PIXELS = 2**26  # 8192 x 8192: 256 MiB as float32
+MAX_VALUE = 65535  # of a 16-bit PNG
+
+_GREY = {"1": (1,), "L": (8,), "I;16": (16,), "I;16B": (16,), "I": (16,), "F": (32, 64)}  # Pillow's mode -> bits
+_IMAGES = _GREY | {"RGB": (8,)}
+_LABELS = _GREY | {"P": (1, 2, 4, 8)}
+_NAMES = {"P": "a palette", "PA": "a palette with alpha", "LA": "greyscale with alpha", "RGBA": "RGB with alpha"}
+_NAMES |= dict.fromkeys(_GREY, "greyscale")
+_IMAGES_ALLOWED = "greyscale of 1, 8 or 16 bits or float, and RGB of 8 bits, without palette and alpha, are allowed"
+_LABELS_ALLOWED = "ids as greyscale of 1, 8 or 16 bits, float, or palette index are allowed, no colours and no alpha"
+_UPRIGHT = 1
+_SIGNED = 2  # TIFF's SampleFormat
+_PHOTOMETRIC = (1, 2, 3)  # TIFF: 0 is black, RGB, palette
+_UNREADABLE = (
+    *(UnidentifiedImageError, Image.DecompressionBombError),
+    *(ValueError, OSError, SyntaxError, EOFError, KeyError, TypeError, IndexError, OverflowError),  # Pillow's own
+)
+
+
+def read_picture(path: Path) -> NDArray[np.float32]:
+    """Read a PNG or TIFF: (rows, columns), or (rows, columns, 3) where it is RGB; values as they are stored.
+
+    Greyscale of 1 bit (as 0 and 1), 8 and 16 bits (TIFF: signed, too) and float (TIFF), RGB of 8 bits.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: no such file, or a folder.
+        ValueError: not PNG or TIFF, truncated or damaged (PNG's checksums are verified); several pages or frames;
+            more than `MAX_PIXELS` by the header; any other kind of picture; NaN or infinite values.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     Image.fromarray(np.array([[0, 9, 255]], np.uint8)).save(Path(folder) / "xray.png")
+    ...     read_picture(Path(folder) / "xray.png").tolist()
+    [[0.0, 9.0, 255.0]]
+    """
+    return _read(path, _IMAGES, _IMAGES_ALLOWED)
+
+
+def read_label_picture(path: Path) -> NDArray[np.float32]:
+    """Read a label map (rows, columns) from PNG or TIFF: greyscale values, or palette *indices*, never colours.
+
+    Raises what `read_picture` raises, and ValueError for a picture in colours.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_picture(np.array([[0, 7], [300, 0]]), Path(folder) / "labels.png")
+    ...     read_label_picture(Path(folder) / "labels.png").tolist()
+    [[0.0, 7.0], [300.0, 0.0]]
+    """
+    return _read(path, _LABELS, _LABELS_ALLOWED)
+
+
+def write_picture(values: NDArray[np.integer[Any]], path: Path) -> None:
+    """Write label ids or grey values (rows, columns) as a PNG, whole or not at all: 8 bits, or 16 beyond 255.
+
+    Raises:
+        ValueError: values that are not integers from 0 to 65535 in rows and columns, or another file name.
+        OSError: the file cannot be written; what was there before is untouched.
+    """
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: cannot name a picture to write; .png is allowed, rename it")
+    if values.ndim != 2 or values.dtype.kind not in "iu" or not values.size:
+        got = f"got values of shape {values.shape} and type {values.dtype}"
+        raise ValueError(f"{path}: {got}; integers in rows and columns are allowed, convert them first")
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > MAX_VALUE:
+        raise ValueError(f"{path}: got values from {low} to {high}; 0 to {MAX_VALUE} fit a PNG, renumber them")
+    picture = Image.fromarray(values.astype(np.uint8 if high <= 255 else np.uint16))
+    with atomic_file(path) as stream:
+        picture.save(stream, format="PNG")
+
+
+def _read(path: Path, allowed: Mapping[str, tuple[int, ...]], remedy: str) -> NDArray[np.float32]:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; one picture is meant, name a file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; name an existing PNG or TIFF")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of metadata, and of sizes that are refused here
+            with _opened(path) as picture:
+                picture.verify()  # PNG's checksums; spends the stream
+            with _opened(path) as picture:
+                refusal = _refusal(picture, allowed, remedy)
+                values = np.empty(0) if refusal else np.asarray(picture)
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: cannot be read as PNG or TIFF ({reason}); a whole file is needed") from error
+    if refusal:
+        raise ValueError(f"{path}: {refusal}")
+    return _finite(values, path)
+
+
+def _opened(path: Path) -> Image.Image:
+    return Image.open(path, formats=("PNG", "TIFF"))
+
+
+def _refusal(picture: Image.Image, allowed: Mapping[str, tuple[int, ...]], remedy: str) -> str:
+    """What is wrong with an opened picture, by its header alone; empty where nothing is."""
+    if picture.width * picture.height > MAX_PIXELS:
+        return f"the header claims {picture.width} x {picture.height} pixels; {MAX_PIXELS} are allowed, cut it first"
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1:
+        return f"holds {frames} pages or frames; one picture is allowed, split it first"
+    bits, oddity = _tiff_samples(picture) if isinstance(picture, TiffImageFile) else _png_samples(picture)
+    if oddity or bits not in allowed.get(picture.mode, ()):
+        return f"got {_NAMES.get(picture.mode, picture.mode)} of {bits} bits a sample{oddity}; {remedy}"
+    orientation = picture.getexif().get(Tag.Orientation, _UPRIGHT)
+    if orientation != _UPRIGHT:
+        return f"asks to be turned (orientation tag {orientation}); save it upright, and its label map alike"
+    return ""
+
+
+def _tiff_samples(picture: TiffImageFile) -> tuple[int, str]:
+    """Bits a sample, and what would be lost or inverted; empty where nothing is."""
+    tags = picture.tag_v2
+    bits = max(tags.get(Tag.BitsPerSample, (1,)))
+    if tags.get(Tag.ExtraSamples):
+        return bits, " with extra samples"
+    if tags.get(Tag.PhotometricInterpretation) not in _PHOTOMETRIC:
+        return bits, f" with photometric tag {tags.get(Tag.PhotometricInterpretation)}"
+    signed = max(tags.get(Tag.SampleFormat, (1,))) == _SIGNED
+    return bits, ", signed" if signed and bits == 8 else ""
+
+
+def _png_samples(picture: Image.Image) -> tuple[int, str]:
+    """Bits a sample, and what would be lost; empty where nothing is."""
+    stored = re.search(r"\d+", str(picture.tile[0].args))  # 1, L, L;2, I;16B, P;4, ...: none is 8
+    transparent = "transparency" in picture.info and picture.mode != "P"
+    return int(stored[0]) if stored else 8, " with a transparent colour" if transparent else ""
+
+
+def _finite(values: NDArray[Any], path: Path) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        pixels = values.astype(np.float32)
+    bad = pixels.size - np.count_nonzero(np.isfinite(pixels))
+    if bad:
+        raise ValueError(f"{path}: {bad} of {pixels.size} pixels are NaN or infinite; replace them first")
+    return pixels

@@ -1,0 +1,75 @@
+"""Pictures through MONAI's LoadImaged and SaveImaged, rows and columns as they are.
+
+MONAI's own reader and writer of pictures swap the two (`reverse_indexing`), and its LoadImaged tries every other
+reader where one refuses a file.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import NdarrayOrTensor, PathLike
+from monai.data.image_reader import ImageReader
+from monai.data.image_writer import ImageWriter
+from monai.utils import ensure_tuple
+from numpy.typing import NDArray
+
+from monai_unetfamily.volumes.pictures import read_label_picture, read_picture, write_picture
+from monai_unetfamily.volumes.sources import is_picture
+
+
+class PictureReader(ImageReader):
+    """Read a PNG or TIFF for LoadImaged(ensure_channel_first=True): (1, rows, columns), or (3, rows, columns).
+
+    Raises:
+        ValueError, OSError: what `read_picture` refuses, and a file that is no picture.
+
+    >>> from monai.transforms import LoadImage
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_picture(np.zeros((4, 6), int), Path(folder) / "xray.png")
+    ...     LoadImage(PictureReader, ensure_channel_first=True)(Path(folder) / "xray.png").shape
+    torch.Size([1, 4, 6])
+    """
+
+    _values = staticmethod(read_picture)
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Whether every name is a picture's."""
+        return all(is_picture(Path(name)) for name in ensure_tuple(filename))
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[Path, ...]:
+        """Take the names alone: LoadImaged would try other readers on what this one refuses here."""
+        return tuple(Path(name) for name in ensure_tuple(data))
+
+    def get_data(self, img: tuple[Path, ...]) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """The picture (rows, columns) or (rows, columns, 3), and what EnsureChannelFirst needs of it."""
+        if len(img) != 1 or not is_picture(img[0]):
+            got = ", ".join(map(str, img))
+            raise ValueError(f"got {got}; this bundle is for pictures, one PNG or TIFF each: choose one for volumes")
+        values = self._values(img[0])
+        channel_dim = float("nan") if values.ndim == 2 else -1  # nan: MONAI's mark of none
+        return values, {"spatial_shape": np.array(values.shape[:2]), "original_channel_dim": channel_dim}
+
+
+class LabelPictureReader(PictureReader):
+    """The same for label maps: palette indices are ids, and colours are refused."""
+
+    _values = staticmethod(read_label_picture)
+
+
+class PictureWriter(ImageWriter):
+    """Write a label map (1, rows, columns) for SaveImaged(output_ext=".png", resample=False), as predict does."""
+
+    def set_data_array(self, data_array: NdarrayOrTensor, **kwargs: Any) -> None:
+        """Take the label map."""
+        self.data_obj = np.asarray(data_array)
+
+    def set_metadata(self, meta_dict: Any = None, **options: Any) -> None:
+        """A PNG of labels has none."""
+
+    def write(self, filename: PathLike, verbose: bool = True, **kwargs: Any) -> None:
+        """Write the PNG, whole or not at all."""
+        (labels,) = self.data_obj
+        write_picture(labels.round().astype(np.int64), Path(filename))

@@ -1,0 +1,110 @@
+"""What is segmented and scored: a volume (NIfTI) or a picture (PNG, TIFF), told apart by name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_unetfamily.volumes import nifti, pictures
+
+_STEMS = (".nii.gz", ".nii", ".hdr", ".img", *pictures.SUFFIXES)
+_LISTED = (".nii.gz", ".nii", *pictures.SUFFIXES)
+Affine = NDArray[np.float64]  # (4, 4) to mm, RAS+; of a picture the identity (3, 3): a pixel is 1 by 1
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is named as a picture.
+
+    >>> is_picture(Path("slide.TIF")), is_picture(Path("ct.nii.gz"))
+    (True, False)
+    """
+    return path.name.lower().endswith(pictures.SUFFIXES)
+
+
+def stem(path: Path) -> str:
+    """Return the file's name without what says its format.
+
+    >>> stem(Path("scans/case.01.nii.gz")), stem(Path("slide.png"))
+    ('case.01', 'slide')
+    """
+    for suffix in _STEMS:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def label_name(path: Path) -> str:
+    """Return the name of a source's label map.
+
+    >>> label_name(Path("slide.tif")), label_name(Path("ct.nii"))
+    ('slide.png', 'ct.nii.gz')
+    """
+    return f"{stem(path)}.png" if is_picture(path) else f"{stem(path)}.nii.gz"
+
+
+def list_sources(inputs: Sequence[Path]) -> list[Path]:
+    """List what `inputs` name: files as given, folders as their sorted NIfTI files and pictures.
+
+    Folders are not searched deeper, and hidden files are passed over.
+
+    Raises:
+        FileNotFoundError: an input that does not exist, or a folder without any.
+        ValueError: two sources of one `stem`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("b.nii.gz", "a.png", "notes.txt"):
+    ...         (Path(folder) / name).touch()
+    ...     [path.name for path in list_sources([Path(folder)])]
+    ['a.png', 'b.nii.gz']
+    """
+    sources = [source for path in inputs for source in _expand(path)]
+    seen: dict[str, Path] = {}
+    for source in sources:
+        if stem(source) in seen:
+            got = f"has the stem of {seen[stem(source)]}"
+            raise ValueError(f"{source}: {got}; outputs are named by it, rename one or name it once")
+        seen[stem(source)] = source
+    return sources
+
+
+def read_image(path: Path) -> tuple[NDArray[np.float32], Affine]:
+    """Read values (X, Y, Z) or (rows, columns[, 3]) and the affine.
+
+    Raises what `nifti.read_volume` or `pictures.read_picture` raises.
+    """
+    return (pictures.read_picture(path), np.eye(3)) if is_picture(path) else nifti.read_volume(path)
+
+
+def read_label_map(path: Path) -> tuple[NDArray[np.float32], Affine]:
+    """Read the values of a label map, (X, Y, Z) or (rows, columns), and the affine.
+
+    Raises what `nifti.read_volume` or `pictures.read_label_picture` raises.
+    """
+    return (pictures.read_label_picture(path), np.eye(3)) if is_picture(path) else nifti.read_volume(path)
+
+
+def write_label_map(labels: NDArray[np.integer[Any]], like: Path, path: Path) -> None:
+    """Write labels on the grid of the source `like`, under its `label_name`, whole or not at all.
+
+    Raises what `nifti.write_labels` or `pictures.write_picture` raises.
+    """
+    if is_picture(like):
+        pictures.write_picture(labels, path)
+    else:
+        nifti.write_labels(labels, like, path)
+
+
+def _expand(path: Path) -> list[Path]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder; name NIfTI files, pictures or folders of them")
+    if not path.is_dir():
+        return [path]
+    visible = [p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    found = [p for p in visible if p.name.lower().endswith(_LISTED)]
+    if not found:
+        names = ", ".join(f"*{suffix}" for suffix in _LISTED)
+        raise FileNotFoundError(f"{path}: holds no {names}; they are looked for here, not deeper")
+    return found
