@@ -1,4 +1,4 @@
-"""What all tests share: the folder of real volumes, tiny phantoms and a tiny bundle, and the skip of GPU tests."""
+"""What all tests share: the folder of real volumes, tiny phantoms, tiny bundles, and the skip of GPU tests."""
 
 import json
 import os
@@ -27,28 +27,60 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slices of 26 rows and 32 columns: two patients for training, one for validation."""
+    from monai_unetfamily.volumes.phantom_pictures import write_phantom_pictures
+
+    folder = tmp_path_factory.mktemp("data") / "pictures"
+    write_phantom_pictures(folder, 3, shape=PHANTOM_SHAPE, spacing=(10.0, 10.0, 12.5))
+    return folder
+
+
 @pytest.fixture
 def untrained(tmp_path: Path) -> Path:
     """A copy of phantom_ct, small enough to train in seconds."""
-    from monai_unetfamily.bundles.bundle import METADATA, copy_bundle, find_bundle
+    small = {"spacing: [5.0, 5.0, 5.0]": "spacing: [12.0, 12.0, 12.0]", "[64, 56, 40]": "[24, 24, 16]"}
+    return small_copy("phantom_ct", tmp_path / "bundle", [24, 24, 12], small)
 
-    bundle = tmp_path / "bundle"
-    copy_bundle(find_bundle("phantom_ct"), bundle)
-    file = bundle / "configs" / METADATA
-    metadata = json.loads(file.read_text())
-    for network in metadata["networks"].values():
-        network["features"] = [4, 8, 8]
-    metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = [24, 24, 12]
-    file.write_text(json.dumps(metadata))
-    for config in (bundle / "configs").glob("*.yaml"):
-        text = config.read_text().replace("spacing: [5.0, 5.0, 5.0]", "spacing: [12.0, 12.0, 12.0]")
-        config.write_text(text.replace("roi_size: [64, 56, 40]", "roi_size: [24, 24, 16]"))
-    return bundle
+
+@pytest.fixture
+def untrained_2d(tmp_path: Path) -> Path:
+    """A copy of phantom_2d, small enough to train in seconds."""
+    return small_copy("phantom_2d", tmp_path / "bundle_2d", [24, 32], {"[128, 160]": "[32, 24]"})
 
 
 @pytest.fixture
 def bundle(untrained: Path) -> Path:
-    """The same with random weights, ready to predict."""
+    """The small phantom_ct with random weights, ready to predict."""
+    return with_random_weights(untrained)
+
+
+@pytest.fixture
+def bundle_2d(untrained_2d: Path) -> Path:
+    """The small phantom_2d with random weights, ready to predict."""
+    return with_random_weights(untrained_2d)
+
+
+def small_copy(name: str, bundle: Path, patch: list[int], changes: dict[str, str]) -> Path:
+    from monai_unetfamily.bundles.bundle import METADATA, copy_bundle, find_bundle
+
+    copy_bundle(find_bundle(name), bundle)
+    file = bundle / "configs" / METADATA
+    metadata = json.loads(file.read_text())
+    for network in metadata["networks"].values():
+        network["features"] = [4, 8, 8]
+    metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = patch
+    file.write_text(json.dumps(metadata))
+    for config in (bundle / "configs").glob("*.yaml"):
+        text = config.read_text()
+        for old, new in changes.items():
+            text = text.replace(old, new)
+        config.write_text(text)
+    return bundle
+
+
+def with_random_weights(untrained: Path) -> Path:
     import torch
     from monai.bundle import ConfigParser
 

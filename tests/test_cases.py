@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
-from monai_unetfamily.volumes.nifti import stem
+from monai_unetfamily.volumes.sources import stem
 
 NAMES = {0: "background", 1: "organ"}
 AFFINE = np.diag([0.8, 0.8, 5.0, 1.0])
@@ -73,7 +73,7 @@ def without(folder: Path, file: str) -> Path:
 
 TWICE = [{"image": "imagesTr/c1.nii.gz", "label": "labelsTr/c1.nii.gz"}] * 2
 BAD_SETS: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
-    "no listing": (lambda d: d, FileNotFoundError, r"dataset\.json: no such file"),
+    "no listing": (lambda d: d, FileNotFoundError, r"dataset\.json: no such file, nor images/ and labels/"),
     "invalid JSON": (invalid, ValueError, r"dataset\.json: is not valid JSON"),
     "a list": (lambda d: without_table(d), ValueError, "holds a list"),
     "no key": (lambda d: dataset(d, training=None), ValueError, "lists no cases"),
@@ -121,6 +121,61 @@ def test_data_sets_that_cannot_be_meant_are_refused_in_one_line(name: str, tmp_p
         load_cases(folder)
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def paired(folder: Path, images: str, labels: str) -> Path:
+    """Paired folders of empty files: listing cases must not open them."""
+    for side, names in (("images", images), ("labels", labels)):
+        (folder / side).mkdir()
+        for name in names.split():
+            (folder / side / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("a.png b.png c.png", "a.png b.png c.png"),
+        ("a.tif b.png c.tiff .hidden.png notes.txt", "a.png b.tif c.png"),
+        ("a.nii.gz b.nii.gz c.nii", "a.nii b.nii.gz c.nii.gz"),
+    ],
+)
+def test_paired_folders_are_a_data_set_without_names(images: str, labels: str, tmp_path: Path) -> None:
+    paired(tmp_path, images, labels)
+    assert read_label_names(tmp_path) == {}
+    assert names(load_cases(tmp_path, "validation")) == ["a"]
+    training = load_cases(tmp_path, "training")
+    assert names(training) == ["b", "c"]
+    for case in training:
+        assert Path(case["image"]).parent == tmp_path / "images"
+        assert Path(case["label"]).parent == tmp_path / "labels"
+        assert stem(Path(case["image"])) == stem(Path(case["label"]))
+    split(tmp_path, training=["a"], validation=["c"])
+    assert names(load_cases(tmp_path, "validation")) == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "kind", "message"),
+    [
+        ("a.png b.png c.png", "a.png", ValueError, r"images.b\.png: 2 of 3 files have no label .* this is the first"),
+        ("a.png", "a.png b.png", ValueError, r"labels.b\.png: 1 of 2 files have no image"),
+        ("a.png a.tif", "a.png", ValueError, "has the stem of"),
+        ("a.png b.jpg", "a.png b.png", ValueError, r"labels.b\.png: 1 of 2 files have no image"),
+        ("a.jpg", "a.png", FileNotFoundError, r"images: holds no"),
+    ],
+)
+def test_pairs_that_are_none_are_refused(
+    images: str, labels: str, kind: type[Exception], message: str, tmp_path: Path
+) -> None:
+    paired(tmp_path, images, labels)
+    with pytest.raises(kind, match=message) as caught:
+        load_cases(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_a_listing_goes_before_paired_folders(tmp_path: Path) -> None:
+    dataset(paired(tmp_path, "x.png y.png", "x.png y.png"))
+    assert names(load_cases(tmp_path, "validation")) == ["c0", "c5"]
 
 
 def test_an_unknown_section_is_refused(tmp_path: Path) -> None:

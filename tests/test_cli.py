@@ -98,6 +98,21 @@ def test_a_section_of_a_data_set_is_predicted_and_evaluated(
     assert "| left_kidney " in capsys.readouterr().out
 
 
+def test_pictures_walk_through_every_command(work: Path, bundle_2d: Path, capsys: Said) -> None:
+    size = ["--size", "32", "26", "16", "--spacing", "10", "10", "12.5"]
+    assert main(["phantom", "new", "-n", "2", "--pictures", *size]) == 0
+    section = ["new", "--section", "validation"]
+    assert main(["predict", str(bundle_2d), *section, "-o", "out"]) == 0
+    assert len(list((work / "out").glob("phantom_000_*.png"))) == 8
+    assert main(["evaluate", "out", *section, "--csv", "scores.csv"]) == 0
+    assert "HD95 px" in capsys.readouterr().out
+    assert main(["predict", str(bundle_2d), "good.nii.gz", "new/imagesTr", "-o", "all"]) == 1
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert "this bundle is for pictures" in said.err
+    assert "16 done, 1 failed" in said.out
+
+
 def test_phantoms_come_in_any_size(work: Path, capsys: Said) -> None:
     size = ["--size", "20", "18", "16", "--spacing", "16", "16", "12"]
     assert main(["phantom", "new", "-n", "2", "--seed", "3", *size]) == 0

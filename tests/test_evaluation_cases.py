@@ -92,16 +92,18 @@ def test_tolerance_is_in_mm_and_inclusive(tolerance, expected):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_cropping_changes_nothing(seed):
-    """MONAI on the whole volume is the oracle; classes touch edges and each other."""
-    prediction, reference = blobs(seed), blobs(seed + 50)
+    """MONAI on the whole volume, or picture, is the oracle; classes touch edges and each other."""
     names = {1: "a", 2: "b", 3: "c"}
-    for label, score in zip(names, evaluate_case(prediction, reference, SPACING, names), strict=True):
-        p, r = (torch.from_numpy(labels == label)[None, None] for labels in (prediction, reference))
-        whole = {"include_background": True, "spacing": SPACING}
-        assert score.dice == compute_dice(p, r).item()
-        assert score.hd95 == compute_hausdorff_distance(p, r, percentile=95, **whole).item()
-        surface = compute_surface_dice(p, r, [1.0], use_subvoxels=True, **whole).item()
-        assert score.surface_dice == pytest.approx(surface, abs=1e-6)
+    volumes = blobs(seed), blobs(seed + 50)
+    pictures = volumes[0].max(axis=2), volumes[1].max(axis=2)
+    for (prediction, reference), spacing in ((volumes, SPACING), (pictures, None)):
+        whole = {"include_background": True, "spacing": spacing or (1.0, 1.0)}
+        for label, score in zip(names, evaluate_case(prediction, reference, spacing, names), strict=True):
+            p, r = (torch.from_numpy(labels == label)[None, None] for labels in (prediction, reference))
+            assert score.dice == compute_dice(p, r).item()
+            assert score.hd95 == compute_hausdorff_distance(p, r, percentile=95, **whole).item()
+            surface = compute_surface_dice(p, r, [1.0], use_subvoxels=True, **whole).item()
+            assert score.surface_dice == pytest.approx(surface, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -127,7 +129,7 @@ def test_absent_classes_are_never_dropped():
     assert one(empty, full)[2:5] == (0, inf, 0)
     assert one(full, empty)[2:5] == (0, inf, 0)
     assert all(isnan(value) for value in one(empty, empty)[2:5])
-    assert one(empty, empty)[5:] == (0, 0, 0)
+    assert one(empty, empty)[5:8] == (0, 0, 0)
     assert one(empty, full).volume_error_ml == pytest.approx(-0.256)
 
 
@@ -156,3 +158,35 @@ def test_bad_arguments_are_refused(change, message):
     arguments = {"prediction": box(), "reference": box(), "spacing": SPACING, "classes": {1: "organ"}}
     with pytest.raises(ValueError, match=message):
         evaluate_case(**(arguments | change))
+
+
+def square(start, size=(6, 8), shape=(20, 30)):
+    labels = np.zeros(shape, np.uint8)
+    labels[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))] = 1
+    return labels
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("shift", [0, 1, 2, 3])
+def test_pictures_are_scored_in_pixels(axis, shift):
+    reference = square((5, 9))
+    [score] = evaluate_case(np.roll(reference, shift, axis), reference, None, {1: "cell"}, tolerance=0.5)
+    assert score.dice == pytest.approx(((6, 8)[axis] - shift) / (6, 8)[axis])
+    assert score.hd95 == shift
+    assert score.unit == "px"
+    assert isnan(score.volume_ml)
+    if shift == 1:
+        # an outline through pixel corners has a bevel, half a diagonal, at each corner; of the two sides along the
+        # shift, all straight pieces and one bevel of each square lie on the other's
+        shared, outline = 2 * ((5, 7)[axis] + sqrt(0.5)), 2 * (5 + 7) + 4 * sqrt(0.5)
+        assert score.surface_dice == pytest.approx(shared / outline, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "message"),
+    [((4, 5, 6), None, r"\(rows, columns\)"), ((4, 5), SPACING, r"\(x, y, z\)"), ((4, 5), (1.0, 1.0), "x, y, z")],
+)
+def test_a_volume_is_no_picture(shape, spacing, message):
+    labels = np.ones(shape, np.uint8)
+    with pytest.raises(ValueError, match=message):
+        evaluate_case(labels, labels, spacing, {1: "organ"})

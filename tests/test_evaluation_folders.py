@@ -5,8 +5,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from monai_unetfamily.evaluation import evaluate_case, evaluate_folders
+from monai_unetfamily.volumes.pictures import write_picture
 
 SPACING = (0.8, 1.0, 5.0)  # mm
 
@@ -141,6 +143,39 @@ def test_missing_or_empty_folders(folders, tmp_path):
         folders.put("predictions", name, box(label=0))
     with pytest.raises(ValueError, match="only label 0 in 4 files"):
         evaluate_folders(folders.predictions, [folders.predictions / name for name in ("a.nii.gz", "b.nii.gz")])
+
+
+def test_pictures_are_scored_in_pixels(tmp_path):
+    """A greyscale PNG against a TIFF in palette colours: ids are ids."""
+    labels, truth = box()[:, :, 5], box(start=(4, 3, 3))[:, :, 5]
+    for side in ("predictions", "references"):
+        (tmp_path / side).mkdir()
+    write_picture(labels, tmp_path / "predictions/a.png")
+    reference = Image.fromarray(truth, "L").copy()
+    reference.putpalette([0, 0, 0, 255, 0, 0])
+    reference.save(tmp_path / "references/a.tif")
+    [score] = evaluate_folders(tmp_path / "predictions", tmp_path / "references")
+    [expected] = evaluate_case(labels, truth, None, {1: "1"}, case="a")
+    np.testing.assert_equal(tuple(score), tuple(expected))
+    assert (score.hd95, score.unit) == (1, "px")
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [(box()[:, :13, 5], "different grids"), (box()[..., :3], "got RGB of 8 bits")],
+)
+def test_bad_pictures_are_refused_by_name(tmp_path, reference, message):
+    write_picture(box()[:, :, 5], tmp_path / "a.png")
+    Image.fromarray(np.ascontiguousarray(reference)).save(tmp_path / "truth.png")
+    with pytest.raises(ValueError, match=message):
+        evaluate_folders(tmp_path / "a.png", tmp_path / "truth.png")
+
+
+def test_pictures_and_volumes_are_not_averaged(folders):
+    for side in (folders.predictions, folders.references):
+        write_picture(box()[:, :, 5], side / "c.png")
+    with pytest.raises(ValueError, match=r"got 2 pictures among 6 files, the first is .*c\.png"):
+        folders.evaluate()
 
 
 def test_real_references_agree_with_themselves(data_dir):

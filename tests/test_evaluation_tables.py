@@ -26,17 +26,17 @@ def test_summary_equals_arithmetic():
     dice = 1.6 / 3
     sd = sqrt(((0.9 - dice) ** 2 + (0.7 - dice) ** 2 + dice**2) / 2)
     assert liver[0] == "liver"
-    assert liver[1:] == pytest.approx((3, 1, dice, sd, 4.0, 1.4 / 3, 4.0))
-    assert spleen[1:] == pytest.approx((1, 0, 0.5, nan, 4.0, 0.6, 1.0), nan_ok=True)
+    assert liver[1:-1] == pytest.approx((3, 1, dice, sd, 4.0, 1.4 / 3, 4.0))
+    assert spleen[1:-1] == pytest.approx((1, 0, 0.5, nan, 4.0, 0.6, 1.0), nan_ok=True)
     assert mean[0] == "mean"
-    assert mean[1:] == pytest.approx((4, 1, (dice + 0.5) / 2, sd, 4.0, (1.4 / 3 + 0.6) / 2, 2.5))
+    assert mean[1:-1] == pytest.approx((4, 1, (dice + 0.5) / 2, sd, 4.0, (1.4 / 3 + 0.6) / 2, 2.5))
 
 
 def test_a_class_that_no_case_has_leaves_the_mean_alone():
     with_ghost = summarize([*SCORES, row("a", "ghost", nan, nan, nan)])
     assert with_ghost[-1] == summarize(SCORES)[-1]
     assert with_ghost[-2][1:3] == (0, 0)
-    assert all(isnan(value) for value in with_ghost[-2][3:])
+    assert all(isnan(value) for value in with_ghost[-2][3:-1])
 
 
 def test_no_scores_no_summary():
@@ -53,11 +53,18 @@ def test_table_is_aligned_markdown():
     assert "0.533 ± 0.473" in lines[2]
 
 
+def test_the_unit_of_distances_is_told():
+    pixels = [score._replace(unit="px") for score in SCORES]
+    assert {summary.unit for summary in summarize(pixels)} == {"px"}
+    assert "| HD95 px |" in format_table(summarize(pixels)).splitlines()[0]
+    assert "| HD95 mm |" in format_table(summarize(SCORES)).splitlines()[0]
+
+
 def test_csv_round_trip(tmp_path):
     write_csv(SCORES, tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    back = [Score(r["case"], r["label"], *map(float, list(r.values())[2:])) for r in rows]
+    back = [Score(r["case"], r["label"], *map(float, list(r.values())[2:-1]), r["unit"]) for r in rows]
     np.testing.assert_equal(back, SCORES)
     assert rows[3]["dice"] == "nan"
     assert rows[4]["hd95"] == "inf"

@@ -10,14 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from monai_unetfamily.volumes.files import atomic_file
-from monai_unetfamily.volumes.nifti import (
-    list_volumes,
-    read_volume,
-    require_finite,
-    save_image,
-    stem,
-    write_labels,
-)
+from monai_unetfamily.volumes.nifti import read_volume, require_finite, save_image, write_labels
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
 ORIENTATIONS = [
@@ -244,37 +237,6 @@ def test_equal_images_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("a.nii.gz", "b.nii.gz"):
         save_image(volume(), tmp_path / name)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
-
-
-def test_folders_expand_to_their_visible_volumes_in_order(tmp_path: Path) -> None:
-    for name in ("b.nii.gz", "a.nii", "C.NII.GZ", ".hidden.nii", "c.txt", "._a.nii.gz"):
-        (tmp_path / name).touch()
-    (tmp_path / "deeper").mkdir()
-    (tmp_path / "deeper" / "d.nii").touch()
-    expected = [tmp_path / name for name in ("C.NII.GZ", "a.nii", "b.nii.gz")]
-    assert list_volumes([tmp_path]) == expected
-    single = tmp_path / "deeper" / "d.nii"
-    assert list_volumes([single, tmp_path]) == [single, *expected]
-
-
-def test_inputs_that_are_missing_empty_or_doubled_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such file or folder"):
-        list_volumes([tmp_path / "absent"])
-    with pytest.raises(FileNotFoundError, match=r"holds no \*\.nii"):
-        list_volumes([tmp_path])
-    (tmp_path / "a.nii").touch()
-    (tmp_path / "a.nii.gz").touch()
-    for inputs in ([tmp_path], [tmp_path / "a.nii"] * 2, [tmp_path / "a.nii", tmp_path / "a.nii.gz"]):
-        with pytest.raises(ValueError, match="has the stem of"):
-            list_volumes(inputs)
-
-
-STEMS = {"a.nii": "a", "x/a.1.nii.gz": "a.1", "a.hdr": "a", "a.img": "a", "A.NII.GZ": "A", "dicom": "dicom"}
-
-
-@pytest.mark.parametrize(("name", "expected"), STEMS.items())
-def test_stem(name: str, expected: str) -> None:
-    assert stem(Path(name)) == expected
 
 
 @pytest.mark.parametrize("name", ["anatomical.nii", "standard.nii.gz", "someones_anatomy.nii.gz"])

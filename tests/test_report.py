@@ -6,7 +6,7 @@ import pytest
 from matplotlib.image import imread
 from nibabel.orientations import inv_ornt_aff
 
-from monai_unetfamily.inference.planes import radiological_planes
+from monai_unetfamily.inference.planes import picture_plane, radiological_planes
 from monai_unetfamily.inference.report import palette, save_overlay
 
 SHAPE, SPACING = (12, 10, 8), (1.0, 1.5, 3.0)
@@ -172,15 +172,36 @@ def test_odd_images_are_drawn(tmp_path):
         ((40, 40, 3), "W" * 300, {}),
         ((6, 6, 60), "word " * 60, {}),
         ((20, 20, 20), "", {label: f"segment {label} of the atlas" for label in range(1, 31)}),
+        ((90, 10), "W" * 300, {label: f"segment {label} of the atlas" for label in range(1, 31)}),
+        ((10, 90), "", dict.fromkeys(range(1, 31), "W" * 60)),
     ],
 )
 def test_nothing_is_clipped(tmp_path, shape, title, names):
-    """The ground shows all around, whatever the volume's shape, the title and the number of classes."""
+    """The ground shows all around, whatever the image's shape, the title and the number of classes."""
     labels = (np.arange(np.prod(shape)).reshape(shape) * 30 // np.prod(shape)) + 1
-    pixels = picture(tmp_path / "a.png", np.zeros(shape), labels, affine=np.eye(4), title=title, names=names)
+    affine = np.eye(4) if len(shape) == 3 else None
+    pixels = picture(tmp_path / "a.png", np.zeros(shape), labels, affine=affine, title=title, names=names)
     border = np.ones(pixels.shape[:2], bool)
     border[12:-12, 12:-12] = False
     np.testing.assert_allclose(pixels[border], [[0x0B, 0x0D, 0x10]] * border.sum(), atol=1)
+
+
+def test_a_picture_is_shown_as_it_is(tmp_path):
+    """Row 0 at the top, column 0 on the left; one panel."""
+    image, labels = np.zeros((30, 40)), np.zeros((30, 40), int)
+    labels[:10, :30] = 1
+    plane = picture_plane(image, labels, labels)
+    for shown in (plane.labels, plane.reference):
+        np.testing.assert_array_equal(shown, labels)
+    pixels = picture(tmp_path / "a.png", image, labels, affine=None)
+    frame = np.abs(pixels - [0x3C, 0x40, 0x43]).max(axis=-1) < 3
+    left, right = np.flatnonzero(frame.sum(axis=0) > 200)[[0, -1]]
+    top, bottom = np.flatnonzero(frame.sum(axis=1) > 200)[[0, -1]]
+    line = np.argwhere(np.abs(pixels - 255 * np.array(palette(1))).max(axis=-1) < 3)
+    line = line[line[:, 0] < bottom + 3]  # without the legend
+    assert line.min(axis=0) == pytest.approx([top, left], abs=3)
+    expected = [top + (bottom - top) / 3, left + (right - left) * 3 / 4]
+    assert line.max(axis=0) == pytest.approx(expected, abs=3)
 
 
 def test_palette_tells_labels_apart():
@@ -199,6 +220,7 @@ def test_palette_tells_labels_apart():
         ({"labels": np.zeros((12, 10, 7), int)}, r"\(12, 10, 7\).*one shape"),
         ({"reference": np.zeros((12, 10, 7), int)}, r"\(12, 10, 7\).*one shape"),
         ({"image": np.zeros((12, 10)), "labels": np.zeros((12, 10), int)}, "one shape"),
+        ({"affine": None}, r"one shape \(rows, columns\)"),
         ({"affine": np.zeros((4, 4))}, "invertible"),
         ({"affine": np.eye(3)}, "invertible"),
         ({"window": (5.0, -5.0)}, "low before high"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from PIL import Image
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.checkpoint import AtomicCheckpoint, save_whole
@@ -32,6 +34,24 @@ def set_config(bundle: Path, **values: Any) -> None:
 def quick(untrained: Path) -> Path:
     set_config(untrained, max_epochs=2, val_interval=1)
     return untrained
+
+
+@pytest.fixture
+def quick_2d(untrained_2d: Path) -> Path:
+    set_config(untrained_2d, max_epochs=2, val_interval=1)
+    return untrained_2d
+
+
+@pytest.fixture
+def paired(pictures: Path, tmp_path: Path) -> Path:
+    """The pictures as plain folders, images as TIFF and labels as PNG."""
+    folder = tmp_path / "paired"
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for file in (pictures / "imagesTr").iterdir():
+        Image.open(file).save(folder / "images" / f"{file.stem}.tif")
+        shutil.copy(pictures / "labelsTr" / file.name, folder / "labels")
+    return folder
 
 
 def weights_of(bundle: Path) -> dict[str, torch.Tensor]:
@@ -56,6 +76,22 @@ def test_trains_then_predicts_and_leaves_its_traces(quick: Path, phantoms: Path,
     assert "Epoch[2]" in (new / "logs/train.log").read_text()
     image = next((phantoms / "imagesTr").iterdir())
     assert predict_volume(open_bundle(new, torch.device("cpu")), image).shape == nib.load(image).shape
+
+
+@pytest.mark.parametrize("network", ["unet3plus", "unetplusplus"])
+def test_trains_on_pictures_in_paired_folders(
+    quick_2d: Path, paired: Path, pictures: Path, tmp_path: Path, network: str
+) -> None:
+    said: list[str] = []
+    new = tmp_path / "new"
+    train(quick_2d, paired, output=new, network=network, device="cpu", log=said.append)
+    assert any(
+        "names no labels; they are taken for the bundle's: {0: 'background', 1: 'liver'" in line for line in said
+    )
+    assert [epoch.epoch for epoch in read_history(new / "logs/history.csv")] == [1, 2]
+    assert (new / "logs/sample.png").read_bytes().startswith(b"\x89PNG")
+    picture = next((pictures / "imagesTr").iterdir())
+    assert predict_volume(open_bundle(new, torch.device("cpu")), picture).shape == (26, 32)
 
 
 def test_resumes_after_the_last_whole_epoch(quick: Path, phantoms: Path) -> None:
@@ -238,6 +274,42 @@ def test_a_spoilt_data_set_is_named_before_anything_is_written(
     assert not (quick / "logs").exists()
 
 
+def colours(data: Path) -> None:
+    Image.fromarray(np.zeros((26, 32, 3), np.uint8)).save(next((data / "labels").iterdir()))
+
+
+def other_size(data: Path) -> None:
+    Image.fromarray(np.zeros((32, 26), np.uint8)).save(next((data / "labels").iterdir()))
+
+
+def mask_of_255(data: Path) -> None:
+    Image.fromarray(np.full((26, 32), 255, np.uint8)).save(next((data / "labels").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (colours, r"labels.*\.png: got RGB of 8 bits a sample; ids as greyscale"),
+        (other_size, r"got shape \(32, 26\), its image \(26, 32\)"),
+        (mask_of_255, r"got labels \[255\]; \[0, 1, 2, 3, 4, 5\] are in the table"),
+        (lambda data: next((data / "labels").iterdir()).unlink(), r"images.*\.tif: 1 of 24 files have no label"),
+        (lambda data: next((data / "images").iterdir()).unlink(), r"labels.*\.png: 1 of 24 files have no image"),
+    ],
+)
+def test_spoilt_pictures_are_named_before_anything_is_written(
+    quick_2d: Path, paired: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    spoil(paired)
+    with pytest.raises(ValueError, match=message):
+        train(quick_2d, paired, output=tmp_path / "new", device="cpu")
+    assert not (tmp_path / "new").exists()
+
+
+def test_pictures_do_not_train_a_bundle_for_volumes(quick: Path, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a picture, and bundle is for volumes"):
+        train(quick, pictures, output=tmp_path / "new", device="cpu")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -278,11 +350,13 @@ def run_monai(bundle: Path, phantoms: Path, configs: str, *launcher: str) -> str
     return result.stdout + result.stderr
 
 
-def test_monai_trains_and_evaluates_the_same_bundle(quick: Path, phantoms: Path) -> None:
-    run_monai(quick, phantoms, "configs/train.yaml")
-    assert weights_of(quick)
-    run_monai(quick, phantoms, "['configs/train.yaml','configs/evaluate.yaml']")
-    assert "val_mean_dice" in (quick / "eval/metrics.csv").read_text()
+@pytest.mark.parametrize(("bundle", "data"), [("quick", "phantoms"), ("quick_2d", "pictures")])
+def test_monai_trains_and_evaluates_the_same_bundle(bundle: str, data: str, request: pytest.FixtureRequest) -> None:
+    root, dataset = request.getfixturevalue(bundle), request.getfixturevalue(data)
+    run_monai(root, dataset, "configs/train.yaml")
+    assert weights_of(root)
+    run_monai(root, dataset, "['configs/train.yaml','configs/evaluate.yaml']")
+    assert "val_mean_dice" in (root / "eval/metrics.csv").read_text()
 
 
 def test_two_processes_train_one_network(quick: Path, phantoms: Path) -> None:

@@ -1,0 +1,74 @@
+"""Laws of sources: what a folder holds is listed whole and in order, and each goes through its own door."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_unetfamily.volumes.sources import (
+    is_picture,
+    label_name,
+    list_sources,
+    read_image,
+    read_label_map,
+    stem,
+    write_label_map,
+)
+
+
+def test_folders_expand_to_their_visible_sources_in_order(tmp_path: Path) -> None:
+    for name in ("b.nii.gz", "a.nii", "C.NII.GZ", "d.png", "E.TIF", "f.tiff", ".hidden.nii", "c.txt", "._a.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "d.nii").touch()
+    expected = [tmp_path / name for name in ("C.NII.GZ", "E.TIF", "a.nii", "b.nii.gz", "d.png", "f.tiff")]
+    assert list_sources([tmp_path]) == expected
+    single = tmp_path / "a.nii"
+    assert list_sources([single]) == [single]
+
+
+def test_inputs_that_are_missing_or_empty_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        list_sources([tmp_path / "absent"])
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(FileNotFoundError, match=r"holds no \*\.nii\.gz, .*\*\.png"):
+        list_sources([tmp_path])
+
+
+@pytest.mark.parametrize("names", [("a.nii", "a.nii.gz"), ("a.png", "a.nii"), ("a.tif", "a.PNG")])
+def test_two_sources_of_one_name_are_refused(names: tuple[str, str], tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    for inputs in ([tmp_path], [tmp_path / names[0]] * 2, [tmp_path / name for name in names]):
+        with pytest.raises(ValueError, match="has the stem of"):
+            list_sources(inputs)
+
+
+STEMS = {"a.nii": "a", "x/a.1.nii.gz": "a.1", "a.hdr": "a", "a.img": "a", "A.NII.GZ": "A", "dicom": "dicom"}
+STEMS |= {"a.png": "a", "a.1.tif": "a.1", "A.TIFF": "A"}
+
+
+@pytest.mark.parametrize(("name", "expected"), STEMS.items())
+def test_stem_and_label_name(name: str, expected: str) -> None:
+    assert stem(Path(name)) == expected
+    suffix = ".png" if is_picture(Path(name)) else ".nii.gz"
+    assert label_name(Path(name)) == f"{expected}{suffix}"
+
+
+def test_each_source_goes_through_its_own_door(tmp_path: Path) -> None:
+    affine = np.diag([2.0, 2.0, 5.0, 1.0])
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), affine), tmp_path / "ct.nii")
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / "photo.png")
+    for name, labels, grid in (
+        ("ct.nii", np.arange(120).reshape(4, 5, 6), affine),
+        ("photo.png", np.arange(20).reshape(4, 5), np.eye(3)),
+    ):
+        values, found = read_image(tmp_path / name)
+        assert values.shape[: labels.ndim] == labels.shape
+        np.testing.assert_array_equal(found, grid)
+        write_label_map(labels, tmp_path / name, tmp_path / f"labels_{label_name(Path(name))}")
+        back, found = read_label_map(tmp_path / f"labels_{label_name(Path(name))}")
+        np.testing.assert_array_equal(back, labels)
+        np.testing.assert_array_equal(found, grid)
