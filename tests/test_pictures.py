@@ -199,7 +199,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
     "0 is white": (lambda d: tiff(d / "a.tif", GREY, photometric=0), ValueError, "photometric tag 0"),
     "turned PNG": (lambda d: turned(d / "a.png", 6), ValueError, "orientation tag 6.*save it upright"),
     "mirrored TIFF": (lambda d: turned(d / "a.tif", 2), ValueError, "orientation tag 2"),
-    "NaN": (lambda d: infinite(d / "a.tif"), ValueError, "2 of 15 pixels are NaN or infinite"),
+    "NaN": (lambda d: infinite(d / "a.tif"), ValueError, "2 of 15 voxels are NaN or infinite"),
 }
 
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.ExifTags import Base as Tag
 from PIL.TiffImagePlugin import TiffImageFile
 
 from monai_unetfamily.volumes.files import atomic_file
+from monai_unetfamily.volumes.nifti import require_finite
 
 SUFFIXES = (".png", ".tif", ".tiff")
 MAX_PIXELS = 2**26  # 8192 x 8192: 256 MiB as float32
@@ -47,8 +48,8 @@ def read_picture(path: Path) -> NDArray[np.float32]:
 
     Raises:
         FileNotFoundError, IsADirectoryError: no such file, or a folder.
-        ValueError: not PNG or TIFF, truncated or damaged (PNG's checksums are verified); several pages or frames;
-            more than `MAX_PIXELS` by the header; any other kind of picture; NaN or infinite values.
+        ValueError: not PNG or TIFF, truncated or damaged (PNG's checksums are verified, TIFF has none); several
+            pages or frames; more than `MAX_PIXELS` by the header; any other kind of picture; NaN or infinity.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -110,14 +111,17 @@ def _read(path: Path, allowed: Mapping[str, tuple[int, ...]], remedy: str) -> ND
         raise ValueError(f"{path}: cannot be read as PNG or TIFF ({reason}); a whole file is needed") from error
     if refusal:
         raise ValueError(f"{path}: {refusal}")
-    return _finite(values, path)
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite and is refused
+        pixels = values.astype(np.float32)
+    require_finite(pixels, path)
+    return pixels
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: Path) -> ImageFile.ImageFile:
     return Image.open(path, formats=("PNG", "TIFF"))
 
 
-def _refusal(picture: Image.Image, allowed: Mapping[str, tuple[int, ...]], remedy: str) -> str:
+def _refusal(picture: ImageFile.ImageFile, allowed: Mapping[str, tuple[int, ...]], remedy: str) -> str:
     """What is wrong with an opened picture, by its header alone; empty where nothing is."""
     if picture.width * picture.height > MAX_PIXELS:
         return f"the header claims {picture.width} x {picture.height} pixels; {MAX_PIXELS} are allowed, cut it first"
@@ -145,17 +149,8 @@ def _tiff_samples(picture: TiffImageFile) -> tuple[int, str]:
     return bits, ", signed" if signed and bits == 8 else ""
 
 
-def _png_samples(picture: Image.Image) -> tuple[int, str]:
+def _png_samples(picture: ImageFile.ImageFile) -> tuple[int, str]:
     """Bits a sample, and what would be lost; empty where nothing is."""
     stored = re.search(r"\d+", str(picture.tile[0].args))  # 1, L, L;2, I;16B, P;4, ...: none is 8
     transparent = "transparency" in picture.info and picture.mode != "P"
     return int(stored[0]) if stored else 8, " with a transparent colour" if transparent else ""
-
-
-def _finite(values: NDArray[Any], path: Path) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        pixels = values.astype(np.float32)
-    bad = pixels.size - np.count_nonzero(np.isfinite(pixels))
-    if bad:
-        raise ValueError(f"{path}: {bad} of {pixels.size} pixels are NaN or infinite; replace them first")
-    return pixels
