@@ -66,11 +66,11 @@ KINDS = {
 FORMATS = ["a.png", "a.tif", "lzw.tif", "deflate.tiff"]
 
 
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(k, n) for k in KINDS for n in FORMATS if (k, n) != ("float", "a.png")],  # PNG holds no floats
+)
 def test_values_and_places_are_as_stored(kind: str, name: str, tmp_path: Path) -> None:
-    if kind == "float" and name.endswith("png"):
-        pytest.skip("PNG holds no floats")
     compression = {"lzw.tif": "tiff_lzw", "deflate.tiff": "tiff_adobe_deflate"}.get(name)
     path = saved(tmp_path / name, KINDS[kind], **({"compression": compression} if compression else {}))
     values = read_picture(path)

@@ -116,9 +116,10 @@ def test_sizes_come_back_where_the_bundle_resizes(bundle_2d: Path, tmp_path: Pat
     """Class scores are interpolated back: a picture that the bundle doubles keeps its rows and columns."""
     file = bright(bundle_2d) / "configs/inference.yaml"
     config = yaml.safe_load(file.read_text())
-    config["preprocessing"]["transforms"].insert(
-        2, {"_target_": "Zoomd", "keys": "image", "zoom": 2, "keep_size": False}
-    )
+    zoom = {"_target_": "Zoomd", "keys": "image", "zoom": 2, "keep_size": False}
+    back = {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image"}
+    config["preprocessing"]["transforms"].insert(2, zoom)
+    config["postprocessing"]["transforms"].insert(0, back | {"nearest_interp": False})
     file.write_text(yaml.safe_dump(config))
     write_picture(UNEVEN, tmp_path / "uneven.png")
     labels = predict_volume(open_bundle(bundle_2d, CPU), tmp_path / "uneven.png")

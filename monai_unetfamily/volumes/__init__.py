@@ -1,1 +1,1 @@
-"""Volumes in and out of files, with their geometry and header kept: NIfTI, data sets, phantoms."""
+"""Volumes and pictures in and out of files, geometry and header kept: NIfTI, PNG and TIFF, data sets, phantoms."""
