@@ -125,7 +125,6 @@ def test_sizes_come_back_where_the_bundle_resizes(bundle_2d: Path, tmp_path: Pat
     labels = predict_volume(open_bundle(bundle_2d, CPU), tmp_path / "uneven.png")
     assert labels.shape == UNEVEN.shape
     assert (labels != (UNEVEN > 0)).mean() < 0.05  # edges and corners are smoothed
-    assert (labels.T[: len(labels)] != (UNEVEN > 0)[:, :37]).mean() > 0.1
 
 
 def test_a_reader_that_swaps_rows_and_columns_is_refused(bundle_2d: Path, tmp_path: Path) -> None:
