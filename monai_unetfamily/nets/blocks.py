@@ -41,7 +41,7 @@ class Block(nn.Module):
 
     def forward(self, *inputs: Any) -> Tensor:
         """Compute the block's output."""
-        if not (self.use_checkpoint and torch.is_grad_enabled()):
+        if not (self.use_checkpoint and self.training and torch.is_grad_enabled()):
             return self.compute(*inputs)
         return cast(Tensor, checkpoint(self.compute, *inputs, use_reentrant=False, context_fn=partial(_twice, self)))
 
@@ -160,12 +160,7 @@ class TransposedUp(nn.Module):
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         """Map (N, in_channels, *coarse) to (N, out_channels, *size)."""
-        y = self.conv(x)
-        for axis, n in enumerate(size, start=2):
-            if shapes_are_symbols() or n != y.shape[axis]:
-                planes = torch.arange(n, device=y.device).clamp(max=y.shape[axis] - 1)
-                y = y.index_select(axis, planes)
-        return cast(Tensor, y)
+        return fit(self.conv(x), size)
 
 
 class LinearUp(nn.Module):
@@ -186,6 +181,19 @@ def upsampler(spatial_dims: int, in_channels: int, out_channels: int, stride: Ax
 def join(maps: Sequence[Tensor]) -> Tensor:
     """Concatenate maps (N, C_k, *grid) along channels."""
     return maps[0] if len(maps) == 1 else torch.cat(list(maps), dim=1)
+
+
+def fit(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut (N, C, *spatial) at the far edges to `size` voxels per axis, or repeat the last plane until it has them.
+
+    >>> fit(torch.arange(6.0).reshape(1, 1, 2, 3), (3, 2))[0, 0].tolist()
+    [[0.0, 1.0], [3.0, 4.0], [3.0, 4.0]]
+    """
+    for axis, n in enumerate(size, start=2):
+        if shapes_are_symbols() or n != x.shape[axis]:
+            planes = torch.arange(n, device=x.device).clamp(max=x.shape[axis] - 1)
+            x = x.index_select(axis, planes)
+    return x
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -33,7 +33,7 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_unetfamily.nets.blocks import Axes, ConvBlock, Layer, PerStage, conv_head, max_pool
+from monai_unetfamily.nets.blocks import Axes, ConvBlock, Layer, PerStage, conv_head, fit, max_pool
 from monai_unetfamily.nets.checks import check_construction, check_input, check_shape, per_stage, per_stage_count
 
 
@@ -127,8 +127,7 @@ class SkipFCN(nn.Module):
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits of (N, in_channels, *spatial); see the class."""
         S = self.nodes(x)
-        crop = tuple(slice(n) for n in x.shape[2:])
-        final, *coarser = (self.full[str(i)](S[i])[:, :, *crop] for i in self._wanted())
+        final, *coarser = (fit(self.full[str(i)](S[i]), x.shape[2:]) for i in self._wanted())
         return [final, *coarser] if self.training and self.deep_supervision else final
 
     def nodes(self, x: Tensor) -> dict[int, Tensor]:
