@@ -29,7 +29,7 @@ def supervised(name: str, dims: int, options: dict[str, Any]) -> nn.Module:
 
 
 def exported(net: nn.Module, dims: int) -> torch.export.ExportedProgram:
-    free = {0: torch.export.Dim.AUTO} | {axis: torch.export.Dim.AUTO for axis in range(2, dims + 2)}
+    free = dict.fromkeys([0, *range(2, dims + 2)], torch.export.Dim.AUTO)
     return torch.export.export(net, (torch.randn(2, 2, *[32] * dims),), dynamic_shapes=(free,))
 
 

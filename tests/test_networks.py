@@ -9,6 +9,7 @@ from family import SIZES, SMALL, heads_of, small
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
+from monai_unetfamily import nets
 from monai_unetfamily.nets import create_network, list_networks
 from monai_unetfamily.nets.registry import MEMBERS
 
@@ -152,13 +153,17 @@ def test_resolves_in_a_monai_config_by_short_name_full_path_and_registry(name: s
     targets: Sequence[dict[str, Any]] = (
         {"_target_": cls.__name__},
         {"_target_": f"{cls.__module__}.{cls.__qualname__}"},
-        {"_target_": f"monai_unetfamily.nets.{cls.__name__}"},
         {"_target_": "monai_unetfamily.nets.create_network", "name": name},
     )
     for target in targets:
         parser = ConfigParser({"imports": ["$import monai_unetfamily.nets"], "network_def": target | arguments})
         parser.get_parsed_content("imports")
         assert type(parser.get_parsed_content("network_def")) is cls
+
+
+def test_classes_are_public_names_of_nets() -> None:
+    assert {"SkipFCN", "PlainUNet", "UNetPlusPlus", "UNet3Plus"} <= set(nets.__all__)
+    assert all(getattr(nets, name).__name__ == name for name in nets.__all__ if name[0].isupper())
 
 
 BAD = [

@@ -13,8 +13,9 @@ import yaml
 from monai.bundle import ConfigParser
 from torch import nn
 
-import monai_unetfamily.nets  # noqa: F401  a short _target_ resolves among the modules that are loaded
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
+from monai_unetfamily.nets import list_networks  # loads them all, so that a short _target_ resolves
+from monai_unetfamily.nets.registry import MEMBERS
 from monai_unetfamily.volumes.files import atomic_file, require_free
 
 METADATA = "metadata.json"
@@ -174,25 +175,39 @@ def copy_bundle(source: Path, target: Path) -> None:
 def choose_network(root: Path, name: str) -> None:
     """Change the one word of a bundle's metadata that says which of its networks it is.
 
+    A member of the family that the bundle does not define is added to it, with the current network's arguments as
+    far as the member takes them.
+
     Raises:
-        ValueError: where the bundle does not define that network.
+        ValueError: where neither the bundle nor the family knows that network.
     """
     check_network(root, name)
     file = root / "configs" / METADATA
-    metadata = read_metadata(root) | {"network": f"@_meta_#networks#{name}"}
+    metadata = read_metadata(root)
+    networks = metadata.setdefault("networks", {})
+    if name not in networks:
+        networks[name] = _like_the_current(metadata, name)
+    metadata["network"] = f"@_meta_#networks#{name}"
     with atomic_file(file) as stream:
         stream.write(f"{json.dumps(metadata, indent=2)}\n".encode())
 
 
 def check_network(root: Path, name: str) -> None:
-    """Refuse a network that a bundle's metadata does not define.
+    """Refuse a network that neither a bundle's metadata nor the family defines.
 
     Raises:
         ValueError: lists those it does.
     """
-    networks = read_metadata(root).get("networks", {})
-    if name not in networks:
-        raise ValueError(f"network {name!r} is unknown to {root}; allowed are {', '.join(networks) or 'none'}.")
+    allowed = dict.fromkeys([*read_metadata(root).get("networks", {}), *list_networks()])
+    if name not in allowed:
+        raise ValueError(f"network {name!r} is unknown to {root}; allowed are {', '.join(allowed)}.")
+
+
+def _like_the_current(metadata: dict[str, Any], name: str) -> dict[str, Any]:
+    current = metadata["networks"][str(metadata["network"]).rpartition("#")[2]]
+    taken = {"spatial_dims", "in_channels", "out_channels", *MEMBERS[name].options}
+    arguments = {key: value for key, value in current.items() if key in taken}
+    return {"_target_": "monai_unetfamily.nets.create_network", "name": name, **arguments}
 
 
 def _parse(root: Path, file: Path, device: torch.device) -> ConfigParser:

@@ -45,7 +45,7 @@ def train(
         bundle: the bundle's folder; weights and logs go there.
         dataset: folder with a `dataset.json` in MSD layout.
         output: train a copy of the bundle in this new folder.
-        network: train this one of the bundle's networks; changes the one word in its metadata.
+        network: train this one of the bundle's networks, or of the family's; changes the bundle's metadata.
         minutes: of training and validation; ends after the last epoch that fits (one at the least), with the learning
             rate falling by a polynomial of power 0.9. Resumed runs count together, reading the cases does not count.
             Otherwise the config's `max_epochs` rules.
