@@ -96,7 +96,9 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
     _add_bundle(command)
     command.add_argument("--dataset", type=Path, required=True, help="folder with a dataset.json in MSD layout")
     command.add_argument("-o", "--output", type=Path, help="train a copy of the bundle in this new folder")
-    command.add_argument("--network", help="train this one of the bundle's or the family's networks (changes the bundle's metadata)")
+    command.add_argument(
+        "--network", help="train this one of the bundle's or the family's networks (changes the bundle's metadata)"
+    )
     command.add_argument("--minutes", type=float, help="of training, resumed ones included (default: max_epochs rules)")
     command.add_argument("--resume", action="store_true", help="go on from the last whole epoch")
     command.add_argument("--init-from", type=Path, metavar="WEIGHTS", help="start from these weights")
