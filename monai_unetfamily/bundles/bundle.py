@@ -8,14 +8,17 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 from torch import nn
 
 import monai_unetfamily.nets  # noqa: F401  a short _target_ resolves among the modules that are loaded
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
 from monai_unetfamily.volumes.files import atomic_file, require_free
+from monai_unetfamily.volumes.masks import number_classes
 
 METADATA = "metadata.json"
 INSTALLED = Path(__file__).parents[1] / "configs"
@@ -28,7 +31,8 @@ class Bundle:
     """The parts of a bundle that prediction needs, on a device.
 
     `preprocess` maps {"image": path} to {"image": (C, *spatial)}; `inferer(x, network)` maps (N, C, *spatial) to scores
-    (N, classes, *spatial); `postprocess` maps {"image", "pred"} to labels on the image's own grid.
+    (N, classes, *spatial); `postprocess` maps {"image", "pred"} to labels (1, *spatial) on the image's own grid, or to
+    masks (classes, *spatial) where classes may overlap. `names` is label id -> name, with 0 for a background alone.
     """
 
     root: Path
@@ -87,23 +91,26 @@ def read_metadata(root: Path) -> dict[str, Any]:
 
 
 def class_names(root: Path) -> dict[int, str]:
-    """Channel -> name of a bundle's output, as its metadata's `channel_def` has it.
+    """Label id -> name of a bundle's classes, from its metadata's `channel_def`, by the rule of `number_classes`.
 
     Raises:
-        ValueError: where the metadata has none.
+        ValueError: where the metadata has none, or none that can be meant.
 
     >>> class_names(find_bundle("hippocampus_mr"))
     {0: 'background', 1: 'anterior', 2: 'posterior'}
     """
-    metadata = read_metadata(root)
+    metadata, file = read_metadata(root), root / "configs" / METADATA
     try:
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-        return {int(channel): str(name) for channel, name in channels.items()}
+        channels = {int(channel): str(name) for channel, name in channels.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{root / 'configs' / METADATA}: has no network_data_format.outputs.pred.channel_def "
-            "(channel: name); add it."
+            f"{file}: has no network_data_format.outputs.pred.channel_def (channel: name); add it."
         ) from error
+    try:
+        return number_classes(channels)
+    except ValueError as error:
+        raise ValueError(f"{file}: channel_def: {error}") from error
 
 
 def open_bundle(root: Path, device: torch.device) -> Bundle:
@@ -119,16 +126,18 @@ def open_bundle(root: Path, device: torch.device) -> Bundle:
     if missing:
         raise ValueError(f"{file}: has no {', '.join(missing)}; prediction needs them: complete the bundle.")
     _leave_out_savers(parser)
+    names, postprocess = class_names(root), _resolve(parser, "postprocessing", file)
+    _require_thresholds(names, postprocess, file)
     network: nn.Module = _resolve(parser, "network_def", file)
     load_weights(network, root / "models" / WEIGHTS)
     return Bundle(
         root=root,
-        names=class_names(root),
+        names=names,
         device=device,
         network=network.to(device).eval(),
         preprocess=_resolve(parser, "preprocessing", file),
         inferer=_resolve(parser, "inferer", file),
-        postprocess=_resolve(parser, "postprocessing", file),
+        postprocess=postprocess,
     )
 
 
@@ -215,6 +224,16 @@ def _leave_out_savers(parser: ConfigParser) -> None:
     parser["postprocessing"]["transforms"] = [
         step for step in steps if not str(step.get("_target_", "")).split(".")[-1].startswith("SaveImage")
     ]
+
+
+def _require_thresholds(names: dict[int, str], postprocess: Any, file: Path) -> None:
+    """Without a background the best class is always some class, and the best of one channel is always channel 0."""
+    steps = postprocess.flatten().transforms if isinstance(postprocess, Compose) else [postprocess]
+    if 0 not in names and any(np.any(getattr(step, "argmax", False)) for step in steps):
+        raise ValueError(
+            f"{file}: postprocessing takes the best class (argmax), though channel_def names no background but "
+            f"{list(names.values())}; end with AsDiscreted, threshold: 0.5, or name channel 0 background."
+        )
 
 
 def _resolve(parser: ConfigParser, part: str, file: Path) -> Any:
