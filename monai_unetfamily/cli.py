@@ -156,9 +156,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
-    command = commands.add_parser("evaluate", help="compare label maps with references")
-    command.add_argument("predictions", type=Path, help="folder of label maps, or one file")
-    command.add_argument("references", type=Path, help="folder of label maps of the same names, or one file")
+    command = commands.add_parser("evaluate", help="compare labels with references")
+    command.add_argument("predictions", type=Path, help="folder of label maps, of 4-D masks or of folders; or one file")
+    command.add_argument("references", type=Path, help="the same under the same names, or one file")
     command.add_argument(
         "--section", choices=SECTIONS, help="REFERENCES is a data set: take its labels of this section"
     )

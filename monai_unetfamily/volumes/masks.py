@@ -111,13 +111,13 @@ def read_channel_names(image: Nifti1Pair) -> dict[int, str]:
 
 
 def require_channel_names(path: Path, names: Mapping[int, str]) -> None:
-    """Refuse a file whose header names a channel otherwise than `names` (label id -> name); case is no difference.
+    """Refuse a file whose header names a channel otherwise than `names` (label id -> name), case aside.
 
     Raises:
         ValueError: says which.
     """
     for label, name in read_channel_names(open_volume(path, channels=True)).items():
-        if name.casefold() != names.get(label, "").casefold():
+        if name.casefold() != names.get(label, name).casefold():
             got = f"its header names channel {label - 1} {name!r}"
             raise ValueError(f"{path}: {got}; {dict(names)} are meant (channel c is id c + 1), bring them in order")
 
