@@ -31,9 +31,9 @@ def radiological_planes(
     """Cut an axial, a coronal and a sagittal plane where most is labelled.
 
     Per plane it is the slice with the largest labelled area: of `labels`, or of `reference` where `labels` is
-    empty, or the middle where both are. Patient right is on the left, anterior and superior are up, in the
-    sagittal plane anterior is on the left. Axes are permuted and flipped to the nearest patient
-    axes (nibabel's `as_closest_canonical`), never resampled.
+    empty, or the middle where both are; where masks overlap, each counts. Patient right is on the left, anterior
+    and superior are up, in the sagittal plane anterior is on the left. Axes are permuted and flipped to the nearest
+    patient axes (nibabel's `as_closest_canonical`), never resampled.
 
     Args:
         image: intensities (x, y, z).
@@ -67,11 +67,11 @@ def radiological_planes(
 
 
 def _busiest_voxel(marked: Labels) -> list[int]:
-    """Per axis the slice with most labelled voxels; the middle where nothing is labelled."""
-    any_class = np.any(marked, axis=3) if marked.ndim == 4 else marked != 0
-    if not any_class.any():
-        return [size // 2 for size in any_class.shape]
-    return [int(np.count_nonzero(any_class, axis=others).argmax()) for others in ((1, 2), (0, 2), (0, 1))]
+    """Per axis the slice with most labelled voxels, one for each mask; the middle where nothing is labelled."""
+    if not marked.any():
+        return [size // 2 for size in marked.shape[:3]]
+    masks = tuple(range(3, marked.ndim))
+    return [int(np.count_nonzero(marked, axis=(*others, *masks)).argmax()) for others in ((1, 2), (0, 2), (0, 1))]
 
 
 def _position(mm: float, ends: str) -> str:
