@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from conftest import weigh
 from monai.bundle import ConfigWorkflow
 
 from monai_unetfamily.bundles.bundle import METADATA, open_bundle
@@ -194,13 +195,23 @@ def takes_the_best_inside(bundle: Path) -> None:
     edit(bundle, "inference.yaml", ("{_target_: AsDiscreted, keys: pred, threshold: 0.5}", inside))
 
 
+def softmax_network(bundle: Path) -> None:
+    edit(bundle, METADATA, ('"background": false', '"background": true'))
+    weigh(bundle)
+
+
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "argmax": (takes_the_best, r"takes the best class \(argmax\), though channel_def names no background"),
     "argmax of one channel, an empty mask": (takes_the_best_of_one, "takes the best class"),
     "argmax within another Compose": (takes_the_best_inside, "takes the best class"),
     "fewer names": (lambda b: channels(b, "organs"), r"gives 2 channels, channel_def .* names 1: \['organs'\]"),
     "more names": (lambda b: channels(b, "a", "b", "c"), "gives 2 channels, channel_def .* names 3"),
-    "a background": (lambda b: channels(b, "background", "a"), "gives 2 overlapping maps, which one label map cannot"),
+    "a background": (lambda b: channels(b, "background", "a"), "has background=False, where channel_def names"),
+    "a softmax": (
+        lambda b: edit(b, "inference.yaml", ("  background: false\n", "")),
+        r"WindowInferer has background=True, where channel_def names \['organs', 'liver'\]",
+    ),
+    "a guide with a background": (softmax_network, "has background=True, where channel_def names"),
     "no class": (lambda b: channels(b, "background"), "a class besides the background is needed"),
     "scores": (
         lambda b: edit(b, "inference.yaml", ("    - {_target_: AsDiscreted, keys: pred, threshold: 0.5}\n", "")),
@@ -224,6 +235,23 @@ def test_bundles_that_contradict_themselves_give_no_mask(overlapping_bundle: Pat
     with pytest.raises(ValueError, match=message) as caught:
         predict_volume(open_bundle(overlapping_bundle, CPU), first(phantoms))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "part"),
+    [
+        ("train.yaml", "GuidedLoss\n  background: false", "GuidedLoss"),
+        ("train.yaml", "WindowInferer\n    background: false", "WindowInferer"),
+        (METADATA, '"background": false', ""),
+    ],
+)
+def test_a_recipe_followed_by_halves_is_not_trained(
+    overlapping: Path, overlapping_phantoms: Path, name: str, before: str, part: str
+) -> None:
+    edit(overlapping, name, (before, before.replace("false", "true")))
+    with pytest.raises(ValueError, match=f"{part}.* has background=True, where channel_def names"):
+        train(overlapping, overlapping_phantoms, device="cpu")
+    assert not (overlapping / "models").exists()
 
 
 def test_label_maps_and_masks_are_not_taken_for_each_other(

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -130,15 +130,37 @@ def open_bundle(root: Path, device: torch.device) -> Bundle:
     _require_thresholds(names, postprocess, file)
     network: nn.Module = _resolve(parser, "network_def", file)
     load_weights(network, root / "models" / WEIGHTS)
+    inferer = _resolve(parser, "inferer", file)
+    check_background(names, network, inferer)
     return Bundle(
         root=root,
         names=names,
         device=device,
         network=network.to(device).eval(),
         preprocess=_resolve(parser, "preprocessing", file),
-        inferer=_resolve(parser, "inferer", file),
+        inferer=inferer,
         postprocess=postprocess,
     )
+
+
+def check_background(names: Mapping[int, str], *parts: Any) -> None:
+    """Refuse a part (a network, an inferer, a loss) whose `background` says otherwise than the classes' names.
+
+    Softmax where classes overlap would let one class take the other's voxels, without a word.
+
+    Raises:
+        ValueError: names the part.
+
+    >>> check_background({1: "tumour", 2: "core"}, nn.ReLU())
+    """
+    has = 0 in names
+    modules = [m for part in parts for m in (part.modules() if isinstance(part, nn.Module) else [part])]
+    wrong = [type(module).__name__ for module in modules if getattr(module, "background", has) is not has]
+    if wrong:
+        raise ValueError(
+            f"{wrong[0]} has background={not has}, where channel_def names {list(names.values())}; set it to {has}, or "
+            "correct the names."
+        )
 
 
 def load_weights(network: nn.Module, file: Path) -> None:

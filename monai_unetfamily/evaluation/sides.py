@@ -21,7 +21,6 @@ from monai_unetfamily.volumes.nifti import (
 
 _LARGEST_LABEL = 65535  # uint16; bounding_boxes works on a list as long as the largest label
 
-
 Form = Literal["one label map", "4-D masks", "a folder"]
 
 
