@@ -2,20 +2,19 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from monai.bundle import ConfigParser
-from monai.transforms import Compose
 from torch import nn
 
 import monai_unetfamily.nets  # noqa: F401  a short _target_ resolves among the modules that are loaded
+from monai_unetfamily.bundles.agreement import check_background, check_postprocessing
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
 from monai_unetfamily.volumes.files import atomic_file, require_free
 from monai_unetfamily.volumes.masks import number_classes
@@ -127,7 +126,7 @@ def open_bundle(root: Path, device: torch.device) -> Bundle:
         raise ValueError(f"{file}: has no {', '.join(missing)}; prediction needs them: complete the bundle.")
     _leave_out_savers(parser)
     names, postprocess = class_names(root), _resolve(parser, "postprocessing", file)
-    _require_thresholds(names, postprocess, file)
+    check_postprocessing(names, postprocess, file)
     network: nn.Module = _resolve(parser, "network_def", file)
     load_weights(network, root / "models" / WEIGHTS)
     inferer = _resolve(parser, "inferer", file)
@@ -141,26 +140,6 @@ def open_bundle(root: Path, device: torch.device) -> Bundle:
         inferer=inferer,
         postprocess=postprocess,
     )
-
-
-def check_background(names: Mapping[int, str], *parts: Any) -> None:
-    """Refuse a part (a network, an inferer, a loss) whose `background` says otherwise than the classes' names.
-
-    Softmax where classes overlap would let one class take the other's voxels, without a word.
-
-    Raises:
-        ValueError: names the part.
-
-    >>> check_background({1: "tumour", 2: "core"}, nn.ReLU())
-    """
-    has = 0 in names
-    modules = [m for part in parts for m in (part.modules() if isinstance(part, nn.Module) else [part])]
-    wrong = [type(module).__name__ for module in modules if getattr(module, "background", has) is not has]
-    if wrong:
-        raise ValueError(
-            f"{wrong[0]} has background={not has}, where channel_def names {list(names.values())}; set it to {has}, or "
-            "correct the names."
-        )
 
 
 def load_weights(network: nn.Module, file: Path) -> None:
@@ -246,16 +225,6 @@ def _leave_out_savers(parser: ConfigParser) -> None:
     parser["postprocessing"]["transforms"] = [
         step for step in steps if not str(step.get("_target_", "")).split(".")[-1].startswith("SaveImage")
     ]
-
-
-def _require_thresholds(names: dict[int, str], postprocess: Any, file: Path) -> None:
-    """Without a background the best class is always some class, and the best of one channel is always channel 0."""
-    steps = postprocess.flatten().transforms if isinstance(postprocess, Compose) else [postprocess]
-    if 0 not in names and any(np.any(getattr(step, "argmax", False)) for step in steps):
-        raise ValueError(
-            f"{file}: postprocessing takes the best class (argmax), though channel_def names no background but "
-            f"{list(names.values())}; end with AsDiscreted, threshold: 0.5, or name channel 0 background."
-        )
 
 
 def _resolve(parser: ConfigParser, part: str, file: Path) -> Any:

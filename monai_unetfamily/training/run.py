@@ -12,14 +12,8 @@ from monai.handlers import CheckpointLoader
 from torch import nn
 from yaml import YAMLError
 
-from monai_unetfamily.bundles.bundle import (
-    check_background,
-    choose_network,
-    class_names,
-    config_file,
-    load_weights,
-    reason_of,
-)
+from monai_unetfamily.bundles.agreement import check_background
+from monai_unetfamily.bundles.bundle import choose_network, class_names, config_file, load_weights, reason_of
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.training.budget import check_schedule, decay_over, require_time, stop_in_time
