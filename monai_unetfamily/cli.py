@@ -131,6 +131,7 @@ def _add_predict(commands: Commands) -> argparse.ArgumentParser:
     _add_bundle(command)
     command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="NIfTI files, or folders of them")
     command.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps")
+    command.add_argument("--split", action="store_true", help="write one mask a class, OUTPUT/<name>/<class>.nii.gz")
     command.add_argument("--section", choices=SECTIONS, help="INPUT is a data set: take the images of this section")
     _add_device(command)
     command.set_defaults(run=_predict)
@@ -145,7 +146,7 @@ def _predict(options: argparse.Namespace) -> int:
     inputs = _section(options, options.inputs, "image") if options.section else options.inputs
     bundle = open_bundle(find_bundle(options.bundle), choose_device(options.device))
     outcomes = []
-    for outcome in predict_files(bundle, inputs, options.output, log=_say):
+    for outcome in predict_files(bundle, inputs, options.output, log=_say, split=options.split):
         outcomes.append(outcome)
         if outcome.error and options.debug:
             raise outcome.error
@@ -157,9 +158,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
-    command = commands.add_parser("evaluate", help="compare label maps with references")
-    command.add_argument("predictions", type=Path, help="folder of label maps, or one file")
-    command.add_argument("references", type=Path, help="folder of label maps of the same names, or one file")
+    command = commands.add_parser("evaluate", help="compare labels with references")
+    command.add_argument("predictions", type=Path, help="folder of label maps, of 4-D masks or of folders; or one file")
+    command.add_argument("references", type=Path, help="the same under the same names, or one file")
     command.add_argument(
         "--section", choices=SECTIONS, help="REFERENCES is a data set: take its labels of this section"
     )

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,13 +29,66 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def overlapping_phantoms(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantoms under 4-D labels: all organs, and the liver among them."""
+    import nibabel as nib
+    import numpy as np
+
+    from monai_unetfamily.volumes.masks import write_masks
+
+    folder = tmp_path_factory.mktemp("overlapping") / "phantoms"
+    shutil.copytree(phantoms, folder)
+    listing = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(listing | {"labels": {"1": "organs", "2": "liver"}}))
+    for file in (folder / "labelsTr").iterdir():
+        image = nib.load(file)
+        ids = np.asarray(image.dataobj)
+        masks = np.stack([np.isin(ids, (1, 2, 3, 4)), ids == 1], axis=-1).astype(np.uint8)
+        write_masks(masks, {1: "organs", 2: "liver"}, image, file)
+    return folder
+
+
 @pytest.fixture
 def untrained(tmp_path: Path) -> Path:
     """A copy of phantom_ct, small enough to train in seconds."""
-    from monai_unetfamily.bundles.bundle import METADATA, copy_bundle, find_bundle
+    from monai_unetfamily.bundles.bundle import copy_bundle, find_bundle
 
-    bundle = tmp_path / "bundle"
+    copy_bundle(find_bundle("phantom_ct"), tmp_path / "bundle")
+    return shrink(tmp_path / "bundle")
+
+
+@pytest.fixture
+def overlapping(tmp_path: Path) -> Path:
+    """The same for overlapping classes, changed as docs/overlapping_classes.md says."""
+    from monai_unetfamily.bundles.bundle import copy_bundle, find_bundle
+
+    bundle = tmp_path / "overlapping"
     copy_bundle(find_bundle("phantom_ct"), bundle)
+    recipe = (Path(__file__).parents[1] / "docs/overlapping_classes.md").read_text()
+    for part in re.split(r"`(?=configs/\w+\.\w+`)", recipe)[1:]:
+        file = bundle / part.split("`")[0]
+        for hunk in re.findall(r"```diff\n(.*?)```", part, re.DOTALL):
+            before, after = (hunk_lines(hunk, mark) for mark in "-+")
+            text = file.read_text()
+            assert before in text, f"docs/overlapping_classes.md and {file.name} differ: {before}"
+            file.write_text(text.replace(before, after))
+    return shrink(bundle)
+
+
+@pytest.fixture
+def overlapping_bundle(overlapping: Path) -> Path:
+    """The same with random weights."""
+    return weigh(overlapping)
+
+
+def hunk_lines(hunk: str, mark: str) -> str:
+    return "".join(line[1:] for line in hunk.splitlines(keepends=True) if line[0] in f" {mark}")
+
+
+def shrink(bundle: Path) -> Path:
+    from monai_unetfamily.bundles.bundle import METADATA
+
     file = bundle / "configs" / METADATA
     metadata = json.loads(file.read_text())
     for network in metadata["networks"].values():
@@ -48,7 +103,11 @@ def untrained(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bundle(untrained: Path) -> Path:
-    """The same with random weights, ready to predict."""
+    """The tiny bundle with random weights, ready to predict."""
+    return weigh(untrained)
+
+
+def weigh(bundle: Path) -> Path:
     import torch
     from monai.bundle import ConfigParser
 
@@ -57,11 +116,11 @@ def bundle(untrained: Path) -> Path:
 
     torch.manual_seed(0)
     parser = ConfigParser()
-    parser.read_meta(untrained / "configs" / METADATA)
+    parser.read_meta(bundle / "configs" / METADATA)
     network = parser.get_parsed_content("_meta_#network")
-    (untrained / "models").mkdir(exist_ok=True)
-    save_whole(network.state_dict(), untrained / "models" / WEIGHTS)
-    return untrained
+    (bundle / "models").mkdir(exist_ok=True)
+    save_whole(network.state_dict(), bundle / "models" / WEIGHTS)
+    return bundle
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

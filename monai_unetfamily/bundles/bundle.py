@@ -13,10 +13,12 @@ import yaml
 from monai.bundle import ConfigParser
 from torch import nn
 
+from monai_unetfamily.bundles.agreement import check_background, check_postprocessing
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
 from monai_unetfamily.nets import list_networks  # loads them all, so that a short _target_ resolves
 from monai_unetfamily.nets.registry import MEMBERS
 from monai_unetfamily.volumes.files import atomic_file, require_free
+from monai_unetfamily.volumes.masks import number_classes
 
 METADATA = "metadata.json"
 INSTALLED = Path(__file__).parents[1] / "configs"
@@ -29,7 +31,8 @@ class Bundle:
     """The parts of a bundle that prediction needs, on a device.
 
     `preprocess` maps {"image": path} to {"image": (C, *spatial)}; `inferer(x, network)` maps (N, C, *spatial) to scores
-    (N, classes, *spatial); `postprocess` maps {"image", "pred"} to labels on the image's own grid.
+    (N, classes, *spatial); `postprocess` maps {"image", "pred"} to labels (1, *spatial) on the image's own grid, or to
+    masks (classes, *spatial) where classes may overlap. `names` is label id -> name, with 0 for a background alone.
     """
 
     root: Path
@@ -88,23 +91,26 @@ def read_metadata(root: Path) -> dict[str, Any]:
 
 
 def class_names(root: Path) -> dict[int, str]:
-    """Channel -> name of a bundle's output, as its metadata's `channel_def` has it.
+    """Label id -> name of a bundle's classes, from its metadata's `channel_def`, by the rule of `number_classes`.
 
     Raises:
-        ValueError: where the metadata has none.
+        ValueError: where the metadata has none, or none that can be meant.
 
     >>> class_names(find_bundle("hippocampus_mr"))
     {0: 'background', 1: 'anterior', 2: 'posterior'}
     """
-    metadata = read_metadata(root)
+    metadata, file = read_metadata(root), root / "configs" / METADATA
     try:
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-        return {int(channel): str(name) for channel, name in channels.items()}
+        channels = {int(channel): str(name) for channel, name in channels.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{root / 'configs' / METADATA}: has no network_data_format.outputs.pred.channel_def "
-            "(channel: name); add it."
+            f"{file}: has no network_data_format.outputs.pred.channel_def (channel: name); add it."
         ) from error
+    try:
+        return number_classes(channels)
+    except ValueError as error:
+        raise ValueError(f"{file}: channel_def: {error}") from error
 
 
 def open_bundle(root: Path, device: torch.device) -> Bundle:
@@ -120,16 +126,20 @@ def open_bundle(root: Path, device: torch.device) -> Bundle:
     if missing:
         raise ValueError(f"{file}: has no {', '.join(missing)}; prediction needs them: complete the bundle.")
     _leave_out_savers(parser)
+    names, postprocess = class_names(root), _resolve(parser, "postprocessing", file)
+    check_postprocessing(names, postprocess, file)
     network: nn.Module = _resolve(parser, "network_def", file)
     load_weights(network, root / "models" / WEIGHTS)
+    inferer = _resolve(parser, "inferer", file)
+    check_background(names, network, inferer)
     return Bundle(
         root=root,
-        names=class_names(root),
+        names=names,
         device=device,
         network=network.to(device).eval(),
         preprocess=_resolve(parser, "preprocessing", file),
-        inferer=_resolve(parser, "inferer", file),
-        postprocess=_resolve(parser, "postprocessing", file),
+        inferer=inferer,
+        postprocess=postprocess,
     )
 
 

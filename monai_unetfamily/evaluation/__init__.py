@@ -11,6 +11,8 @@ Definitions, after Maier-Hein et al., "Metrics reloaded", Nature Methods 21 (202
   the other surface (Nikolov et al., JMIR 23(7), 2021). Surfaces here run between voxels and each piece weighs
   its mm2, so that thick slices do not distort it (MONAI's `use_subvoxels=True`; its default counts voxels).
 
+Classes that overlap are scored each by itself: a voxel counts for every class that holds it.
+
 A class that is in neither volume has no score (nan) and enters no mean. A class in only one of them is a
 failure and counts as one: dice 0, surface dice 0, hd95 inf. MONAI's own functions return nan there, which
 would drop exactly the worst cases from a mean.

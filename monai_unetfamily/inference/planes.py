@@ -21,7 +21,7 @@ class Plane(NamedTuple):
     position: str  # patient letter and mm from the origin, of the slice's point in the other planes
     spacing: tuple[float, float]  # between rows, between columns, mm
     image: Image
-    labels: Labels
+    labels: Labels  # ids (row, column), or masks (row, column, C)
     reference: Labels | None
 
 
@@ -31,18 +31,18 @@ def radiological_planes(
     """Cut an axial, a coronal and a sagittal plane where most is labelled.
 
     Per plane it is the slice with the largest labelled area: of `labels`, or of `reference` where `labels` is
-    empty, or the middle where both are. Patient right is on the left, anterior and superior are up, in the
-    sagittal plane anterior is on the left. Axes are permuted and flipped to the nearest patient
-    axes (nibabel's `as_closest_canonical`), never resampled.
+    empty, or the middle where both are; where masks overlap, each counts. Patient right is on the left, anterior
+    and superior are up, in the sagittal plane anterior is on the left. Axes are permuted and flipped to the nearest
+    patient axes (nibabel's `as_closest_canonical`), never resampled.
 
     Args:
         image: intensities (x, y, z).
-        labels: label ids (x, y, z) on the image's grid.
+        labels: label ids (x, y, z) on the image's grid, or masks (x, y, z, C).
         affine: (4, 4), voxel to patient RAS+ in mm.
-        reference: label ids (x, y, z) on the same grid.
+        reference: of the same shape as the labels, on the same grid.
 
     Raises:
-        ValueError: shapes differ or are not 3-D, or the affine is not invertible.
+        ValueError: shapes differ, the image's is not 3-D, or the affine is not invertible.
 
     >>> labels = np.zeros((6, 7, 8), int)
     >>> labels[1:3, 3:5, 6] = 1
@@ -60,17 +60,18 @@ def radiological_planes(
     for name, letters, ends, axis in _PLANES:
         column, row = (other for other in range(3) if other != axis)
         # RAS axes grow to the patient's right, front and top; rows and columns of the picture against them
-        cut: list[Any] = [None if v is None else v.take(center[axis], axis).T[::-1, ::-1] for v in ras]
+        cut: list[Any] = [None if v is None else v.take(center[axis], axis).swapaxes(0, 1)[::-1, ::-1] for v in ras]
         steps = float(spacing[row]), float(spacing[column])
         planes.append(Plane(name, letters, _position(world[axis], ends), steps, cut[0], cut[1], cut[2]))
     return planes
 
 
 def _busiest_voxel(marked: Labels) -> list[int]:
-    """Per axis the slice with most labelled voxels; the middle where nothing is labelled."""
+    """Per axis the slice with most labelled voxels, one for each mask; the middle where nothing is labelled."""
     if not marked.any():
-        return [size // 2 for size in marked.shape]
-    return [int(np.count_nonzero(marked, axis=others).argmax()) for others in ((1, 2), (0, 2), (0, 1))]
+        return [size // 2 for size in marked.shape[:3]]
+    masks = tuple(range(3, marked.ndim))
+    return [int(np.count_nonzero(marked, axis=(*others, *masks)).argmax()) for others in ((1, 2), (0, 2), (0, 1))]
 
 
 def _position(mm: float, ends: str) -> str:
@@ -80,7 +81,10 @@ def _position(mm: float, ends: str) -> str:
 
 def _check(image: Image, labels: Labels, reference: Labels | None, affine: NDArray[np.floating[Any]]) -> None:
     shapes = [volume.shape for volume in (image, labels, reference) if volume is not None]
-    if len(set(shapes)) > 1 or image.ndim != 3:
-        raise ValueError(f"got volumes of shapes {shapes}; one shape (x, y, z) is allowed: bring all onto one grid")
+    if image.ndim != 3 or labels.shape[:3] != image.shape or labels.ndim > 4 or len(set(shapes[1:])) > 1:
+        raise ValueError(
+            f"got volumes of shapes {shapes}; one shape (x, y, z), of masks (x, y, z, C), is allowed: bring all onto"
+            " one grid"
+        )
     if affine.shape != (4, 4) or not abs(np.linalg.det(affine[:3, :3])) > 0:
         raise ValueError(f"got affine {affine.tolist()}; an invertible (4, 4) is allowed: repair the header")

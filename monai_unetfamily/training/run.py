@@ -12,6 +12,7 @@ from monai.handlers import CheckpointLoader
 from torch import nn
 from yaml import YAMLError
 
+from monai_unetfamily.bundles.agreement import check_background
 from monai_unetfamily.bundles.bundle import choose_network, class_names, config_file, load_weights, reason_of
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.inference.device import choose_device
@@ -105,6 +106,7 @@ def _prepare(workflow: ConfigWorkflow, bundle: Path, history: History, resume: b
     if init_from:
         load_weights(network, init_from)
     trainer: Engine = workflow.trainer
+    check_background(history.names, network, trainer.loss_function, workflow.evaluator.inferer)  # type: ignore[attr-defined]
     if resume:
         objects = {name: parser.get_parsed_content(name) for name in ("network", "optimizer", "lr_scheduler")}
         checkpoint = bundle / "models" / CHECKPOINT
