@@ -5,7 +5,7 @@ torch nor monai nor numpy.
 
 >>> import monai_unetfamily as uf
 >>> uf.list_networks()
-['unetplusplus', 'unet3plus']
+['fcn32s', 'fcn16s', 'fcn8s', 'unet', 'unet_e', 'unet_plus', 'unetplusplus', 'unet3plus']
 """
 
 from importlib import import_module
@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "GuidedLoss": "losses",
+    "PlainUNet": "nets",
+    "SkipFCN": "nets",
     "UNet3Plus": "nets",
     "UNetPlusPlus": "nets",
     "WeightedHeadsLoss": "losses",

@@ -104,7 +104,9 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
         help="folder with a dataset.json in MSD layout, or with images/ and labels/ of the same names",
     )
     command.add_argument("-o", "--output", type=Path, help="train a copy of the bundle in this new folder")
-    command.add_argument("--network", help="train this one of the bundle's networks (changes the bundle's metadata)")
+    command.add_argument(
+        "--network", help="train this one of the bundle's or the family's networks (changes the bundle's metadata)"
+    )
     command.add_argument("--minutes", type=float, help="of training, resumed ones included (default: max_epochs rules)")
     command.add_argument("--resume", action="store_true", help="go on from the last whole epoch")
     command.add_argument("--init-from", type=Path, metavar="WEIGHTS", help="start from these weights")
@@ -139,6 +141,7 @@ def _add_predict(commands: Commands) -> argparse.ArgumentParser:
         "inputs", type=Path, nargs="+", metavar="INPUT", help="NIfTI, PNG or TIFF files, or folders of them"
     )
     command.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps")
+    command.add_argument("--split", action="store_true", help="write one mask a class, OUTPUT/<name>/<class>.nii.gz")
     command.add_argument("--section", choices=SECTIONS, help="INPUT is a data set: take the images of this section")
     _add_device(command)
     command.set_defaults(run=_predict)
@@ -153,7 +156,7 @@ def _predict(options: argparse.Namespace) -> int:
     inputs = _section(options, options.inputs, "image") if options.section else options.inputs
     bundle = open_bundle(find_bundle(options.bundle), choose_device(options.device))
     outcomes = []
-    for outcome in predict_files(bundle, inputs, options.output, log=_say):
+    for outcome in predict_files(bundle, inputs, options.output, log=_say, split=options.split):
         outcomes.append(outcome)
         if outcome.error and options.debug:
             raise outcome.error
@@ -165,9 +168,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
-    command = commands.add_parser("evaluate", help="compare label maps with references")
-    command.add_argument("predictions", type=Path, help="folder of label maps, or one file")
-    command.add_argument("references", type=Path, help="folder of label maps of the same names, or one file")
+    command = commands.add_parser("evaluate", help="compare labels with references")
+    command.add_argument("predictions", type=Path, help="folder of label maps, of 4-D masks or of folders; or one file")
+    command.add_argument("references", type=Path, help="the same under the same names, or one file")
     command.add_argument(
         "--section", choices=SECTIONS, help="REFERENCES is a data set: take its labels of this section"
     )

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,50 +39,109 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def overlapping_phantoms(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantoms under 4-D labels: all organs, and the liver among them."""
+    import nibabel as nib
+    import numpy as np
+
+    from monai_unetfamily.volumes.masks import write_masks
+
+    folder = tmp_path_factory.mktemp("overlapping") / "phantoms"
+    shutil.copytree(phantoms, folder)
+    listing = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(listing | {"labels": {"1": "organs", "2": "liver"}}))
+    for file in (folder / "labelsTr").iterdir():
+        image = nib.load(file)
+        ids = np.asarray(image.dataobj)
+        masks = np.stack([np.isin(ids, (1, 2, 3, 4)), ids == 1], axis=-1).astype(np.uint8)
+        write_masks(masks, {1: "organs", 2: "liver"}, image, file)
+    return folder
+
+
 @pytest.fixture
 def untrained(tmp_path: Path) -> Path:
     """A copy of phantom_ct, small enough to train in seconds."""
-    small = {"spacing: [5.0, 5.0, 5.0]": "spacing: [12.0, 12.0, 12.0]", "[64, 56, 40]": "[24, 24, 16]"}
-    return small_copy("phantom_ct", tmp_path / "bundle", [24, 24, 12], small)
+    from monai_unetfamily.bundles.bundle import copy_bundle, find_bundle
+
+    copy_bundle(find_bundle("phantom_ct"), tmp_path / "bundle")
+    return shrink(tmp_path / "bundle")
+
+
+@pytest.fixture
+def overlapping(tmp_path: Path) -> Path:
+    """The same for overlapping classes, changed as docs/overlapping_classes.md says."""
+    from monai_unetfamily.bundles.bundle import copy_bundle, find_bundle
+
+    bundle = tmp_path / "overlapping"
+    copy_bundle(find_bundle("phantom_ct"), bundle)
+    recipe = (Path(__file__).parents[1] / "docs/overlapping_classes.md").read_text()
+    for part in re.split(r"`(?=configs/\w+\.\w+`)", recipe)[1:]:
+        file = bundle / part.split("`")[0]
+        for hunk in re.findall(r"```diff\n(.*?)```", part, re.DOTALL):
+            before, after = (hunk_lines(hunk, mark) for mark in "-+")
+            text = file.read_text()
+            assert before in text, f"docs/overlapping_classes.md and {file.name} differ: {before}"
+            file.write_text(text.replace(before, after))
+    return shrink(bundle)
+
+
+@pytest.fixture
+def overlapping_bundle(overlapping: Path) -> Path:
+    """The same with random weights."""
+    return weigh(overlapping)
+
+
+def hunk_lines(hunk: str, mark: str) -> str:
+    return "".join(line[1:] for line in hunk.splitlines(keepends=True) if line[0] in f" {mark}")
+
+
+SMALLER = {
+    "spacing: [5.0, 5.0, 5.0]": "spacing: [12.0, 12.0, 12.0]",
+    "roi_size: [64, 56, 40]": "roi_size: [24, 24, 16]",
+    "roi_size: [128, 160]": "roi_size: [32, 24]",
+}
+
+
+def shrink(bundle: Path, patch: tuple[int, ...] = (24, 24, 12)) -> Path:
+    from monai_unetfamily.bundles.bundle import METADATA
+
+    file = bundle / "configs" / METADATA
+    metadata = json.loads(file.read_text())
+    for network in metadata["networks"].values():
+        network["features"] = [4, 8, 8]
+    metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = list(patch)
+    file.write_text(json.dumps(metadata))
+    for config in (bundle / "configs").glob("*.yaml"):
+        text = config.read_text()
+        for large, small in SMALLER.items():
+            text = text.replace(large, small)
+        config.write_text(text)
+    return bundle
+
+
+@pytest.fixture
+def bundle(untrained: Path) -> Path:
+    """The tiny bundle with random weights, ready to predict."""
+    return weigh(untrained)
 
 
 @pytest.fixture
 def untrained_2d(tmp_path: Path) -> Path:
     """A copy of phantom_2d, small enough to train in seconds."""
-    return small_copy("phantom_2d", tmp_path / "bundle_2d", [24, 32], {"[128, 160]": "[32, 24]"})
+    from monai_unetfamily.bundles.bundle import copy_bundle, find_bundle
 
-
-@pytest.fixture
-def bundle(untrained: Path) -> Path:
-    """The small phantom_ct with random weights, ready to predict."""
-    return with_random_weights(untrained)
+    copy_bundle(find_bundle("phantom_2d"), tmp_path / "bundle_2d")
+    return shrink(tmp_path / "bundle_2d", (24, 32))
 
 
 @pytest.fixture
 def bundle_2d(untrained_2d: Path) -> Path:
-    """The small phantom_2d with random weights, ready to predict."""
-    return with_random_weights(untrained_2d)
+    """The same with random weights, ready to predict."""
+    return weigh(untrained_2d)
 
 
-def small_copy(name: str, bundle: Path, patch: list[int], changes: dict[str, str]) -> Path:
-    from monai_unetfamily.bundles.bundle import METADATA, copy_bundle, find_bundle
-
-    copy_bundle(find_bundle(name), bundle)
-    file = bundle / "configs" / METADATA
-    metadata = json.loads(file.read_text())
-    for network in metadata["networks"].values():
-        network["features"] = [4, 8, 8]
-    metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = patch
-    file.write_text(json.dumps(metadata))
-    for config in (bundle / "configs").glob("*.yaml"):
-        text = config.read_text()
-        for old, new in changes.items():
-            text = text.replace(old, new)
-        config.write_text(text)
-    return bundle
-
-
-def with_random_weights(untrained: Path) -> Path:
+def weigh(bundle: Path) -> Path:
     import torch
     from monai.bundle import ConfigParser
 
@@ -89,11 +150,11 @@ def with_random_weights(untrained: Path) -> Path:
 
     torch.manual_seed(0)
     parser = ConfigParser()
-    parser.read_meta(untrained / "configs" / METADATA)
+    parser.read_meta(bundle / "configs" / METADATA)
     network = parser.get_parsed_content("_meta_#network")
-    (untrained / "models").mkdir(exist_ok=True)
-    save_whole(network.state_dict(), untrained / "models" / WEIGHTS)
-    return untrained
+    (bundle / "models").mkdir(exist_ok=True)
+    save_whole(network.state_dict(), bundle / "models" / WEIGHTS)
+    return bundle
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,8 +27,8 @@ FLOORS = {
     "cli": 4,
     "napari_plugin": 4,
 }
-BUILDING_BLOCKS = {"blocks"}  # inside nets: what every member may import
-OVERVIEWS = {"__init__", "registry", "profiling"}  # inside nets: what may import every member
+BUILDING_BLOCKS = {"blocks", "checks"}  # inside nets: what every member may import
+OVERVIEWS = {"__init__", "registry", "profiling", "diagram"}  # inside nets: what may import every member
 MEMBERS_KNOWN = {("unet3plus", "cgm")}  # every other file of nets is a member, and knows no other member
 GUI = {"napari", "qtpy", "magicgui"}
 NO_ROOMS = {"utils", "helpers", "common"}

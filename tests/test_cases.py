@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
+from monai_unetfamily.volumes.masks import write_masks
 from monai_unetfamily.volumes.sources import stem
 
 NAMES = {0: "background", 1: "organ"}
@@ -249,6 +250,46 @@ def test_labels_that_do_not_fit_are_refused(
     with pytest.raises(ValueError, match=message) as caught:
         check_labels(case(tmp_path, labels.astype(np.float32), affine), NAMES)
     assert str(caught.value).startswith(str(tmp_path / "label.nii.gz"))
+
+
+OVERLAPPING = {1: "whole", 2: "core"}
+MASKS = np.stack([WHOLE, WHOLE * (np.arange(6) > 2)], axis=-1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_masks_of_overlapping_classes_pass(dtype: type, tmp_path: Path) -> None:
+    check_labels(case(tmp_path, MASKS.astype(dtype)), OVERLAPPING)
+    check_labels(case(tmp_path, WHOLE.astype(dtype)), {1: "nodule"})
+    check_labels(case(tmp_path, WHOLE[..., None].astype(dtype)), {1: "nodule"})
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        (WHOLE, OVERLAPPING, r"got 1 map; \['whole', 'core'\] may overlap: 2 masks \(X, Y, Z, 2\) are needed"),
+        (MASKS, NAMES, r"got 2 maps; \['organ'\] lie apart: one label map is needed"),
+        (MASKS, {1: "nodule"}, "got 2 maps"),
+        (MASKS[..., [0, 1, 1]], OVERLAPPING, "got 3 maps"),
+        (MASKS[:, :, :5], OVERLAPPING, r"got shape \(4, 5, 5\), its image \(4, 5, 6\)"),
+        (MASKS * 2, OVERLAPPING, r"got labels \[2\]; \[0, 1\]"),
+        (MASKS * 0.5, OVERLAPPING, "got label 0.5"),
+        (MASKS * np.nan, OVERLAPPING, "NaN"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(
+    labels: np.ndarray, names: dict[int, str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        check_labels(case(tmp_path, labels.astype(np.float32)), names)
+    assert str(caught.value).startswith(str(tmp_path / "label.nii.gz"))
+
+
+def test_masks_in_another_order_than_their_header_says_are_refused(tmp_path: Path) -> None:
+    files = case(tmp_path, WHOLE.astype(np.uint8))
+    write_masks(MASKS.astype(np.uint8), OVERLAPPING, Path(files["image"]), Path(files["label"]))
+    check_labels(files, OVERLAPPING)
+    with pytest.raises(ValueError, match="names channel 0 'whole'"):
+        check_labels(files, {1: "core", 2: "whole"})
 
 
 def test_the_real_data_set_is_read_by_its_split(data_dir: Path) -> None:

@@ -111,7 +111,7 @@ SHEARED[0, 2] = 0.1
         (box() * 0.5, None, r"64 voxels in .*a\.nii\.gz that are no label"),
         (box().astype(np.float32) * nan, None, "NaN"),
         (-box().astype(np.int16), None, "no label"),
-        (np.stack([box(), box()], axis=-1), None, "4-D where 3-D is meant"),
+        (np.stack([box(), box()], axis=-1), None, "got 4-D masks in .* against one label map in"),
         (box(label=7), None, r"labels \[7\] in .*a\.nii\.gz; \[1, 2\] are allowed"),
     ],
 )

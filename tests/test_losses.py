@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from monai.losses import DeepSupervisionLoss, DiceCELoss
+from monai.losses import DeepSupervisionLoss, DiceCELoss, DiceFocalLoss, DiceLoss
 from torch.nn import functional as F
 
 from monai_unetfamily.losses import GuidedLoss, WeightedHeadsLoss
@@ -82,3 +82,13 @@ def test_a_network_without_guidance_gets_the_segmentation_loss_alone() -> None:
     heads, label = [torch.randn(1, 3, 8, 8)], torch.randint(0, 3, (1, 1, 8, 8))
     inner = WeightedHeadsLoss(DiceCELoss(to_onehot_y=True, softmax=True))
     assert torch.equal(GuidedLoss(inner)(heads, label), inner(heads, label))
+
+
+def test_the_recipe_for_overlapping_classes_takes_each_channel_by_itself() -> None:
+    """Dice plus binary cross-entropy; MONAI's DiceCELoss, sigmoid or not, lets channels compete in a softmax."""
+    logits, label = torch.randn(2, 3, 8, 8), torch.randint(0, 2, (2, 3, 8, 8)).float()
+    bce = F.binary_cross_entropy_with_logits(logits, label)
+    dice = DiceLoss(sigmoid=True)(logits, label)
+    torch.testing.assert_close(DiceFocalLoss(sigmoid=True, gamma=0.0)(logits, label), dice + bce)
+    compete = F.cross_entropy(logits, label)
+    torch.testing.assert_close(DiceCELoss(sigmoid=True)(logits, label), dice + compete)

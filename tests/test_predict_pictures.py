@@ -1,6 +1,6 @@
 """Pictures in, label maps of the same rows and columns out, by this package and by MONAI through the same bundle."""
 
-from collections.abc import Mapping
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from monai.bundle import ConfigWorkflow
 from PIL import Image
 
 from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.evaluation import evaluate_folders
 from monai_unetfamily.inference.predictor import predict_files, predict_volume
 from monai_unetfamily.volumes.pictures import read_label_picture, write_picture
 
@@ -23,14 +24,18 @@ UNEVEN[9:30, 20:24] = 255
 UNEVEN[0, 60] = 255
 
 
-def per_pixel(bundle: Path, weight: Any, bias: Any, **changes: Mapping[str, Any]) -> Path:
-    """Give a bundle a network of one linear map a pixel: weight (classes, channels), bias (classes)."""
+def per_pixel(bundle: Path, weight: Any, bias: Any, first: str = "background") -> Path:
+    """Give a bundle a network of one linear map a pixel, weight (classes, channels) and bias (classes)."""
     weight, bias = torch.as_tensor(weight, dtype=torch.float), torch.as_tensor(bias, dtype=torch.float)
     file = bundle / "configs/inference.yaml"
-    config = yaml.safe_load(file.read_text()) | changes
     sizes = {"in_channels": weight.shape[1], "out_channels": len(bias), "kernel_size": 1}
-    config["network_def"] = {"_target_": "torch.nn.Conv2d", **sizes}
-    file.write_text(yaml.safe_dump(config))
+    network = {"network_def": {"_target_": "torch.nn.Conv2d", **sizes}}
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | network))
+    file = bundle / "configs/metadata.json"
+    metadata = json.loads(file.read_text())
+    names = {str(channel): f"class {channel}" for channel in range(1, len(bias))}
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": first} | names
+    file.write_text(json.dumps(metadata))
     torch.save({"weight": weight[..., None, None], "bias": bias}, bundle / "models/model.pt")
     return bundle
 
@@ -159,3 +164,27 @@ def test_a_bad_picture_is_reported_and_the_others_are_done(bundle_2d: Path, tmp_
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["good.png"]
     with pytest.raises(ValueError, match="would replace the inputs"):
         list(predict_files(open_bundle(bundle_2d, CPU), [tmp_path / "good.png"], tmp_path))
+
+
+def test_overlapping_classes_of_a_picture_are_split(bundle_2d: Path, tmp_path: Path) -> None:
+    """One PNG cannot hold them; a mask a class can, and is scored as such."""
+    per_pixel(bundle_2d, [[10.0], [10.0]], [-2.0, -8.0], first="all")  # above 0.2, and above 0.8
+    config = yaml.safe_load((bundle_2d / "configs/inference.yaml").read_text())
+    config["inferer"]["background"] = False
+    config["postprocessing"]["transforms"][0] = {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}
+    (bundle_2d / "configs/inference.yaml").write_text(yaml.safe_dump(config))
+    grey = np.where(UNEVEN > 0, 100, 0).astype(np.uint8)
+    grey[4:7, 30:40] = 250
+    write_picture(grey, tmp_path / "grey.png")
+    opened = open_bundle(bundle_2d, CPU)
+    (refused,) = predict_files(opened, [tmp_path / "grey.png"], tmp_path / "out")
+    assert "grey.png: got classes ['all', 'class 1'] that may overlap; a PNG holds one label map" in str(refused.error)
+    (done,) = predict_files(opened, [tmp_path / "grey.png"], tmp_path / "out", split=True)
+    assert done.output == tmp_path / "out/grey"
+    np.testing.assert_array_equal(read_label_picture(done.output / "all.png"), grey > 50)
+    np.testing.assert_array_equal(read_label_picture(done.output / "class_1.png"), grey > 200)
+    scores = evaluate_folders(tmp_path / "out", tmp_path / "out")
+    assert [(score.case, score.label, score.dice, score.unit) for score in scores] == [
+        ("grey", "all", 1.0, "px"),
+        ("grey", "class_1", 1.0, "px"),
+    ]

@@ -219,6 +219,8 @@ def test_palette_tells_labels_apart():
     [
         ({"labels": np.zeros((12, 10, 7), int)}, r"\(12, 10, 7\).*one shape"),
         ({"reference": np.zeros((12, 10, 7), int)}, r"\(12, 10, 7\).*one shape"),
+        ({"labels": np.zeros((12, 10, 7, 2), int)}, r"\(12, 10, 7, 2\).*one shape"),
+        ({"reference": np.zeros((*SHAPE, 2), int)}, r"\(12, 10, 8, 2\).*one shape"),
         ({"image": np.zeros((12, 10)), "labels": np.zeros((12, 10), int)}, "one shape"),
         ({"affine": None}, r"one shape \(rows, columns\)"),
         ({"affine": np.zeros((4, 4))}, "invertible"),

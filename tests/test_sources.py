@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from monai_unetfamily.volumes.sources import (
+    holds_sources,
     is_picture,
     label_name,
     list_sources,
@@ -57,6 +58,13 @@ def test_stem_and_label_name(name: str, expected: str) -> None:
     assert label_name(Path(name)) == f"{expected}{suffix}"
 
 
+def test_a_folder_of_folders_holds_no_source(tmp_path: Path) -> None:
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "a.png").touch()
+    assert not holds_sources(tmp_path)
+    assert holds_sources(tmp_path / "deeper")
+
+
 def test_each_source_goes_through_its_own_door(tmp_path: Path) -> None:
     affine = np.diag([2.0, 2.0, 5.0, 1.0])
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), affine), tmp_path / "ct.nii")
@@ -70,5 +78,5 @@ def test_each_source_goes_through_its_own_door(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found, grid)
         write_label_map(labels, tmp_path / name, tmp_path / f"labels_{label_name(Path(name))}")
         back, found = read_label_map(tmp_path / f"labels_{label_name(Path(name))}")
-        np.testing.assert_array_equal(back, labels)
+        np.testing.assert_array_equal(back[..., 0], labels)
         np.testing.assert_array_equal(found, grid)

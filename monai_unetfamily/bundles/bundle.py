@@ -13,9 +13,12 @@ import yaml
 from monai.bundle import ConfigParser
 from torch import nn
 
-import monai_unetfamily.nets  # noqa: F401  a short _target_ resolves among the modules that are loaded
+from monai_unetfamily.bundles.agreement import check_background, check_postprocessing
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
+from monai_unetfamily.nets import list_networks  # loads them all, so that a short _target_ resolves
+from monai_unetfamily.nets.registry import MEMBERS
 from monai_unetfamily.volumes.files import atomic_file, require_free
+from monai_unetfamily.volumes.masks import number_classes
 from monai_unetfamily.volumes.sources import is_picture
 
 METADATA = "metadata.json"
@@ -29,7 +32,8 @@ class Bundle:
     """The parts of a bundle that prediction needs, on a device.
 
     `preprocess` maps {"image": path} to {"image": (C, *spatial)}; `inferer(x, network)` maps (N, C, *spatial) to scores
-    (N, classes, *spatial); `postprocess` maps {"image", "pred"} to labels on the image's own grid.
+    (N, classes, *spatial); `postprocess` maps {"image", "pred"} to labels (1, *spatial) on the image's own grid, or to
+    masks (classes, *spatial) where classes may overlap. `names` is label id -> name, with 0 for a background alone.
     """
 
     root: Path
@@ -88,23 +92,26 @@ def read_metadata(root: Path) -> dict[str, Any]:
 
 
 def class_names(root: Path) -> dict[int, str]:
-    """Channel -> name of a bundle's output, as its metadata's `channel_def` has it.
+    """Label id -> name of a bundle's classes, from its metadata's `channel_def`, by the rule of `number_classes`.
 
     Raises:
-        ValueError: where the metadata has none.
+        ValueError: where the metadata has none, or none that can be meant.
 
     >>> class_names(find_bundle("hippocampus_mr"))
     {0: 'background', 1: 'anterior', 2: 'posterior'}
     """
-    metadata = read_metadata(root)
+    metadata, file = read_metadata(root), root / "configs" / METADATA
     try:
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-        return {int(channel): str(name) for channel, name in channels.items()}
+        channels = {int(channel): str(name) for channel, name in channels.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{root / 'configs' / METADATA}: has no network_data_format.outputs.pred.channel_def "
-            "(channel: name); add it."
+            f"{file}: has no network_data_format.outputs.pred.channel_def (channel: name); add it."
         ) from error
+    try:
+        return number_classes(channels)
+    except ValueError as error:
+        raise ValueError(f"{file}: channel_def: {error}") from error
 
 
 def check_source(root: Path, path: Path) -> None:
@@ -142,16 +149,20 @@ def open_bundle(root: Path, device: torch.device) -> Bundle:
     if missing:
         raise ValueError(f"{file}: has no {', '.join(missing)}; prediction needs them: complete the bundle.")
     _leave_out_savers(parser)
+    names, postprocess = class_names(root), _resolve(parser, "postprocessing", file)
+    check_postprocessing(names, postprocess, file)
     network: nn.Module = _resolve(parser, "network_def", file)
     load_weights(network, root / "models" / WEIGHTS)
+    inferer = _resolve(parser, "inferer", file)
+    check_background(names, network, inferer)
     return Bundle(
         root=root,
-        names=class_names(root),
+        names=names,
         device=device,
         network=network.to(device).eval(),
         preprocess=_resolve(parser, "preprocessing", file),
-        inferer=_resolve(parser, "inferer", file),
-        postprocess=_resolve(parser, "postprocessing", file),
+        inferer=inferer,
+        postprocess=postprocess,
     )
 
 
@@ -197,25 +208,39 @@ def copy_bundle(source: Path, target: Path) -> None:
 def choose_network(root: Path, name: str) -> None:
     """Change the one word of a bundle's metadata that says which of its networks it is.
 
+    A member of the family that the bundle does not define is added to it, with the current network's arguments as
+    far as the member takes them.
+
     Raises:
-        ValueError: where the bundle does not define that network.
+        ValueError: where neither the bundle nor the family knows that network.
     """
     check_network(root, name)
     file = root / "configs" / METADATA
-    metadata = read_metadata(root) | {"network": f"@_meta_#networks#{name}"}
+    metadata = read_metadata(root)
+    networks = metadata.setdefault("networks", {})
+    if name not in networks:
+        networks[name] = _like_the_current(metadata, name)
+    metadata["network"] = f"@_meta_#networks#{name}"
     with atomic_file(file) as stream:
         stream.write(f"{json.dumps(metadata, indent=2)}\n".encode())
 
 
 def check_network(root: Path, name: str) -> None:
-    """Refuse a network that a bundle's metadata does not define.
+    """Refuse a network that neither a bundle's metadata nor the family defines.
 
     Raises:
         ValueError: lists those it does.
     """
-    networks = read_metadata(root).get("networks", {})
-    if name not in networks:
-        raise ValueError(f"network {name!r} is unknown to {root}; allowed are {', '.join(networks) or 'none'}.")
+    allowed = dict.fromkeys([*read_metadata(root).get("networks", {}), *list_networks()])
+    if name not in allowed:
+        raise ValueError(f"network {name!r} is unknown to {root}; allowed are {', '.join(allowed)}.")
+
+
+def _like_the_current(metadata: dict[str, Any], name: str) -> dict[str, Any]:
+    current = metadata["networks"][str(metadata["network"]).rpartition("#")[2]]
+    taken = {"spatial_dims", "in_channels", "out_channels", *MEMBERS[name].options}
+    arguments = {key: value for key, value in current.items() if key in taken}
+    return {"_target_": "monai_unetfamily.nets.create_network", "name": name, **arguments}
 
 
 def _parse(root: Path, file: Path, device: torch.device) -> ConfigParser:

@@ -11,6 +11,8 @@ Definitions, after Maier-Hein et al., "Metrics reloaded", Nature Methods 21 (202
   the other surface (Nikolov et al., JMIR 23(7), 2021). Surfaces here run between voxels and each piece weighs
   its mm2, so that thick slices do not distort it (MONAI's `use_subvoxels=True`; its default counts voxels).
 
+Classes that overlap are scored each by itself: a voxel counts for every class that holds it.
+
 Pictures are scored alike in pixels, for which HD95 and the tolerance then stand (`unit` is "px"): lines between pixels
 take the place of surfaces, and a volume there is none (nan).
 

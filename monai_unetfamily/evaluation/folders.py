@@ -1,4 +1,4 @@
-"""A folder of label maps against a folder of references."""
+"""A folder of predictions against a folder of references."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,11 +7,11 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_unetfamily.evaluation.cases import Score, bounding_boxes, evaluate_case
-from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, Labels, grid_shift
-from monai_unetfamily.volumes.sources import Affine, is_picture, list_sources, read_label_map, stem
+from monai_unetfamily.evaluation.cases import Score, evaluate_case
+from monai_unetfamily.evaluation.sides import Side, find_classes, labels_in, list_sides, open_side
+from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift
+from monai_unetfamily.volumes.sources import is_picture, list_sources
 
-_LARGEST_LABEL = 65535  # uint16; bounding_boxes works on a list as long as the largest label
 _SHEAR_TOLERANCE = 1e-3  # cosine between two axes, the limit ITK uses
 
 
@@ -28,20 +28,25 @@ def evaluate_folders(
     same names: nothing is skipped. For a part of a folder hand over a list of paths as `references`. Where both
     sides are single files they are a pair whatever their names, and the prediction's name is the case.
 
+    A file is a label map, or, of a volume, 4-D masks (X, Y, Z, C) of classes that may overlap, channel c of label id
+    c + 1. A case may also be a folder `<name>/` with one mask a class (`masks.write_split`), compared by the classes'
+    names.
+
     Args:
-        predictions: folder of label maps, or one file.
-        references: folder of label maps, one file, or a list of files.
+        predictions: folder of label maps, of 4-D masks or of folders of masks; or one file.
+        references: the same, or a list of files.
         classes: label id -> name; 0, the background, is not scored. Without it every label that occurs anywhere is
-            scored and named by its id; with it, reference labels that it lacks are not scored.
+            scored, under the name that a header or a mask's file gives it, or else its id; with it, reference labels
+            that it lacks are not scored.
         tolerance: deviation in mm (pixels) that the surface dice forgives.
         progress: called with one line of text after each case.
 
     Raises:
         FileNotFoundError: a path is missing or a folder holds neither NIfTI files nor pictures.
         ValueError: a prediction without a reference or the reverse, one name twice, volumes and pictures mixed,
-            grids that differ (shape, or affine by more than 1e-3 voxels) or have sheared axes, labels that are not
-            whole numbers from 0 to 65535, a predicted label that `classes` lacks, no label at all, or what
-            `evaluate_case` refuses.
+            grids that differ (shape, or affine by more than 1e-3 voxels) or have sheared axes, a label map against
+            4-D masks, labels that are not whole numbers from 0 to 65535 (masks: 0 or 1), a predicted label that
+            `classes` lacks, masks or channels of other names, no label at all, or what `evaluate_case` refuses.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -52,24 +57,20 @@ def evaluate_folders(
     ('ct', 1.0, 0.0)
     """
     pairs = _pairs(predictions, references)
-    _refuse_mixture([file for _, *both in pairs for file in both])
-    table = _found_classes(pairs) if classes is None else {label: name for label, name in classes.items() if label}
+    files = [file for _, *both in pairs for file in both]
+    _refuse_mixture(files)
+    table = find_classes(files) if classes is None else {label: name for label, name in classes.items() if label}
     scores = []
     for number, (case, prediction, reference) in enumerate(pairs, start=1):
-        scores += _evaluate_files(case, prediction, reference, table, tolerance)
+        scores += _evaluate_pair(case, prediction, reference, table, tolerance)
         if progress is not None:
             progress(f"{number}/{len(pairs)} {case}")
     return scores
 
 
-def _files_by_case(source: Path | Sequence[Path]) -> dict[str, Path]:
-    """Case name -> file."""
-    return {stem(file): file for file in list_sources([source] if isinstance(source, Path) else source)}
-
-
 def _pairs(predictions: Path, references: Path | Sequence[Path]) -> list[tuple[str, Path, Path]]:
     """(case, prediction, reference), strictly one to one."""
-    mine, theirs = _files_by_case(predictions), _files_by_case(references)
+    mine, theirs = list_sides(predictions), list_sides(references)
     if predictions.is_file() and isinstance(references, Path) and references.is_file():
         return [(case, file, references) for case, file in mine.items()]
     _refuse_unpaired(mine, theirs, "reference")
@@ -88,7 +89,7 @@ def _refuse_unpaired(files: dict[str, Path], others: dict[str, Path], missing: s
 
 def _refuse_mixture(files: Sequence[Path]) -> None:
     """A mean over millimetres and pixels means nothing."""
-    pictures = [file for file in files if is_picture(file)]
+    pictures = [file for file in files if any(map(is_picture, list_sources([file])))]
     if pictures and len(pictures) < len(files):
         raise ValueError(
             f"got {len(pictures)} pictures among {len(files)} files, the first is {pictures[0]}; volumes or pictures"
@@ -96,29 +97,34 @@ def _refuse_mixture(files: Sequence[Path]) -> None:
         )
 
 
-def _found_classes(pairs: Sequence[tuple[str, Path, Path]]) -> dict[int, str]:
-    """Every label but 0 that occurs in any file, named by its id."""
-    files = [file for _, *both in pairs for file in both]
-    found = {label for file in files for label in bounding_boxes(_read_labels(file)[0])}
-    if not found:
-        raise ValueError(f"got only label 0 in {len(files)} files; another is needed: check the folders")
-    return {label: str(label) for label in sorted(found)}
-
-
-def _evaluate_files(
+def _evaluate_pair(
     case: str, prediction: Path, reference: Path, classes: Mapping[int, str], tolerance: float
 ) -> list[Score]:
-    labels, affine = _read_labels(prediction)
-    truth, truth_affine = _read_labels(reference)
-    if labels.shape != truth.shape or grid_shift(affine, truth_affine) > GRID_TOLERANCE:
+    mine, theirs = open_side(prediction, classes), open_side(reference, classes)
+    _refuse_unlike(mine, theirs)
+    if unknown := sorted(labels_in(mine.labels, mine.axes) - classes.keys()):
+        raise ValueError(f"got labels {unknown} in {prediction}; {sorted(classes)} are allowed: complete the classes")
+    spacing = _spacing(mine.affine, prediction) if mine.axes == 3 else None
+    if mine.form == theirs.form == "one label map":
+        return evaluate_case(mine.labels, theirs.labels, spacing, classes, tolerance, case)
+    scores = []
+    for label, name in classes.items():
+        scores += evaluate_case(mine.mask(label), theirs.mask(label), spacing, {1: name}, tolerance, case)
+    return scores
+
+
+def _refuse_unlike(mine: Side, theirs: Side) -> None:
+    shape, other = mine.labels.shape[: mine.axes], theirs.labels.shape[: theirs.axes]
+    if shape != other or grid_shift(mine.affine, theirs.affine) > GRID_TOLERANCE:
         raise ValueError(
-            f"got different grids in {prediction}, {labels.shape}, and {reference}, {truth.shape}; equal"
+            f"got different grids in {mine.path}, {shape}, and {theirs.path}, {other}; equal"
             f" shapes, and affines within {GRID_TOLERANCE} voxels, are allowed: bring one onto the other's grid"
         )
-    if unknown := sorted(bounding_boxes(labels).keys() - classes.keys()):
-        raise ValueError(f"got labels {unknown} in {prediction}; {sorted(classes)} are allowed: complete the classes")
-    spacing = None if is_picture(prediction) else _spacing(affine, prediction)
-    return evaluate_case(labels, truth, spacing, classes, tolerance, case)
+    if {mine.form, theirs.form} == {"one label map", "4-D masks"}:
+        raise ValueError(
+            f"got {mine.form} in {mine.path} against {theirs.form} in {theirs.path}; the same on both sides is allowed:"
+            " convert one"
+        )
 
 
 def _spacing(affine: NDArray[np.float64], path: Path) -> list[float]:
@@ -133,15 +139,3 @@ def _spacing(affine: NDArray[np.float64], path: Path) -> list[float]:
         )
     # float32 headers hold 0.8 as 0.800000012: files score as their arrays with the spacing that was meant
     return [round(float(edge), 6) for edge in edges]
-
-
-def _read_labels(path: Path) -> tuple[Labels, Affine]:
-    """Labels as uint16 and their affine; whole numbers stored as floats are fine."""
-    values, affine = read_label_map(path)  # float32 is exact up to 2**24
-    right = (values >= 0) & (values <= _LARGEST_LABEL) & (values == np.trunc(values))  # False for nan
-    if not right.all():
-        raise ValueError(
-            f"got {int((~right).sum())} voxels in {path} that are no label; whole numbers from 0 to"
-            f" {_LARGEST_LABEL} are allowed: give a label map, not an image or a probability"
-        )
-    return values.astype(np.uint16), affine

@@ -21,7 +21,7 @@ class Plane(NamedTuple):
     position: str  # patient letter and mm from the origin, of the slice's point in the other planes
     spacing: tuple[float, float]  # between rows, between columns, mm (pixels)
     image: Image
-    labels: Labels
+    labels: Labels  # ids (row, column), or masks (row, column, C)
     reference: Labels | None
 
 
@@ -31,18 +31,18 @@ def radiological_planes(
     """Cut an axial, a coronal and a sagittal plane where most is labelled.
 
     Per plane it is the slice with the largest labelled area: of `labels`, or of `reference` where `labels` is
-    empty, or the middle where both are. Patient right is on the left, anterior and superior are up, in the
-    sagittal plane anterior is on the left. Axes are permuted and flipped to the nearest patient
-    axes (nibabel's `as_closest_canonical`), never resampled.
+    empty, or the middle where both are; where masks overlap, each counts. Patient right is on the left, anterior
+    and superior are up, in the sagittal plane anterior is on the left. Axes are permuted and flipped to the nearest
+    patient axes (nibabel's `as_closest_canonical`), never resampled.
 
     Args:
         image: intensities (x, y, z).
-        labels: label ids (x, y, z) on the image's grid.
+        labels: label ids (x, y, z) on the image's grid, or masks (x, y, z, C).
         affine: (4, 4), voxel to patient RAS+ in mm.
-        reference: label ids (x, y, z) on the same grid.
+        reference: of the same shape as the labels, on the same grid.
 
     Raises:
-        ValueError: shapes differ or are not 3-D, or the affine is not invertible.
+        ValueError: shapes differ, the image's is not 3-D, or the affine is not invertible.
 
     >>> labels = np.zeros((6, 7, 8), int)
     >>> labels[1:3, 3:5, 6] = 1
@@ -60,7 +60,7 @@ def radiological_planes(
     for name, letters, ends, axis in _PLANES:
         column, row = (other for other in range(3) if other != axis)
         # RAS axes grow to the patient's right, front and top; rows and columns of the picture against them
-        cut: list[Any] = [None if v is None else v.take(center[axis], axis).T[::-1, ::-1] for v in ras]
+        cut: list[Any] = [None if v is None else v.take(center[axis], axis).swapaxes(0, 1)[::-1, ::-1] for v in ras]
         steps = float(spacing[row]), float(spacing[column])
         planes.append(Plane(name, letters, _position(world[axis], ends), steps, cut[0], cut[1], cut[2]))
     return planes
@@ -71,11 +71,11 @@ def picture_plane(image: Image, labels: Labels, reference: Labels | None = None)
 
     Args:
         image: intensities (rows, columns).
-        labels: label ids (rows, columns).
-        reference: label ids (rows, columns).
+        labels: label ids (rows, columns), or masks (rows, columns, C).
+        reference: of the same shape as the labels.
 
     Raises:
-        ValueError: shapes differ or are not 2-D.
+        ValueError: shapes differ, or the image's is not 2-D.
 
     >>> picture_plane(np.zeros((4, 6)), np.zeros((4, 6), int)).position
     '4 rows, 6 columns'
@@ -86,10 +86,11 @@ def picture_plane(image: Image, labels: Labels, reference: Labels | None = None)
 
 
 def _busiest_voxel(marked: Labels) -> list[int]:
-    """Per axis the slice with most labelled voxels; the middle where nothing is labelled."""
+    """Per axis the slice with most labelled voxels, one for each mask; the middle where nothing is labelled."""
     if not marked.any():
-        return [size // 2 for size in marked.shape]
-    return [int(np.count_nonzero(marked, axis=others).argmax()) for others in ((1, 2), (0, 2), (0, 1))]
+        return [size // 2 for size in marked.shape[:3]]
+    masks = tuple(range(3, marked.ndim))
+    return [int(np.count_nonzero(marked, axis=(*others, *masks)).argmax()) for others in ((1, 2), (0, 2), (0, 1))]
 
 
 def _position(mm: float, ends: str) -> str:
@@ -105,6 +106,10 @@ def _check(image: Image, labels: Labels, reference: Labels | None, affine: NDArr
 
 def _check_shapes(image: Image, labels: Labels, reference: Labels | None, axes: int) -> None:
     shapes = [array.shape for array in (image, labels, reference) if array is not None]
-    if len(set(shapes)) > 1 or image.ndim != axes:
-        allowed = "one shape (x, y, z)" if axes == 3 else "one shape (rows, columns)"
-        raise ValueError(f"got arrays of shapes {shapes}; {allowed} is allowed: bring all onto one grid")
+    unlike = labels.shape[:axes] != image.shape or labels.ndim > axes + 1 or len(set(shapes[1:])) > 1
+    if image.ndim != axes or unlike:
+        names = "x, y, z" if axes == 3 else "rows, columns"
+        raise ValueError(
+            f"got arrays of shapes {shapes}; one shape ({names}), of masks ({names}, C), is allowed: bring all onto"
+            " one grid"
+        )

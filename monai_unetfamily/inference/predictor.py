@@ -1,7 +1,7 @@
-"""A bundle and a volume or picture in, a label map on its own grid out."""
+"""A bundle and a volume or picture in, labels on its own grid out."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +10,25 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from monai_unetfamily.bundles.bundle import Bundle, check_source, reason_of
-from monai_unetfamily.volumes.files import make_folder
+from monai_unetfamily.volumes.files import make_folder, require_free
+from monai_unetfamily.volumes.masks import may_overlap, write_masks, write_split
 from monai_unetfamily.volumes.nifti import Labels
-from monai_unetfamily.volumes.sources import Affine, is_picture, label_name, list_sources, read_image, write_label_map
+from monai_unetfamily.volumes.sources import (
+    Affine,
+    is_picture,
+    label_name,
+    list_sources,
+    read_image,
+    stem,
+    write_label_map,
+)
 
 _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input: the label map's file, or the error that stopped it."""
+    """What became of one input: its file of labels (a folder of masks, split), or the error that stopped it."""
 
     source: Path
     output: Path | None = None
@@ -28,10 +37,12 @@ class Outcome:
 
 @torch.inference_mode()
 def predict_volume(bundle: Bundle, path: Path) -> Labels:
-    """Labels (x, y, z) of a NIfTI file, or (rows, columns) of a picture, on its own grid.
+    """Labels of a NIfTI file (x, y, z) or a picture (rows, columns), on its own grid.
+
+    Where classes may overlap they are masks, 0 or 1, with a last axis of classes.
 
     The bundle's preprocessing, its inferer, then its postprocessing, which brings class scores (not labels) back to
-    the source grid and takes the best; on a GPU under autocast.
+    the source grid and takes the best, or each above its threshold; on a GPU under autocast.
 
     Raises:
         FileNotFoundError, ValueError: the file cannot be segmented; the message names it and says why.
@@ -46,27 +57,37 @@ def predict_volume(bundle: Bundle, path: Path) -> Labels:
         labels = bundle.postprocess(case)["pred"]
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: {reason_of(error)}") from error
-    return _label_map(labels, shape, path, bundle)
+    return _checked(labels, shape, path, bundle)
 
 
 def predict_files(
-    bundle: Bundle, inputs: Sequence[Path], output: Path, log: Callable[[str], None] = _LOGGER.info
+    bundle: Bundle,
+    inputs: Sequence[Path],
+    output: Path,
+    log: Callable[[str], None] = _LOGGER.info,
+    *,
+    split: bool = False,
 ) -> Iterator[Outcome]:
     """Predict files, or the NIfTI files and pictures of folders, into `output`; a bad one does not stop the others.
 
-    Each label map is `<name>.nii.gz`, or `<name>.png` for a picture, written whole or not at all; `log` is given a
-    line as each case begins.
+    Each label map is `<name>.nii.gz`, 4-D where classes may overlap, and `<name>.png` for a picture; with `split`, each
+    class's mask is `<name>/<class>.nii.gz` or `.png`. A file, or such a folder, is written whole or not at all; `log`
+    is given a line as each case begins.
 
     Raises:
         FileNotFoundError, ValueError, OSError: at once, where the inputs or the output folder cannot be used.
     """
     sources = list_sources(inputs)
-    targets = [output / label_name(source) for source in sources]
+    targets = [output / (stem(source) if split else label_name(source)) for source in sources]
     _check_output(sources, targets, output)
+    if split:
+        for target in targets:
+            require_free(target)
+    write = _writer(bundle.names, split)
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
         log(f"{number}/{len(sources)} {source} -> {target}")
         try:
-            write_label_map(predict_volume(bundle, source), source, target)
+            write(predict_volume(bundle, source), source, target)
         except (ValueError, OSError, MemoryError) as error:
             yield Outcome(source, error=error)
         else:
@@ -106,21 +127,53 @@ def _scores(bundle: Bundle, image: torch.Tensor) -> torch.Tensor:
         raise ValueError(
             f"the network gave {bad} scores that are not finite: its weights are damaged; train them anew."
         )
+    if scores.shape[0] != len(bundle.names):
+        raise ValueError(
+            f"{bundle.root}: the network gives {scores.shape[0]} channels, channel_def in metadata.json names "
+            f"{len(bundle.names)}: {list(bundle.names.values())}; make the two agree."
+        )
     return MetaTensor(scores)
 
 
-def _label_map(labels: torch.Tensor, shape: tuple[int, ...], path: Path, bundle: Bundle) -> Labels:
-    if labels.shape[0] != 1:
+def _checked(labels: torch.Tensor, shape: tuple[int, ...], path: Path, bundle: Bundle) -> Labels:
+    """(1, *spatial) as label ids (*spatial), or (classes, *spatial) as masks (*spatial, classes)."""
+    overlap = may_overlap(bundle.names)
+    if overlap and labels.shape[0] != len(bundle.names):
+        raise ValueError(
+            f"{bundle.root}: gives {labels.shape[0]} maps for the {len(bundle.names)} classes that channel_def names; "
+            "its postprocessing must keep one map for each (AsDiscreted with a threshold)."
+        )
+    if not overlap and labels.shape[0] != 1:
         raise ValueError(
             f"{bundle.root}: gives {labels.shape[0]} overlapping maps, which one label map cannot hold; use a bundle "
-            "whose postprocessing takes the best class (AsDiscreted with argmax)."
+            "whose postprocessing takes the best class (AsDiscreted with argmax), or whose channel_def names no "
+            "background."
         )
     if tuple(labels.shape[1:]) != tuple(shape):
         raise ValueError(
             f"{path}: labels have {tuple(labels.shape[1:])} voxels, the image {tuple(shape)}: the bundle's "
             "postprocessing must end on the source grid (Invertd)."
         )
-    return labels[0].numpy().round().astype(np.uint16)
+    _require_ids(labels, 1 if overlap else max(bundle.names), bundle)
+    voxels = labels.numpy()
+    return np.moveaxis(voxels.astype(np.uint8), 0, -1) if overlap else voxels[0].astype(np.uint16)
+
+
+def _require_ids(labels: torch.Tensor, largest: int, bundle: Bundle) -> None:
+    if labels.min() < 0 or labels.max() > largest or not torch.equal(labels, labels.round()):
+        raise ValueError(
+            f"{bundle.root}: postprocessing gives values between {float(labels.min()):g} and {float(labels.max()):g}; "
+            f"whole numbers from 0 to {largest} are labels here: end it with AsDiscreted, after Invertd."
+        )
+
+
+def _writer(names: Mapping[int, str], split: bool) -> Callable[[Labels, Path, Path], None]:
+    """What writes (labels, like, path)."""
+    if split:
+        return lambda labels, like, folder: write_split(labels, names, like, folder)
+    if may_overlap(names):
+        return lambda labels, like, path: write_masks(labels, names, like, path)
+    return write_label_map
 
 
 def _check_output(sources: Sequence[Path], targets: Sequence[Path], output: Path) -> None:

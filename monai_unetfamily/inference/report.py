@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 
 from monai_unetfamily.inference.planes import Image, Plane, picture_plane, radiological_planes
 from monai_unetfamily.volumes.files import atomic_file
@@ -34,6 +35,7 @@ _GOLDEN_RATIO = 0.618034
 
 _GROUND, _FRAME, _FAINT, _INK = "#0b0d10", "#3c4043", "#9aa0a6", "#e8eaed"
 _OPACITY = 0.35
+_LINE, _RIM = 1.4, 2.0  # points: an outline's width, and what one is wider than another above it
 _DASHED = (0, (2.5, 1.5))  # offset, (on, off) in line widths
 _NEAR_EDGES = -0.49, 0.49  # voxels from the centre
 _DPI = 120
@@ -83,15 +85,16 @@ def save_overlay(
     nothing is labelled), shown the radiological way: patient right on the left, anterior and superior up, the
     sagittal nose to the left. Axes are permuted and flipped to the nearest patient axes, never resampled. Labels are
     filled and outlined along voxel edges; the reference is a dashed line in its class's colour. The legend names the
-    classes in view. The file appears whole or not at all.
+    classes in view. Masks that overlap are laid over each other, the smallest uppermost; an outline that runs
+    together with one above it is wider, so that both are seen. The file appears whole or not at all.
 
     Args:
         image: intensities (x, y, z), or (rows, columns) of a picture.
-        labels: label ids on the image's grid.
+        labels: label ids on the image's grid, or masks with a last axis of classes, channel c of label id c + 1.
         affine: (4, 4), voxel to patient RAS+ in mm; None for a picture.
         path: the PNG to write.
         names: label id -> name for the legend; an id without a name shows its number.
-        reference: label ids on the same grid.
+        reference: of the same shape as the labels, on the same grid.
         window: the intensities shown black and white. Without it a soft tissue window, -160 to 240 HU, where
             the slices hold values below -500, else their 0.5 and 99.5 percentiles.
         title: a line above the slices.
@@ -175,26 +178,49 @@ def _draw_plane(axes: Axes, plane: Plane, window: tuple[float, float]) -> None:
 
 
 def _tint(labels: Labels) -> NDArray[np.float64]:
-    """(row, column, RGBA), transparent where nothing is labelled."""
-    colors = np.zeros((*labels.shape, 4))
-    for label in _ids(labels):
-        colors[labels == label] = (*palette(label), _OPACITY)
+    """(row, column, RGBA), transparent where nothing is labelled; each mask is laid over those before it."""
+    colors = np.zeros((*labels.shape[:2], 4))
+    for label, mask in _masks(labels):
+        below = colors[mask]
+        beneath = below[:, 3:] * (1 - _OPACITY)
+        opacity = beneath + _OPACITY
+        mixed = (below[:, :3] * beneath + np.array(palette(label)) * _OPACITY) / opacity
+        colors[mask] = np.concatenate([mixed, opacity], axis=1)
     return colors
 
 
 def _outline(axes: Axes, labels: Labels, style: Any) -> None:
     """Lines along voxel edges: contours run halfway between samples, so a voxel has one near each edge."""
-    rows, columns = (np.repeat(np.arange(-1, size + 1), 2) for size in labels.shape)
+    rows, columns = (np.repeat(np.arange(-1, size + 1), 2) for size in labels.shape[:2])
     y, x = rows + np.resize(_NEAR_EDGES, rows.size), columns + np.resize(_NEAR_EDGES, columns.size)
-    for label in _ids(labels):
-        mask = np.pad(labels == label, 1).repeat(2, 0).repeat(2, 1)
-        axes.contour(x, y, mask, levels=[0.5], colors=[palette(label)], linewidths=1.4, linestyles=[style])
+    masks = _masks(labels)
+    widths = _widths([mask for _, mask in masks])
+    for (label, mask), width in zip(masks, widths, strict=True):
+        fine = np.pad(mask, 1).repeat(2, 0).repeat(2, 1)
+        axes.contour(x, y, fine, levels=[0.5], colors=[palette(label)], linewidths=width, linestyles=[style])
+
+
+def _widths(masks: list[NDArray[np.bool_]]) -> list[float]:
+    """Points, of outlines drawn one over the other: a line is wider than any above it that it runs together with."""
+    edges = [mask & ~binary_erosion(mask) for mask in masks]
+    widths: list[float] = []  # from the uppermost down
+    for edge in reversed(edges):
+        shared = [width for width, other in zip(widths, reversed(edges), strict=False) if (edge & other).any()]
+        widths.append(max(shared) + _RIM if shared else _LINE)
+    return widths[::-1]
+
+
+def _masks(labels: Labels) -> list[tuple[int, NDArray[np.bool_]]]:
+    """Label id and mask (row, column) of every class in a slice: by id, overlapping ones by size, the largest first."""
+    if labels.ndim == 2:
+        return [(label, labels == label) for label in np.unique(labels).tolist() if label]
+    masks = [(channel + 1, labels[..., channel] > 0) for channel in range(labels.shape[2])]
+    return sorted(((label, mask) for label, mask in masks if mask.any()), key=lambda item: -int(item[1].sum()))
 
 
 def _ids(*slices: Labels | None) -> list[int]:
     """The labels in the slices, sorted."""
-    found: set[int] = set()
-    return sorted(found.union(*(np.unique(s).tolist() for s in slices if s is not None)) - {0})
+    return sorted({label for s in slices if s is not None for label, _ in _masks(s)})
 
 
 def _add_legend(figure: Figure, planes: list[Plane], names: Mapping[int, str]) -> Legend:

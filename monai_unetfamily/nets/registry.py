@@ -1,35 +1,67 @@
-"""One table of the family: name -> class, the paper's fixed choices, and what its preset leaves open."""
+"""One table of the family: a name, its class and arguments, the paper's choices, and where its nodes are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from typing import Any
 
 from torch import nn
 
+from monai_unetfamily.nets.fcn import SkipFCN
+from monai_unetfamily.nets.unet import PlainUNet
 from monai_unetfamily.nets.unet3plus import UNet3Plus
 from monai_unetfamily.nets.unetplusplus import UNetPlusPlus
 
-_OPEN = ("features", "deep_supervision", "skip_channels")  # what preset="paper" leaves to the caller
+# What preset="paper" leaves to the caller. Activation checkpointing changes no figure.
+_OPEN = ("features", "deep_supervision", "skip_channels", "mode", "use_checkpoint")
 
 
 @dataclass(frozen=True)
 class Member:
-    """A member of the family: its class, and the arguments that make it the paper's network."""
+    """A member of the family.
+
+    `nodes` names the attributes that hold its nodes, the blocks that a picture of it shows; `fixed` are the arguments
+    that its name stands for, `paper` those that make it the paper's network, with `paper_3d` instead in 3-D.
+    """
 
     network: type[nn.Module]
-    paper: Mapping[str, Any]
+    nodes: tuple[str, ...]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    paper: Mapping[str, Any] = field(default_factory=dict)
+    paper_3d: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def options(self) -> list[str]:
-        """Names of the keyword options that the class takes."""
+        """Names of the keyword options that it takes."""
         parameters = signature(self.network).parameters.values()
-        return [p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY]
+        return [p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY and p.name not in self.fixed]
 
+    def preset(self, spatial_dims: int) -> dict[str, Any]:
+        """The arguments of preset="paper"."""
+        return {**self.paper, **(self.paper_3d if spatial_dims == 3 else {})}
+
+
+_VGG: dict[str, Any] = {
+    "paper": {
+        "features": (64, 128, 256, 512, 512, 4096),
+        "kernel_size": (3, 3, 3, 3, 3, 7),
+        "convolutions": (2, 2, 3, 3, 3),
+        "act": "relu",
+        "norm": None,
+    },
+    "paper_3d": {"features": (64, 128, 256, 512, 512, 512), "kernel_size": 3},
+}
+_RELU: dict[str, Any] = {"paper": {"act": "relu", "norm": None, "upsample": "transposed"}}
 
 MEMBERS: dict[str, Member] = {
-    "unetplusplus": Member(UNetPlusPlus, {"act": "relu", "norm": None, "upsample": "transposed"}),
-    "unet3plus": Member(UNet3Plus, {"act": "relu", "norm": "batch"}),
+    "fcn32s": Member(SkipFCN, ("En", "S"), {"skips": 0}, **_VGG),
+    "fcn16s": Member(SkipFCN, ("En", "S"), {"skips": 1}, **_VGG),
+    "fcn8s": Member(SkipFCN, ("En", "S"), {"skips": 2}, **_VGG),
+    "unet": Member(PlainUNet, ("En", "De"), **_RELU),
+    "unet_e": Member(UNetPlusPlus, ("X",), {"joined": "none"}, **_RELU),
+    "unet_plus": Member(UNetPlusPlus, ("X",), {"joined": "neighbours"}, **_RELU),
+    "unetplusplus": Member(UNetPlusPlus, ("X",), {"joined": "all"}, **_RELU),
+    "unet3plus": Member(UNet3Plus, ("En", "De"), paper={"act": "relu", "norm": "batch", "encoder": "plain"}),
 }
 
 
@@ -37,7 +69,7 @@ def list_networks() -> list[str]:
     """Names that `create_network` knows.
 
     >>> list_networks()
-    ['unetplusplus', 'unet3plus']
+    ['fcn32s', 'fcn16s', 'fcn8s', 'unet', 'unet_e', 'unet_plus', 'unetplusplus', 'unet3plus']
     """
     return list(MEMBERS)
 
@@ -59,8 +91,8 @@ def create_network(
         in_channels: channels of the image.
         out_channels: classes, the background included where there is one.
         preset: "paper" fixes layers, norm, biases, strides, kernels and upsampling as in the paper, and leaves
-            `features`, `deep_supervision` and `skip_channels` to the caller.
-        options: as the member's class documents them.
+            `features`, `skip_channels`, `deep_supervision`, `mode` and `use_checkpoint` to the caller.
+        options: as the member's class documents them, less what the name stands for (`skips`, `joined`).
 
     Raises:
         ValueError: for a name, preset or option that does not exist; the message lists those that do.
@@ -74,9 +106,9 @@ def create_network(
     member = MEMBERS[name]
     _check_options(name, options, member.options)
     if preset is not None:
-        _check_preset(preset, options)
-        options = {**member.paper, **options}
-    return member.network(spatial_dims, in_channels, out_channels, **options)
+        _check_preset(preset, options, [option for option in _OPEN if option in member.options])
+        options = {**member.preset(spatial_dims), **options}
+    return member.network(spatial_dims, in_channels, out_channels, **member.fixed, **options)
 
 
 def _check_options(name: str, options: Mapping[str, Any], allowed: list[str]) -> None:
@@ -85,11 +117,11 @@ def _check_options(name: str, options: Mapping[str, Any], allowed: list[str]) ->
         raise ValueError(f"{name} has no option {', '.join(unknown)}; allowed are {', '.join(allowed)}.")
 
 
-def _check_preset(preset: str, options: Mapping[str, Any]) -> None:
+def _check_preset(preset: str, options: Mapping[str, Any], left: list[str]) -> None:
     if preset != "paper":
         raise ValueError(f"preset is {preset!r}; allowed is 'paper', or none.")
-    fixed = sorted(set(options) - set(_OPEN))
+    fixed = sorted(set(options) - set(left))
     if fixed:
         raise ValueError(
-            f"preset 'paper' fixes {', '.join(fixed)}; it leaves {', '.join(_OPEN)}: drop the option or the preset."
+            f"preset 'paper' fixes {', '.join(fixed)}; it leaves {', '.join(left)}: drop the option or the preset."
         )

@@ -10,32 +10,32 @@ convolved then. H fuses the N + 1 branches by one convolution. Each C and H is f
 
 Deviations, each by an argument except the last two:
 - any number of stages, any stride and kernel per stage and axis (paper: five, 2x2, 3x3);
+- an encoder of residual blocks (paper: its second table has a ResNet-101 that was pretrained; nothing here is);
 - several classes (paper: binary) and three dimensions;
 - the classification-guided module is repaired: see cgm.py;
 - pooling floors everywhere (published code: skips round up while encoders floor, so odd sizes fail there).
 """
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from monai_unetfamily.nets.blocks import (
+    BLOCKS,
     Axes,
     ConvBlock,
     Layer,
     PerStage,
     UpsampleConv,
-    check_construction,
-    check_input,
     conv_head,
     max_pool,
-    per_stage,
     resize,
 )
 from monai_unetfamily.nets.cgm import ClassificationGuide, GuidedOutput
+from monai_unetfamily.nets.checks import check_choice, check_construction, check_input, per_stage
 
 
 class UNet3Plus(nn.Module):
@@ -50,6 +50,7 @@ class UNet3Plus(nn.Module):
         in_channels: channels of the image.
         out_channels: classes, the background included where there is one.
         features: widths of the encoder's stages, finest first.
+        encoder: blocks of the encoder: "plain" (the paper) or "residual".
         skip_channels: width c of each branch; a decoder node has len(features) * c channels.
         strides: pooling between stages: a number, or one entry for each step (1 = none; or per axis).
         kernel_size: of the convolutions: a number, or one entry for each stage (or per axis), odd.
@@ -59,10 +60,12 @@ class UNet3Plus(nn.Module):
         cgm: add the classification-guided module.
         background: whether channel 0 is background (softmax), or every channel a class of its own (sigmoid).
         presence_threshold: of the CGM: a probability, or one for each foreground class.
+        use_checkpoint: activation checkpointing: less memory in training, more time, the same gradients.
 
     Raises:
         ValueError: for arguments or inputs that cannot work; the message says what is allowed.
 
+    >>> import torch
     >>> net = UNet3Plus(2, 1, 3, features=(4, 8, 16), skip_channels=4, deep_supervision=True, cgm=True)
     >>> out = net(torch.zeros(1, 1, 9, 12))
     >>> [tuple(head.shape) for head in out.logits], tuple(out.presence.shape)
@@ -78,6 +81,7 @@ class UNet3Plus(nn.Module):
         out_channels: int,
         *,
         features: Sequence[int] = (64, 128, 256, 512, 1024),
+        encoder: str = "plain",
         skip_channels: int = 64,
         strides: PerStage = 2,
         kernel_size: PerStage = 3,
@@ -88,35 +92,37 @@ class UNet3Plus(nn.Module):
         cgm: bool = False,
         background: bool = True,
         presence_threshold: float | Sequence[float] = 0.5,
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
         check_construction(spatial_dims, in_channels, out_channels, features, norm, act)
+        check_choice("encoder", encoder, list(BLOCKS))
         if skip_channels < 1:
             raise ValueError(f"skip_channels is {skip_channels}; at least 1 is needed.")
-        self.in_channels = in_channels
-        self.norm = norm
         self.strides = per_stage(strides, len(features) - 1, spatial_dims, "strides")
         kernels = per_stage(kernel_size, len(features), spatial_dims, "kernel_size", odd=True)
+        self._check = partial(
+            check_input, spatial_dims=spatial_dims, in_channels=in_channels, strides=self.strides, norm=norm
+        )
         self.deep_supervision = deep_supervision
         self.N = N = len(features) - 1
-        layers: dict[str, Any] = {"act": act, "norm": norm, "dropout": dropout}
+        layers: dict[str, Any] = {"act": act, "norm": norm, "dropout": dropout, "use_checkpoint": use_checkpoint}
 
         self.D = nn.ModuleList(max_pool(spatial_dims, stride) for stride in self.strides)
         self.En = nn.ModuleList(
-            ConvBlock(spatial_dims, a, b, kernel_size=kernel, **layers)
+            BLOCKS[encoder](spatial_dims, a, b, kernel_size=kernel, **layers)
             for a, b, kernel in zip([in_channels, *features], features, kernels, strict=False)
         )
         widths = [(N + 1) * skip_channels] * N + [features[N]]
         self.C = nn.ModuleDict()
-        self.H = nn.ModuleList()
+        self.De = nn.ModuleList()
         for i in range(N):
             for k in range(N + 1):
                 source = features[k] if k <= i else widths[k]
                 block = _branch(spatial_dims, source, skip_channels, self.strides[k:i], kernels[i], k > i, **layers)
                 self.C[f"{i}_{k}"] = block
-            self.H.append(
-                ConvBlock(spatial_dims, widths[i], widths[i], kernel_size=kernels[i], convolutions=1, **layers)
-            )
+            H = ConvBlock(spatial_dims, widths[i], widths[i], kernel_size=kernels[i], convolutions=1, **layers)
+            self.De.append(H)
         self.head = conv_head(spatial_dims, widths[0], out_channels, 3)
         self.auxiliary_heads = nn.ModuleList(
             conv_head(spatial_dims, width, out_channels, 3) for width in widths[1:] if deep_supervision
@@ -140,17 +146,18 @@ class UNet3Plus(nn.Module):
 
     def nodes(self, x: Tensor) -> list[Tensor]:
         """De[0..N], finest first; De[i] is (N, len(features) * skip_channels, *grid of stage i)."""
-        check_input(x, self.in_channels, self.strides, self.norm)
+        self._check(x)
+        N = self.N
         En = [self.En[0](x)]
-        for down, block in zip(self.D, list(self.En)[1:], strict=True):
-            En.append(block(down(En[-1])))
-        De = {self.N: En[self.N]}
-        for i in reversed(range(self.N)):
+        for i in range(1, N + 1):
+            En.append(self.En[i](self.D[i - 1](En[i - 1])))
+        De = {N: En[N]}
+        for i in reversed(range(N)):
             size = En[i].shape[2:]
             finer = [self.C[f"{i}_{k}"](En[k]) for k in range(i + 1)]
-            coarser = [self.C[f"{i}_{k}"](De[k], size) for k in range(i + 1, self.N + 1)]
-            De[i] = self.H[i](torch.cat(finer + coarser, dim=1))
-        return [De[i] for i in range(self.N + 1)]
+            coarser = [self.C[f"{i}_{k}"](De[k], size) for k in range(i + 1, N + 1)]
+            De[i] = self.De[i](*finer, *coarser)
+        return [De[i] for i in range(N + 1)]
 
     def side_outputs(self, De: Sequence[Tensor]) -> list[Tensor]:
         """Logits of the head on each node, De[0] first, interpolated to input size after the head."""

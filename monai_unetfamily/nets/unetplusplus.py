@@ -1,35 +1,36 @@
-"""UNet++, the nested U-Net.
+"""UNet++, the nested U-Net, with its two relatives UNet^e and UNet+.
 
 Zhou, Siddiquee, Tajbakhsh, Liang: "UNet++: A Nested U-Net Architecture for Medical Image Segmentation", 2018
 (arXiv 1807.10165), and "UNet++: Redesigning Skip Connections ...", IEEE TMI 2020 (arXiv 1912.05074), eq. 1:
 
     X[i, j] = H(D(X[i-1, 0]))                            j = 0
-              H([X[i, 0..j-1], U(X[i+1, j-1])])          j > 0
+              H([X[i, 0..j-1], U(X[i+1, j-1])])          j > 0    UNet++: a node sees all before it in its row
+              H([X[i, j-1], U(X[i+1, j-1])])             j > 0    UNet+:  its neighbour alone
+              H([X[i, 0], U(X[i+1, j-1])])               j > 0    UNet^e: the encoder's node alone
 
-Deviations, each by an argument except the second:
+In UNet^e the nodes with i + j = d are the decoder of a U-Net of depth d: an ensemble that shares its encoder.
+
+Deviations, each by an argument except the second and the third:
 - any number of stages, any stride and kernel per stage and axis (paper: five stages, 2x2 pooling, 3x3 kernels);
 - `mode="accurate"` averages the heads' logits (paper: their probabilities), so that a network always returns logits;
 - where flooring lost a remainder, U repeats the last plane to reach X[i, 0]'s size (paper: sizes divisible by 16).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from monai_unetfamily.nets.blocks import (
-    ConvBlock,
-    Layer,
-    LinearUp,
-    PerStage,
-    TransposedUp,
-    check_construction,
-    check_input,
-    conv_head,
-    max_pool,
-    per_stage,
-)
+from monai_unetfamily.nets.blocks import ConvBlock, Layer, PerStage, conv_head, max_pool, upsampler
+from monai_unetfamily.nets.checks import check_choice, check_construction, check_input, per_stage
+
+_SEEN: dict[str, Callable[[int], list[int]]] = {  # nodes of its own row that X[i, j] sees, j > 0
+    "none": lambda j: [0],
+    "neighbours": lambda j: [j - 1],
+    "all": lambda j: list(range(j)),
+}
 
 
 class UNetPlusPlus(nn.Module):
@@ -43,13 +44,16 @@ class UNetPlusPlus(nn.Module):
         in_channels: channels of the image.
         out_channels: classes, the background included where there is one.
         features: widths of the stages, finest first; L = len(features) - 1 and at least 1.
+        joined: how the decoders' nodes are joined within a row: "all" (UNet++), "neighbours" (UNet+), "none" (UNet^e).
         strides: pooling between stages: a number, or one entry for each of the L steps (1 = none; or per axis).
         kernel_size: of the convolutions: a number, or one entry for each stage (or per axis), odd.
         upsample: "transposed" (the paper) or "linear" (no weights; the next block takes the wider map).
         act, norm: as MONAI's factories take them: a name, or a name with its arguments.
         dropout: probability after each norm.
-        deep_supervision: heads on X[0, 1..L-1] too.
-        mode: what `eval()` returns: "fast", the last head; "accurate", the mean of all heads' logits.
+        deep_supervision: heads on X[0, 1..L-1] too. With joined="none" always: nothing else trains the inner decoders.
+        mode: what `eval()` returns: "fast", the last head; "accurate", the mean of all heads' logits. Where it is not
+            given, "accurate" with joined="none", which is an ensemble, and "fast" otherwise.
+        use_checkpoint: activation checkpointing: less memory in training, more time, the same gradients.
 
     Raises:
         ValueError: for arguments or inputs that cannot work; the message says what is allowed.
@@ -68,6 +72,7 @@ class UNetPlusPlus(nn.Module):
         out_channels: int,
         *,
         features: Sequence[int] = (32, 64, 128, 256, 512),
+        joined: str = "all",
         strides: PerStage = 2,
         kernel_size: PerStage = 3,
         upsample: str = "transposed",
@@ -75,47 +80,50 @@ class UNetPlusPlus(nn.Module):
         norm: Layer = ("instance", {"affine": True}),
         dropout: float = 0.0,
         deep_supervision: bool = False,
-        mode: str = "fast",
+        mode: str | None = None,
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
         check_construction(spatial_dims, in_channels, out_channels, features, norm, act)
-        _check_modes(len(features), upsample, mode, deep_supervision)
+        check_choice("joined", joined, list(_SEEN))
+        check_choice("upsample", upsample, ("transposed", "linear"))
+        self.joined = joined
+        self.deep_supervision = deep_supervision or joined == "none"
+        self.mode = mode or ("accurate" if joined == "none" else "fast")
+        _check_grid(len(features), self.mode, self.deep_supervision)
         self.levels = L = len(features) - 1
         self.strides = per_stage(strides, L, spatial_dims, "strides")
         kernels = per_stage(kernel_size, L + 1, spatial_dims, "kernel_size", odd=True)
-        self.deep_supervision = deep_supervision
-        self.mode = mode
-        self._arguments: dict[str, Any] = {
+        self._check = partial(
+            check_input, spatial_dims=spatial_dims, in_channels=in_channels, strides=self.strides, norm=norm
+        )
+        layers: dict[str, Any] = {"act": act, "norm": norm, "dropout": dropout, "use_checkpoint": use_checkpoint}
+        self._arguments = {
             "spatial_dims": spatial_dims,
             "in_channels": in_channels,
             "out_channels": out_channels,
+            "joined": joined,
             "upsample": upsample,
-            "act": act,
-            "norm": norm,
-            "dropout": dropout,
+            **layers,
         }
         self._per_stage = {"features": tuple(features), "kernel_size": kernels}
 
         self.D = nn.ModuleList(max_pool(spatial_dims, stride) for stride in self.strides)
-        self.U = nn.ModuleDict()
-        self.H = nn.ModuleDict()
+        self.U = nn.ModuleDict(
+            {
+                f"{i}_{j}": upsampler(spatial_dims, features[i + 1], features[i], self.strides[i], upsample)
+                for i, j in grid(L)
+                if j > 0
+            }
+        )
+        self.X = nn.ModuleDict()
         for i, j in grid(L):
-            if j > 0:
-                self.U[f"{i}_{j}"] = _up(spatial_dims, features[i + 1], features[i], self.strides[i], upsample)
-            self.H[f"{i}_{j}"] = ConvBlock(
-                spatial_dims,
-                fan_in(i, j, features, in_channels, upsample),
-                features[i],
-                kernel_size=kernels[i],
-                act=act,
-                norm=norm,
-                dropout=dropout,
-            )
+            width = fan_in(i, j, features, in_channels, upsample, joined)
+            self.X[f"{i}_{j}"] = ConvBlock(spatial_dims, width, features[i], kernel_size=kernels[i], **layers)
         self.head = conv_head(spatial_dims, features[0], out_channels, 1)
+        inner = range(L - 1, 0, -1) if self.deep_supervision else ()
         self.auxiliary_heads = nn.ModuleDict(
-            {str(j): conv_head(spatial_dims, features[0], out_channels, 1) for j in range(L - 1, 0, -1)}
-            if deep_supervision
-            else {}
+            {str(j): conv_head(spatial_dims, features[0], out_channels, 1) for j in inner}
         )
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
@@ -124,25 +132,26 @@ class UNetPlusPlus(nn.Module):
             return self.side_outputs(x)
         if self.mode == "accurate":
             return torch.stack(self.side_outputs(x)).mean(dim=0)
-        return self.head(self.nodes(x)[-1])
+        return self.head(self.nodes(x, [self.levels])[self.levels])
 
-    def nodes(self, x: Tensor) -> list[Tensor]:
-        """The finest row X[0, 0..L], each (N, features[0], *spatial)."""
-        check_input(x, self._arguments["in_channels"], self.strides, self._arguments["norm"])
+    def nodes(self, x: Tensor, heads: Sequence[int]) -> dict[int, Tensor]:
+        """X[0, j] for every j in `heads`, each (N, features[0], *spatial); only what they need is computed."""
+        self._check(x)
         X: dict[tuple[int, int], Tensor] = {}
-        for i, j in grid(self.levels):
+        for i, j in grid(max(heads)):
+            H = self.X[f"{i}_{j}"]
             if j == 0:
-                inputs = x if i == 0 else self.D[i - 1](X[i - 1, 0])
-            else:
+                X[i, j] = H(x if i == 0 else self.D[i - 1](X[i - 1, 0]))
+            elif self.joined != "none" or i + j in heads:
                 up = self.U[f"{i}_{j}"](X[i + 1, j - 1], X[i, 0].shape[2:])
-                inputs = torch.cat([X[i, k] for k in range(j)] + [up], dim=1)
-            X[i, j] = self.H[f"{i}_{j}"](inputs)
-        return [X[0, j] for j in range(self.levels + 1)]
+                X[i, j] = H(*(X[i, k] for k in _SEEN[self.joined](j)), up)
+        return {j: X[0, j] for j in heads}
 
     def side_outputs(self, x: Tensor) -> list[Tensor]:
         """Logits of every head there is, the final one first, each (N, out_channels, *spatial)."""
-        row = self.nodes(x)
-        return [self.head(row[-1])] + [head(row[int(j)]) for j, head in self.auxiliary_heads.items()]
+        heads = {self.levels: self.head} | {int(j): head for j, head in self.auxiliary_heads.items()}
+        row = self.nodes(x, list(heads))
+        return [head(row[j]) for j, head in heads.items()]
 
     def pruned(self, level: int) -> "UNetPlusPlus":
         """The network cut at `level`: nodes with i + j <= level and head `level` alone, with these weights copied.
@@ -163,11 +172,10 @@ class UNetPlusPlus(nn.Module):
                 "deep_supervision=True to have them all."
             )
         stages: dict[str, Any] = {name: value[: level + 1] for name, value in self._per_stage.items()}
-        small = UNetPlusPlus(**self._arguments, **stages, strides=self.strides[:level]).to(next(self.parameters()))
-        weights = {key: value for key, value in self.state_dict().items() if "head" not in key}
+        small = UNetPlusPlus(**self._arguments, **stages, strides=self.strides[:level], mode="fast")
         head = self.head if level == self.levels else self.auxiliary_heads[str(level)]
-        weights |= {f"head.{key}": value for key, value in head.state_dict().items()}
-        small.load_state_dict({key: weights[key] for key in small.state_dict()})
+        weights = self.state_dict() | {f"head.{key}": value for key, value in head.state_dict().items()}
+        small.to(next(self.parameters())).load_state_dict({key: weights[key] for key in small.state_dict()})
         return small.train(self.training)
 
 
@@ -180,29 +188,20 @@ def grid(levels: int) -> list[tuple[int, int]]:
     return [(i, j) for j in range(levels + 1) for i in range(levels + 1 - j)]
 
 
-def fan_in(i: int, j: int, features: Sequence[int], in_channels: int, upsample: str = "linear") -> int:
-    """Channels that enter X[i, j]: j maps of its own row and the one that comes up.
+def fan_in(i: int, j: int, features: Sequence[int], in_channels: int, upsample: str, joined: str = "all") -> int:
+    """Channels that enter X[i, j]: the maps of its own row that it sees, and the one that comes up.
 
-    >>> fan_in(0, 2, (32, 64, 128), 1), fan_in(0, 2, (32, 64, 128), 1, "transposed")
+    >>> fan_in(0, 2, (32, 64, 128), 1, "linear"), fan_in(0, 2, (32, 64, 128), 1, "transposed")
     (128, 96)
     """
     if j == 0:
         return in_channels if i == 0 else features[i - 1]
-    return j * features[i] + (features[i] if upsample == "transposed" else features[i + 1])
+    return len(_SEEN[joined](j)) * features[i] + (features[i] if upsample == "transposed" else features[i + 1])
 
 
-def _up(spatial_dims: int, in_channels: int, out_channels: int, stride: tuple[int, ...], upsample: str) -> nn.Module:
-    if upsample == "linear":
-        return LinearUp()
-    return TransposedUp(spatial_dims, in_channels, out_channels, stride=stride)
-
-
-def _check_modes(stages: int, upsample: str, mode: str, deep_supervision: bool) -> None:
+def _check_grid(stages: int, mode: str, deep_supervision: bool) -> None:
     if stages < 2:
         raise ValueError(f"features has {stages} entry; a nested grid needs at least 2: add a stage.")
-    if upsample not in ("transposed", "linear"):
-        raise ValueError(f"upsample is {upsample!r}; allowed are 'transposed' and 'linear'.")
-    if mode not in ("fast", "accurate"):
-        raise ValueError(f"mode is {mode!r}; allowed are 'fast' and 'accurate'.")
+    check_choice("mode", mode, ("fast", "accurate"))
     if mode == "accurate" and not deep_supervision:
         raise ValueError("mode is 'accurate', the mean of all heads; it needs deep_supervision=True.")

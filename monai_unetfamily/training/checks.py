@@ -51,7 +51,8 @@ def check_dataset(bundle: Path, dataset: Path, log: Callable[[str], None]) -> No
     """
     names = class_names(bundle)
     table = read_label_names(dataset)
-    other = {label: name for label, name in table.items() if names.get(label, "").casefold() != name.casefold()}
+    known = {0: "background"} | names
+    other = {label: name for label, name in table.items() if known.get(label, "").casefold() != name.casefold()}
     if other:
         raise ValueError(
             f"{dataset}: has labels {other} where this bundle has {names}; choose another bundle, or rename."

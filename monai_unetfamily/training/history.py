@@ -9,11 +9,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 
 from monai_unetfamily.inference.report import save_overlay
 from monai_unetfamily.volumes.files import atomic_file
+from monai_unetfamily.volumes.nifti import Labels
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class History:
 
     Args:
         folder: where the files go.
-        names: channel -> class, for the sample's legend.
+        names: label id -> class, for the sample's legend; without an id 0 each channel is a class of its own.
         log: is given one line an epoch.
         resume: go on from the history that is there; otherwise start anew.
     """
@@ -89,9 +91,14 @@ class History:
         case: Any = evaluator.state.output[0]  # type: ignore[index]
         image = case["image"][0].cpu().numpy()
         affine = case["image"].affine.cpu().numpy() if image.ndim == 3 else None  # a picture has none
-        labels, reference = (case[key].argmax(dim=0).cpu().numpy() for key in ("pred", "label"))
+        labels, reference = (self._labels(case[key]) for key in ("pred", "label"))
         path = self.folder / "sample.png"
         save_overlay(image, labels, affine, path, self.names, reference=reference, title="validation sample")
+
+    def _labels(self, maps: torch.Tensor) -> Labels:
+        """(C, *spatial) as label ids (*spatial) where channel 0 is background, else as masks (*spatial, C)."""
+        labels = maps.argmax(dim=0) if 0 in self.names else maps.movedim(0, -1).byte()
+        return labels.cpu().numpy()
 
 
 def read_history(file: Path) -> list[Epoch]:

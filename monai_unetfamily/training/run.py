@@ -12,6 +12,7 @@ from monai.handlers import CheckpointLoader
 from torch import nn
 from yaml import YAMLError
 
+from monai_unetfamily.bundles.agreement import check_background
 from monai_unetfamily.bundles.bundle import choose_network, class_names, config_file, load_weights, reason_of
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.inference.device import choose_device
@@ -45,7 +46,7 @@ def train(
         bundle: the bundle's folder; weights and logs go there.
         dataset: folder with a `dataset.json` in MSD layout, or with `images/` and `labels/`.
         output: train a copy of the bundle in this new folder.
-        network: train this one of the bundle's networks; changes the one word in its metadata.
+        network: train this one of the bundle's networks, or of the family's; changes the bundle's metadata.
         minutes: of training and validation; ends after the last epoch that fits (one at the least), with the learning
             rate falling by a polynomial of power 0.9. Resumed runs count together, reading the cases does not count.
             Otherwise the config's `max_epochs` rules.
@@ -105,6 +106,7 @@ def _prepare(workflow: ConfigWorkflow, bundle: Path, history: History, resume: b
     if init_from:
         load_weights(network, init_from)
     trainer: Engine = workflow.trainer
+    check_background(history.names, network, trainer.loss_function, workflow.evaluator.inferer)  # type: ignore[attr-defined]
     if resume:
         objects = {name: parser.get_parsed_content(name) for name in ("network", "optimizer", "lr_scheduler")}
         checkpoint = bundle / "models" / CHECKPOINT

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from monai_unetfamily.volumes.masks import may_overlap, require_channel_names
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift
 from monai_unetfamily.volumes.sources import list_sources, read_image, read_label_map, stem
 
@@ -81,14 +82,16 @@ def read_label_names(dataset_dir: Path) -> dict[int, str]:
 
 
 def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
-    """Refuse a case whose label map does not fit its image or the table of label names.
+    """Refuse a case whose labels do not fit its image or the table of label names.
 
     Shapes must be equal, and the two grids the same up to `GRID_TOLERANCE`. Label files may store floats, if
-    their values are whole.
+    their values are whole. Classes that overlap (`masks.may_overlap`) need a 4-D file (X, Y, Z, C) of masks, 0 or 1,
+    all others a label map.
 
     Raises:
-        ValueError: another shape, another affine, fractional values, ids outside the table; and what
-            `read_image` and `read_label_map` raise.
+        ValueError: another shape, a label map in place of masks or the reverse, another number of masks or other
+            names in their header, another affine, fractional values, ids outside the table; and what `read_image`
+            and `read_label_map` raise.
 
     >>> from tempfile import TemporaryDirectory
     >>> from monai_unetfamily.volumes.phantom import write_phantoms
@@ -101,23 +104,34 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
     label = Path(case["label"])
     voxels, affine = read_label_map(label)
     shape = image.shape[: len(image_affine) - 1]  # without the channels of a picture
-    if voxels.shape != shape:
-        got = f"got shape {voxels.shape}, its image {shape}"
+    if voxels.shape[:-1] != shape:
+        got = f"got shape {voxels.shape[:-1]}, its image {shape}"
         raise ValueError(f"{label}: {got}; they must be equal, export the label map again")
+    _require_channels(voxels.shape[-1], labels, label)
+    require_channel_names(label, labels)
     shift = grid_shift(affine, image_affine)
     if shift > GRID_TOLERANCE:
         got = f"got an affine {shift:.3g} voxels off its image's"
         raise ValueError(f"{label}: {got}; {GRID_TOLERANCE} is allowed, bring it to the image's grid first")
-    _require_ids(np.unique(voxels), labels, label)
+    _require_ids(np.unique(voxels), {0, 1} if may_overlap(labels) else {0, *labels}, label)
 
 
-def _require_ids(values: np.ndarray[Any, np.dtype[np.float32]], labels: Mapping[int, str], label: Path) -> None:
+def _require_channels(got: int, labels: Mapping[int, str], file: Path) -> None:
+    needed = len(labels) if may_overlap(labels) else 1
+    if got != needed:
+        kind = f"may overlap: {needed} masks (X, Y, Z, {needed}) are" if needed > 1 else "lie apart: one label map is"
+        classes = [name for label, name in labels.items() if label]
+        maps = f"got {got} map{'s' * (got > 1)}"
+        raise ValueError(f"{file}: {maps}; {classes} {kind} needed, convert it or choose another bundle")
+
+
+def _require_ids(values: np.ndarray[Any, np.dtype[np.float32]], allowed: set[int], label: Path) -> None:
     fractional = values[values != np.round(values)]
     if fractional.size:
         raise ValueError(f"{label}: got label {fractional[0]}; whole numbers are allowed, threshold it first")
-    unknown = sorted({int(value) for value in values} - set(labels))
+    unknown = sorted({int(value) for value in values} - allowed)
     if unknown:
-        raise ValueError(f"{label}: got labels {unknown}; {sorted(labels)} are in the table, add or remap them")
+        raise ValueError(f"{label}: got labels {unknown}; {sorted(allowed)} are in the table, add or remap them")
 
 
 def _is_paired(dataset_dir: Path) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryFile
 from uuid import uuid4
 
@@ -36,6 +37,32 @@ def atomic_file(path: Path) -> Iterator[BufferedWriter]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`, which is free, that becomes it when the block ends well.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as parent:
+    ...     with atomic_folder(Path(parent) / "case") as room:
+    ...         (room / "liver.txt").touch()
+    ...     [p.relative_to(parent).as_posix() for p in Path(parent).rglob("*.txt")]
+    ['case/liver.txt']
+
+    Raises:
+        FileExistsError: where it is a file, or not empty.
+    """
+    require_free(folder)
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.part")
+    make_folder(temporary)
+    try:
+        yield temporary
+        with suppress(FileNotFoundError):
+            folder.rmdir()  # empty: not every system renames onto it
+        temporary.rename(folder)
+    finally:
+        rmtree(temporary, ignore_errors=True)
 
 
 def make_folder(folder: Path) -> None:

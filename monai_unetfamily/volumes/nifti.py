@@ -37,11 +37,15 @@ _UNREADABLE = (
 )
 
 
-def open_volume(path: Path) -> Nifti1Pair:
+def open_volume(path: Path, channels: bool = False) -> Nifti1Pair:
     """Open a NIfTI-1 or NIfTI-2 volume as a nibabel proxy; no voxel is read.
 
     The image is one 3-D volume: `shape[:3]` voxels, further axes singleton; `affine` (4, 4) maps voxel
     indices to millimetres, RAS+. `.nii`, `.nii.gz` and `.hdr`/`.img` pairs are read.
+
+    Args:
+        path: of the file.
+        channels: whether a fourth axis may be longer than 1, as that of `masks.write_masks`.
 
     Raises:
         FileNotFoundError: no such file, or half of a `.hdr`/`.img` pair.
@@ -55,14 +59,16 @@ def open_volume(path: Path) -> Nifti1Pair:
     """
     require_file(path)
     image = _load_header(path)
-    require_one_volume(image, path)
+    require_one_volume(image, path, channels)
     require_affine(image, path)
     require_bytes(image, path)
     return image
 
 
-def read_volume(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def read_volume(path: Path, channels: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Read voxels (X, Y, Z), scaled by the header's slope and intercept, and the affine (4, 4) to mm, RAS+.
+
+    With `channels`, voxels are (X, Y, Z, C), a 3-D file's (X, Y, Z, 1).
 
     Raises what `open_volume` raises, and ValueError for a file that is cut off or damaged (gzip checksums are
     verified) and for NaN or infinite voxels.
@@ -75,7 +81,7 @@ def read_volume(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     >>> voxels.shape, voxels.dtype.name, affine.diagonal().tolist()
     ((2, 3, 4), 'float32', [2.0, 2.0, 5.0, 1.0])
     """
-    image = open_volume(path)
+    image = open_volume(path, channels)
     try:
         voxels = _read_voxels(image)
     except _UNREADABLE as error:
@@ -83,7 +89,8 @@ def read_volume(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
             f"{path}: the voxels cannot be read ({_one_line(error)}); a whole file is needed, copy it again"
         ) from error
     require_finite(voxels, path)
-    return voxels.reshape(image.shape[:3], order="F"), np.asarray(image.affine, np.float64)
+    shape = (*image.shape[:3], -1) if channels else image.shape[:3]
+    return voxels.reshape(shape, order="F"), np.asarray(image.affine, np.float64)
 
 
 def grid_shift(affine: NDArray[np.float64], other: NDArray[np.float64]) -> float:
@@ -133,13 +140,23 @@ def write_labels(labels: NDArray[np.integer], like: Path | Nifti1Pair, path: Pat
     """
     source = open_volume(like) if isinstance(like, Path) else like
     _require_labels(labels, source.shape, path)
+    save_image(label_image(labels.reshape(source.shape), source), path)
+
+
+def label_image(labels: NDArray[np.integer], source: Nifti1Pair) -> Nifti1Image:
+    """Labels, 0 or more, under the header of `source` as `write_labels` keeps it; nothing is written.
+
+    >>> ct = nib.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.diag([2.0, 2.0, 5.0, 1.0]))
+    >>> label_image(np.full((2, 3, 4), 5), ct).get_data_dtype().name
+    'uint8'
+    """
     smallest = np.min_scalar_type(int(labels.max()))
     header = source.header.copy()
     header.extensions.clear()
     header.set_data_dtype(smallest)
     header["cal_min"] = header["cal_max"] = 0
     single = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
-    save_image(single(labels.reshape(source.shape).astype(smallest), source.affine, header), path)
+    return single(labels.astype(smallest), source.affine, header)
 
 
 def save_image(image: Nifti1Image, path: Path) -> None:

@@ -79,11 +79,13 @@ def read_image(path: Path) -> tuple[NDArray[np.float32], Affine]:
 
 
 def read_label_map(path: Path) -> tuple[NDArray[np.float32], Affine]:
-    """Read the values of a label map, (X, Y, Z) or (rows, columns), and the affine.
+    """Read the values of a label map (*spatial, 1), or of a volume's masks (X, Y, Z, C), and the affine.
 
     Raises what `nifti.read_volume` or `pictures.read_label_picture` raises.
     """
-    return (pictures.read_label_picture(path), np.eye(3)) if is_picture(path) else nifti.read_volume(path)
+    if is_picture(path):
+        return pictures.read_label_picture(path)[..., None], np.eye(3)
+    return nifti.read_volume(path, channels=True)
 
 
 def write_label_map(labels: NDArray[np.integer[Any]], like: Path, path: Path) -> None:
@@ -97,14 +99,21 @@ def write_label_map(labels: NDArray[np.integer[Any]], like: Path, path: Path) ->
         nifti.write_labels(labels, like, path)
 
 
+def holds_sources(folder: Path) -> bool:
+    """Whether a folder itself, not one in it, holds a source."""
+    return bool(_found(folder))
+
+
 def _expand(path: Path) -> list[Path]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder; name NIfTI files, pictures or folders of them")
-    if not path.is_dir():
-        return [path]
-    visible = [p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    found = [p for p in visible if p.name.lower().endswith(_LISTED)]
+    found = _found(path) if path.is_dir() else [path]
     if not found:
         names = ", ".join(f"*{suffix}" for suffix in _LISTED)
         raise FileNotFoundError(f"{path}: holds no {names}; they are looked for here, not deeper")
     return found
+
+
+def _found(folder: Path) -> list[Path]:
+    visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    return [p for p in visible if p.name.lower().endswith(_LISTED)]

@@ -1,0 +1,254 @@
+"""FCN-32s, FCN-16s and FCN-8s.
+
+Long, Shelhamer, Darrell: "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015 (arXiv 1411.4038). With
+stages counted from 0, the classifier (fc6, fc7) as the last one N, and D max pooling:
+
+    En[0] = H(x),   En[i] = H(D(En[i-1])),   En[N] = fc7(fc6(D(En[N-1])))
+    S[N] = score(En[N]),   S[i] = score(D(En[i-1])) + U(S[i+1])
+
+The prediction is U(S[N - skips]): with five poolings, skips = 0, 1, 2 are strides 32, 16, 8. U multiplies the grid by s
+with a transposed convolution of size 2s, one kernel for each class and no bias, set to linear interpolation.
+
+A network's weights start one with more skips, as in the paper: `load_state_dict` takes weights that lack the scores of
+finer stages, and these start at zero.
+
+Deviations, each by an argument except the last four:
+- any number of stages, any stride and kernel per stage and axis, norm (paper: VGG-16, without norm);
+- supervision of the coarser predictions too (paper: of the final one);
+- the classifier convolves with zero padding, and the image is padded with zeros at its far edges to a multiple of the
+  deepest stride (reference code: by 100 on every side, and cropped);
+- a kernel for an odd factor s has size 2s - 1, as size 2s cannot be symmetric about its voxel there;
+- three dimensions: trilinear kernels; `preset="paper"` shrinks fc6 to 3x3x3 and fc6 and fc7 to 512 channels, since the
+  literal 7x7x7 to 4096 would have 719 million weights;
+- nothing is pretrained.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+from monai.networks.layers.factories import Conv
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_unetfamily.nets.blocks import Axes, ConvBlock, Layer, PerStage, conv_head, fit, max_pool
+from monai_unetfamily.nets.checks import check_construction, check_input, check_shape, per_stage, per_stage_count
+
+
+class SkipFCN(nn.Module):
+    """An encoder that classifies coarse cells, its scores refined by those of finer stages, and upsampled.
+
+    `forward` takes (N, in_channels, *spatial) and returns logits (N, out_channels, *spatial): one tensor in `eval()`;
+    in `train()` with deep supervision the list of predictions from S[N - skips], ..., S[N], all at input size.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        out_channels: classes, the background included where there is one.
+        skips: finer stages whose scores are added: at most len(features) - 2.
+        features: widths of the stages, finest first; the last one is the classifier's.
+        strides: pooling between stages: a number, or one entry for each step (1 = none; or per axis).
+        kernel_size: of the convolutions: a number, or one entry for each stage (or per axis), odd; of the classifier's
+            two convolutions the second is 1x1.
+        convolutions: in a block: a number, or one for each stage but the classifier.
+        act, norm: as MONAI's factories take them: a name, or a name with its arguments.
+        dropout: probability after each of the classifier's two convolutions.
+        learned_upsampling: train the kernels of U, which are fixed otherwise.
+        deep_supervision: train the predictions of the skipped stages too; it needs no further weights.
+        use_checkpoint: activation checkpointing: less memory in training, more time, the same gradients.
+
+    Raises:
+        ValueError: for arguments or inputs that cannot work; the message says what is allowed.
+
+    >>> net = SkipFCN(2, 1, 3, skips=1, features=(4, 8, 8, 16), norm=None, deep_supervision=True)
+    >>> [tuple(prediction.shape) for prediction in net(torch.zeros(1, 1, 9, 12))]
+    [(1, 3, 9, 12), (1, 3, 9, 12)]
+    >>> net.eval()(torch.zeros(1, 1, 9, 12)).shape
+    torch.Size([1, 3, 9, 12])
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        skips: int = 2,
+        features: Sequence[int] = (32, 64, 128, 256, 512, 512),
+        strides: PerStage = 2,
+        kernel_size: PerStage = 3,
+        convolutions: int | Sequence[int] = 2,
+        act: Layer = ("leakyrelu", {"inplace": True}),
+        norm: Layer = ("instance", {"affine": True}),
+        dropout: float = 0.5,
+        learned_upsampling: bool = False,
+        deep_supervision: bool = False,
+        use_checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        check_construction(spatial_dims, in_channels, out_channels, features, norm, act)
+        self.spatial_dims, self.in_channels = spatial_dims, in_channels
+        self.N = N = len(features) - 1
+        _check_skips(skips, len(features))
+        self.strides = per_stage(strides, N, spatial_dims, "strides")
+        kernels = per_stage(kernel_size, N + 1, spatial_dims, "kernel_size", odd=True)
+        counts = per_stage_count(convolutions, N, "convolutions")
+        self._check = partial(
+            check_input, spatial_dims=spatial_dims, in_channels=in_channels, strides=self.strides, norm=norm
+        )
+        self.deep_supervision = deep_supervision
+        layers: dict[str, Any] = {"act": act, "norm": norm, "use_checkpoint": use_checkpoint}
+
+        self.D = nn.ModuleList(max_pool(spatial_dims, stride) for stride in self.strides)
+        self.En = nn.ModuleList(
+            ConvBlock(spatial_dims, a, b, kernel_size=kernel, convolutions=count, **layers)
+            for a, b, kernel, count in zip([in_channels, *features], features, kernels, counts, strict=False)
+        )
+        fc: dict[str, Any] = {"convolutions": 1, "dropout": dropout, **layers}
+        self.En.append(
+            nn.Sequential(
+                ConvBlock(spatial_dims, features[N - 1], features[N], kernel_size=kernels[N], **fc),
+                ConvBlock(spatial_dims, features[N], features[N], kernel_size=1, **fc),
+            )
+        )
+        self.scored = list(range(N, N - skips - 1, -1))  # coarsest first
+        self.S = nn.ModuleDict()
+        self.full = nn.ModuleDict()
+        upsample = partial(LinearTransposed, spatial_dims, out_channels, learned=learned_upsampling)
+        for i in self.scored:
+            up = upsample(self.strides[i]) if i < N else None
+            self.S[str(i)] = Score(conv_head(spatial_dims, features[i if i == N else i - 1], out_channels, 1), up)
+        for i in self.scored if deep_supervision else self.scored[-1:]:
+            self.full[str(i)] = upsample(_total(self.strides[:i], spatial_dims))
+        self.register_load_state_dict_pre_hook(_start_from_coarser)
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits of (N, in_channels, *spatial); see the class."""
+        S = self.nodes(x)
+        final, *coarser = (fit(self.full[str(i)](S[i]), x.shape[2:]) for i in self._wanted())
+        return [final, *coarser] if self.training and self.deep_supervision else final
+
+    def nodes(self, x: Tensor) -> dict[int, Tensor]:
+        """S[i] by i, each (N, out_channels, *grid of stage i)."""
+        check_shape(x, self.spatial_dims, self.in_channels)
+        x = _pad_to_multiple(x, self.strides)
+        self._check(x)
+        N = self.N
+        En = {0: self.En[0](x)}
+        pooled = {}
+        for i in range(1, N + 1):
+            pooled[i] = self.D[i - 1](En[i - 1])
+            En[i] = self.En[i](pooled[i])
+        S = {N: self.S[str(N)](En[N])}
+        for i in self.scored[1:]:
+            S[i] = self.S[str(i)](pooled[i], S[i + 1])
+        return S
+
+    def _wanted(self) -> list[int]:
+        """Stages whose prediction is returned, finest first."""
+        return self.scored[::-1] if self.training and self.deep_supervision else self.scored[-1:]
+
+
+class Score(nn.Module):
+    """S[i]: a 1x1 convolution to one score a class, plus the coarser stage's scores, upsampled.
+
+    A score that is added to others starts at zero, so that the network starts with the coarser one's prediction.
+
+    >>> score = Score(nn.Conv2d(8, 3, 1), LinearTransposed(2, 3, (2, 2)))
+    >>> score(torch.zeros(1, 8, 4, 4), torch.zeros(1, 3, 2, 2)).shape
+    torch.Size([1, 3, 4, 4])
+    """
+
+    def __init__(self, conv: nn.Module, up: nn.Module | None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.up = up
+        if up is not None:
+            for parameter in conv.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, features: Tensor, coarser: Tensor | None = None) -> Tensor:
+        """Map (N, C, *grid), and the scores (N, classes, *coarser grid), to (N, classes, *grid)."""
+        scores: Tensor = self.conv(features)
+        return scores if self.up is None else scores + self.up(coarser)
+
+
+class LinearTransposed(nn.Module):
+    """Transposed convolution, a channel at a time, that multiplies the grid by `stride` with linear weights.
+
+    Away from the edges it is linear interpolation (`align_corners=False`); beyond them it takes zeros.
+
+    >>> LinearTransposed(2, 1, (2, 1))(torch.ones(1, 1, 3, 1)).flatten().tolist()
+    [0.75, 1.0, 1.0, 1.0, 1.0, 0.75]
+    """
+
+    def __init__(self, spatial_dims: int, channels: int, stride: Axes, *, learned: bool = False) -> None:
+        super().__init__()
+        kernels = [_triangle(s) for s in stride]
+        self.conv = Conv[Conv.CONVTRANS, spatial_dims](
+            channels,
+            channels,
+            kernel_size=[len(k) for k in kernels],
+            stride=stride,
+            padding=[(len(k) - s) // 2 for k, s in zip(kernels, stride, strict=True)],
+            groups=channels,
+            bias=False,
+        )
+        weight = kernels[0]
+        for kernel in kernels[1:]:
+            weight = weight[..., None] * kernel
+        weight = weight.expand(channels, 1, *weight.shape).clone()
+        if learned:
+            self.conv.weight = nn.Parameter(weight)
+        else:
+            del self.conv.weight
+            self.conv.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, *grid) to (N, C, *grid * stride)."""
+        y: Tensor = self.conv(x)
+        return y
+
+
+def _triangle(stride: int) -> Tensor:
+    """Weights of linear interpolation by `stride` along one axis.
+
+    >>> _triangle(2).tolist(), _triangle(1).tolist()
+    ([0.25, 0.75, 0.75, 0.25], [1.0])
+    """
+    size = 2 * stride - stride % 2
+    places = torch.arange(size) - (size - 1) / 2
+    return 1 - places.abs() / stride
+
+
+def _total(strides: Sequence[Axes], spatial_dims: int) -> Axes:
+    return tuple(prod(s[axis] for s in strides) for axis in range(spatial_dims))
+
+
+def _pad_to_multiple(x: Tensor, strides: Sequence[Axes]) -> Tensor:
+    total = _total(strides, x.ndim - 2)
+    missing = [pad for n, s in zip(x.shape[:1:-1], total[::-1], strict=True) for pad in (0, -n % s)]
+    return F.pad(x, missing)
+
+
+def _start_from_coarser(network: SkipFCN, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Complete the weights of a network with fewer skips: scores of zero, and learned kernels from their start."""
+    lacking = [i for i in network.scored if not any(key.startswith(f"{prefix}S.{i}.") for key in weights)]
+    finest = network.scored[len(network.scored) - len(lacking) :]
+    if not lacking or lacking != finest or len(lacking) == len(network.scored):
+        return
+    for key in [key for key in weights if key.startswith(f"{prefix}full.")]:
+        del weights[key]
+    new = tuple(f"{prefix}{place}." for place in ("full", *(f"S.{i}" for i in lacking)))
+    own = {key: value for key, value in network.state_dict(prefix=prefix).items() if key.startswith(new)}
+    scores = tuple(f"{prefix}S.{i}.conv." for i in lacking)
+    weights |= {key: torch.zeros_like(value) if key.startswith(scores) else value for key, value in own.items()}
+
+
+def _check_skips(skips: int, stages: int) -> None:
+    if not 0 <= skips <= stages - 2:
+        raise ValueError(
+            f"skips is {skips} with {stages} stages; allowed are 0 to {stages - 2}: use fewer skips or more stages."
+        )

@@ -1,0 +1,18 @@
+"""Loads linknet.py as though it lay among the package's nets: a pytest plugin (-p add_linknet), and a call."""
+
+from importlib import import_module
+from pathlib import Path
+
+from monai_unetfamily import nets
+
+NAME = "monai_unetfamily.nets.linknet"
+
+
+def load() -> None:
+    nets.__path__.append(str(Path(__file__).parent))
+    import_module(NAME)
+    nets.__path__.pop()
+
+
+def pytest_configure() -> None:
+    load()

@@ -1,0 +1,64 @@
+"""How to add a network: one file, one row of the registry's table, and every test and every door is its own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import add_linknet
+import nibabel as nib
+import pytest
+
+from monai_unetfamily.bundles.bundle import METADATA
+from monai_unetfamily.cli import main
+from monai_unetfamily.nets.registry import MEMBERS
+
+HERE = Path(__file__).parent
+WALKS = ["test_networks.py", "test_export.py", "test_precision.py"]  # what walks the registry
+
+
+@pytest.fixture
+def linknet() -> Iterator[str]:
+    add_linknet.load()
+    yield "linknet"
+    del MEMBERS["linknet"], sys.modules[add_linknet.NAME]
+
+
+def test_it_takes_less_than_sixty_lines() -> None:
+    assert len((HERE / "linknet.py").read_text().splitlines()) < 60
+
+
+def count(*arguments: str) -> int:
+    """Tests that a run over the walks passes, or that it collects."""
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=HERE, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    found = re.search(r"(\d+) passed|(\d+)/\d+ tests collected", done.stdout)
+    assert found, done.stdout
+    return int(found[1] or found[2])
+
+
+def environment() -> dict[str, str]:
+    paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def test_it_passes_every_test_that_walks_the_registry() -> None:
+    passed = count("-p", "add_linknet", *WALKS, "-k", "linknet and not 3")
+    of_unet = count("--collect-only", *WALKS, "-k", "unet- and not 3")
+    assert passed >= of_unet > 0
+
+
+def test_it_comes_through_every_door(linknet: str, untrained: Path, phantoms: Path, tmp_path: Path) -> None:
+    trained, labels = tmp_path / "trained", tmp_path / "labels"
+    images = phantoms / "imagesTr"
+    arguments = ["--network", linknet, "--minutes", "0.001", "--device", "cpu"]
+    assert main(["train", str(untrained), "--dataset", str(phantoms), "-o", str(trained), *arguments]) == 0
+    metadata = json.loads((trained / "configs" / METADATA).read_text())
+    assert metadata["networks"]["linknet"]["features"] == [4, 8, 8]  # as the network it replaces
+    assert main(["predict", str(trained), str(images), "-o", str(labels), "--device", "cpu"]) == 0
+    for image in images.iterdir():
+        assert nib.load(labels / image.name).shape == nib.load(image).shape
