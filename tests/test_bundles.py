@@ -129,6 +129,11 @@ def test_monai_finds_every_property(name: str, kind: str, data_sets: dict[str, P
     assert workflow.check_properties() == []
 
 
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_shipped_weights_fit_the_network_that_is_chosen(name: str) -> None:
+    assert not open_bundle(SHIPPED / name, CPU).network.training
+
+
 def test_one_word_changes_the_network(untrained: Path) -> None:
     parser = ConfigParser()
     choose_network(untrained, "unetplusplus")
