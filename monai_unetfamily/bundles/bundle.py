@@ -15,6 +15,7 @@ from torch import nn
 
 import monai_unetfamily.nets  # noqa: F401  a short _target_ resolves among the modules that are loaded
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
+from monai_unetfamily.volumes.cases import IGNORE
 from monai_unetfamily.volumes.files import atomic_file, require_free
 
 METADATA = "metadata.json"
@@ -104,6 +105,27 @@ def class_names(root: Path) -> dict[int, str]:
             f"{root / 'configs' / METADATA}: has no network_data_format.outputs.pred.channel_def "
             "(channel: name); add it."
         ) from error
+
+
+def label_names(root: Path) -> dict[int, str]:
+    """Label -> name in the data sets that a bundle trains on: its classes, and "ignore" for voxels without a label.
+
+    The latter is the `ignore_label` of its train config, where it has one.
+
+    Raises:
+        FileNotFoundError: no train config.
+        ValueError: a config or metadata that cannot be used.
+
+    >>> label_names(find_bundle("hippocampus_mr"))
+    {0: 'background', 1: 'anterior', 2: 'posterior', 255: 'ignore'}
+    """
+    names, file = class_names(root), config_file(root, "train")
+    ignored = _parse(root, file, torch.device("cpu")).get("ignore_label")
+    if ignored is None:
+        return names
+    if not isinstance(ignored, int) or ignored in names:
+        raise ValueError(f"{file}: ignore_label is {ignored!r}; null, or a number that is no class, is allowed.")
+    return names | {ignored: IGNORE}
 
 
 def open_bundle(root: Path, device: torch.device) -> Bundle:

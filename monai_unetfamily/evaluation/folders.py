@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_unetfamily.evaluation.cases import Score, bounding_boxes, evaluate_case
+from monai_unetfamily.volumes.cases import ignore_label
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, Labels, grid_shift, list_volumes, read_volume, stem
 
 _LARGEST_LABEL = 65535  # uint16; bounding_boxes works on a list as long as the largest label
@@ -31,7 +32,8 @@ def evaluate_folders(
         predictions: folder of label maps, or one file.
         references: folder of label maps, one file, or a list of files.
         classes: label id -> name; 0, the background, is not scored. Without it every label that occurs anywhere is
-            scored and named by its id; with it, reference labels that it lacks are not scored.
+            scored and named by its id; with it, reference labels that it lacks are not scored. Where it calls an id
+            "ignore", a reference's voxels of that id are no class's, neither there nor in the prediction.
         tolerance_mm: deviation in mm that the surface dice forgives.
         progress: called with one line of text after each case.
 
@@ -50,10 +52,12 @@ def evaluate_folders(
     ('ct', 1.0, 0.0)
     """
     pairs = _pairs(predictions, references)
-    table = _found_classes(pairs) if classes is None else {label: name for label, name in classes.items() if label}
+    names = _found_classes(pairs) if classes is None else classes
+    ignored = ignore_label(names)
+    table = {label: name for label, name in names.items() if label not in (0, ignored)}
     scores = []
     for number, (case, prediction, reference) in enumerate(pairs, start=1):
-        scores += _evaluate_files(case, prediction, reference, table, tolerance_mm)
+        scores += _evaluate_files(case, prediction, reference, table, tolerance_mm, ignored)
         if progress is not None:
             progress(f"{number}/{len(pairs)} {case}")
     return scores
@@ -93,7 +97,12 @@ def _found_classes(pairs: Sequence[tuple[str, Path, Path]]) -> dict[int, str]:
 
 
 def _evaluate_files(
-    case: str, prediction: Path, reference: Path, classes: Mapping[int, str], tolerance_mm: float
+    case: str,
+    prediction: Path,
+    reference: Path,
+    classes: Mapping[int, str],
+    tolerance_mm: float,
+    ignored: int | None,
 ) -> list[Score]:
     labels, affine = _read_labels(prediction)
     truth, truth_affine = _read_labels(reference)
@@ -102,6 +111,8 @@ def _evaluate_files(
             f"got different grids in {prediction}, {labels.shape}, and {reference}, {truth.shape}; equal"
             f" shapes, and affines within {GRID_TOLERANCE} voxels, are allowed: bring one onto the other's grid"
         )
+    if ignored is not None:
+        labels, truth = (np.where(truth == ignored, 0, each).astype(np.uint16) for each in (labels, truth))
     if unknown := sorted(bounding_boxes(labels).keys() - classes.keys()):
         raise ValueError(f"got labels {unknown} in {prediction}; {sorted(classes)} are allowed: complete the classes")
     return evaluate_case(labels, truth, _spacing(affine, prediction), classes, tolerance_mm, case)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from monai_unetfamily.bundles.bundle import INSTALLED, check_network, class_names
+from monai_unetfamily.bundles.bundle import INSTALLED, check_network, class_names, label_names
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
 from monai_unetfamily.volumes.files import require_free
@@ -49,7 +49,7 @@ def check_dataset(bundle: Path, dataset: Path, log: Callable[[str], None]) -> No
     Raises:
         FileNotFoundError, ValueError: names the file, and what to do.
     """
-    names = class_names(bundle)
+    names = label_names(bundle)
     table = read_label_names(dataset)
     other = {label: name for label, name in table.items() if names.get(label, "").casefold() != name.casefold()}
     if other:
@@ -59,4 +59,4 @@ def check_dataset(bundle: Path, dataset: Path, log: Callable[[str], None]) -> No
     training, validation = load_cases(dataset, "training"), load_cases(dataset, "validation")
     log(f"checking {len(training)} training and {len(validation)} validation cases of {dataset}")
     for case in training + validation:
-        check_labels(case, names)
+        check_labels(case, class_names(bundle) | table)

@@ -13,6 +13,7 @@ import numpy as np
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift, read_volume, stem
 
 Section = Literal["training", "validation"]
+IGNORE = "ignore"  # nnU-Net's name of the label of voxels without one
 _KEYS = ("image", "label")
 
 
@@ -71,6 +72,15 @@ def read_label_names(dataset_dir: Path) -> dict[int, str]:
             got = f"got label {key!r}: {name!r}"
             raise ValueError(f'{file}: {got}; "id": "name" is allowed (nnU-Net has the inverse), turn it round')
     return dict(sorted((int(key), name) for key, name in table.items()))
+
+
+def ignore_label(names: Mapping[int, str]) -> int | None:
+    """The id that a table of label names calls "ignore", whatever the case; None where it has none.
+
+    >>> ignore_label({0: "background", 1: "liver", 255: "ignore"})
+    255
+    """
+    return next((label for label, name in names.items() if name.casefold() == IGNORE), None)
 
 
 def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
