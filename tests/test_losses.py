@@ -102,3 +102,8 @@ def test_a_network_without_guidance_gets_the_segmentation_loss_alone() -> None:
     heads, label = [torch.randn(1, 3, 8, 8)], torch.randint(0, 3, (1, 1, 8, 8))
     inner = WeightedHeadsLoss(DiceCELoss(to_onehot_y=True, softmax=True))
     assert torch.equal(GuidedLoss(inner)(heads, label), inner(heads, label))
+
+
+def test_maps_keep_0_and_1_for_themselves() -> None:
+    with pytest.raises(ValueError, match="ignore_label is 1"):
+        GuidedLoss(mean_loss, background=False, ignore_label=1)

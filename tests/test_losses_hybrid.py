@@ -121,6 +121,20 @@ def test_the_surest_of_wrong_predictions_gives_finite_loss_and_gradient(backgrou
 
 
 @BOTH
+@pytest.mark.parametrize("size", [(32, 32), (24, 20, 22)])
+def test_its_gradient_leads_from_the_wrong_answer_to_the_right_one(size: tuple[int, ...], background: bool) -> None:
+    label = labels(size, background)
+    logits = perfect(label, background, margin=-1.0).requires_grad_()
+    optimizer, loss = torch.optim.Adam([logits], lr=0.3), HybridLoss(background=background)
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss(logits, label).backward()
+        optimizer.step()
+    answer = logits.argmax(dim=1, keepdim=True) if background else logits > 0
+    assert (answer == label).all()
+
+
+@BOTH
 def test_half_precision_is_computed_in_float32(background: bool) -> None:
     label, logits = labels((32, 32, 32), background), torch.randn(2, 3, 32, 32, 32).bfloat16()
     loss = HybridLoss(background=background)

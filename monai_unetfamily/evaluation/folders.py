@@ -33,7 +33,8 @@ def evaluate_folders(
         references: folder of label maps, one file, or a list of files.
         classes: label id -> name; 0, the background, is not scored. Without it every label that occurs anywhere is
             scored and named by its id; with it, reference labels that it lacks are not scored. Where it calls an id
-            "ignore", a reference's voxels of that id are no class's, neither there nor in the prediction.
+            "ignore", a reference's voxels of that id are no class's, neither there nor in the prediction: a class
+            that they cut ends there in both.
         tolerance_mm: deviation in mm that the surface dice forgives.
         progress: called with one line of text after each case.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_unetfamily.losses.labelled import is_labelled
+from monai_unetfamily.losses.labelled import check_ignore_label, is_labelled
 
 
 class GuidedLoss(nn.Module):
@@ -27,6 +27,9 @@ class GuidedLoss(nn.Module):
         min_voxels: voxels under which an occurrence is a sliver.
         ignore_label: the value of voxels without a label; None where there are none.
 
+    Raises:
+        ValueError: an `ignore_label` of 0 or 1 without background.
+
     >>> from monai.losses import DiceCELoss
     >>> loss = GuidedLoss(DiceCELoss(to_onehot_y=True, softmax=True))
     >>> bool(loss(torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8)) > 0)
@@ -43,6 +46,7 @@ class GuidedLoss(nn.Module):
         ignore_label: int | None = None,
     ) -> None:
         super().__init__()
+        check_ignore_label(ignore_label, background)
         self.segmentation_loss = segmentation_loss
         self.background = background
         self.presence_weight = presence_weight

@@ -8,10 +8,11 @@ window; M is the coarsest scale:
                                            cs = (2 sxy + C2) / (sx^2 + sy^2 + C2)
 
 Deviations, the first two as in `monai.metrics.regression.compute_ms_ssim`, the oracle of the tests: each scale's cs,
-and the last one's l * cs, is averaged over space before its power is taken; 3-D is the same with one axis more; the
-scales and the window follow from the size (`fit_scales`; MONAI refuses any side up to 160 at five scales); powers of
-means below `FLOOR` are continued, since those of negative ones are NaN and the slope at 0 is infinite (MONAI cuts
-them to 0, and with them every gradient).
+and the last one's l * cs, is averaged over space before its power is taken (MONAI: over channels too); 3-D is the same
+with one axis more; the scales and the window follow from the size (`fit_scales`; MONAI refuses any side up to 160 at
+five scales), and the weights of fewer scales are taken over their sum; powers of means below `FLOOR` are continued,
+since those of negative ones are NaN and the slope at 0 is infinite (MONAI cuts them to 0, and every gradient with
+them).
 """
 
 from collections.abc import Sequence

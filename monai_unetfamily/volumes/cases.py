@@ -13,7 +13,7 @@ import numpy as np
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift, read_volume, stem
 
 Section = Literal["training", "validation"]
-IGNORE = "ignore"  # nnU-Net's name of the label of voxels without one
+IGNORE = "ignore"  # nnU-Net's name for voxels that nobody labelled
 _KEYS = ("image", "label")
 
 
