@@ -17,6 +17,7 @@ from monai_unetfamily.bundles.agreement import check_background, check_postproce
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
 from monai_unetfamily.nets import list_networks  # loads them all, so that a short _target_ resolves
 from monai_unetfamily.nets.registry import MEMBERS
+from monai_unetfamily.volumes.cases import IGNORE
 from monai_unetfamily.volumes.files import atomic_file, require_free
 from monai_unetfamily.volumes.masks import number_classes
 
@@ -111,6 +112,27 @@ def class_names(root: Path) -> dict[int, str]:
         return number_classes(channels)
     except ValueError as error:
         raise ValueError(f"{file}: channel_def: {error}") from error
+
+
+def label_names(root: Path) -> dict[int, str]:
+    """Label -> name in the data sets that a bundle trains on: its classes, and "ignore" for voxels without a label.
+
+    The latter is the `ignore_label` of its train config, where it has one.
+
+    Raises:
+        FileNotFoundError: no train config.
+        ValueError: a config or metadata that cannot be used.
+
+    >>> label_names(find_bundle("hippocampus_mr"))
+    {0: 'background', 1: 'anterior', 2: 'posterior', 255: 'ignore'}
+    """
+    names, file = class_names(root), config_file(root, "train")
+    ignored = _parse(root, file, torch.device("cpu")).get("ignore_label")
+    if ignored is None:
+        return names
+    if not isinstance(ignored, int) or ignored in names:
+        raise ValueError(f"{file}: ignore_label is {ignored!r}; null, or a number that is no class, is allowed.")
+    return names | {ignored: IGNORE}
 
 
 def open_bundle(root: Path, device: torch.device) -> Bundle:

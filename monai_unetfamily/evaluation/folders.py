@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.evaluation.cases import Score, evaluate_case
 from monai_unetfamily.evaluation.sides import Side, find_classes, labels_in, list_sides, open_side
+from monai_unetfamily.volumes.cases import ignore_label
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift
 
 _SHEAR_TOLERANCE = 1e-3  # cosine between two axes, the limit ITK uses
@@ -35,7 +36,8 @@ def evaluate_folders(
         references: the same, or a list of files.
         classes: label id -> name; 0, the background, is not scored. Without it every label that occurs anywhere is
             scored, under the name that a header or a mask's file gives it, or else its id; with it, reference labels
-            that it lacks are not scored.
+            that it lacks are not scored. Where it calls an id "ignore", a reference map's voxels of that id are no
+            class's, neither there nor in the prediction: a class that they cut ends there in both.
         tolerance_mm: deviation in mm that the surface dice forgives.
         progress: called with one line of text after each case.
 
@@ -55,11 +57,12 @@ def evaluate_folders(
     ('ct', 1.0, 0.0)
     """
     pairs = _pairs(predictions, references)
-    files = [file for _, *both in pairs for file in both]
-    table = find_classes(files) if classes is None else {label: name for label, name in classes.items() if label}
+    names = find_classes([file for _, *both in pairs for file in both]) if classes is None else classes
+    ignored = ignore_label(names)
+    table = {label: name for label, name in names.items() if label not in (0, ignored)}
     scores = []
     for number, (case, prediction, reference) in enumerate(pairs, start=1):
-        scores += _evaluate_pair(case, prediction, reference, table, tolerance_mm)
+        scores += _evaluate_pair(case, prediction, reference, table, tolerance_mm, ignored)
         if progress is not None:
             progress(f"{number}/{len(pairs)} {case}")
     return scores
@@ -85,10 +88,18 @@ def _refuse_unpaired(files: dict[str, Path], others: dict[str, Path], missing: s
 
 
 def _evaluate_pair(
-    case: str, prediction: Path, reference: Path, classes: Mapping[int, str], tolerance_mm: float
+    case: str,
+    prediction: Path,
+    reference: Path,
+    classes: Mapping[int, str],
+    tolerance_mm: float,
+    ignored: int | None,
 ) -> list[Score]:
     mine, theirs = open_side(prediction, classes), open_side(reference, classes)
     _refuse_unlike(mine, theirs)
+    if ignored is not None and theirs.form == "one label map":
+        unlabelled = theirs.labels == ignored
+        mine, theirs = mine.without(unlabelled), theirs.without(unlabelled)
     if unknown := sorted(labels_in(mine.labels) - classes.keys()):
         raise ValueError(f"got labels {unknown} in {prediction}; {sorted(classes)} are allowed: complete the classes")
     spacing = _spacing(mine.affine, prediction)

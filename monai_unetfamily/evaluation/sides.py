@@ -33,6 +33,12 @@ class Side(NamedTuple):
     affine: NDArray[np.float64]
     mask: Callable[[int], Labels]  # label id -> (x, y, z), 0 or 1
 
+    def without(self, voxels: NDArray[np.bool_]) -> "Side":
+        """The same with nothing at these voxels (x, y, z)."""
+        kept = ~voxels
+        labels = self.labels * kept.reshape(*kept.shape, *[1] * (self.labels.ndim - 3))
+        return self._replace(labels=labels, mask=lambda label: self.mask(label) * kept)
+
 
 def list_sides(source: Path | Sequence[Path]) -> dict[str, Path]:
     """Case name -> NIfTI file; or -> folder of masks, where a folder holds none but its folders do.
