@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "GuidedLoss": "losses",
+    "HybridLoss": "losses",
+    "LabelledVoxelsLoss": "losses",
     "PlainUNet": "nets",
     "SkipFCN": "nets",
     "UNet3Plus": "nets",

@@ -8,6 +8,7 @@ import pytest
 
 from monai_unetfamily.evaluation import Score, evaluate_case, evaluate_folders
 from monai_unetfamily.volumes.masks import write_masks, write_split
+from monai_unetfamily.volumes.nifti import write_labels
 
 SPACING = (0.8, 1.0, 5.0)  # mm
 AFFINE = np.diag([*SPACING, 1.0])
@@ -33,7 +34,9 @@ def put(side: str, form: str, found: np.ndarray, like: Path, names: dict[int, st
     """Write a case in one of the forms, and return its side's folder."""
     folder = like.parent / side
     folder.mkdir(exist_ok=True)
-    if form == "4d":
+    if form == "map":
+        write_labels(found, like, folder / f"{case}.nii.gz")
+    elif form == "4d":
         write_masks(found, names, like, folder / f"{case}.nii.gz")
     elif form == "unnamed":
         nib.save(nib.Nifti1Image(found, AFFINE), folder / f"{case}.nii.gz")
@@ -144,3 +147,15 @@ def test_every_case_of_one_side_is_on_the_other(like: Path) -> None:
     put("mine", "split", masks(), like, case="b")
     with pytest.raises(ValueError, match="1 of 2 files without a reference"):
         evaluate_folders(mine, theirs)
+
+
+@pytest.mark.parametrize("form", ["map", "split"])
+def test_unlabelled_voxels_of_a_map_are_left_out_in_every_form(like: Path, form: str) -> None:
+    names = {0: "background", 1: "whole tumour", 2: "core", 255: "ignore"}
+    truth = masks().sum(axis=-1, dtype=np.uint8)
+    found = np.roll(truth, 2, axis=0)
+    truth[9:] = 255  # the error at the far end is where nobody labelled
+    cut = np.where(truth == 255, 0, found)
+    expected = evaluate_case(cut, np.where(truth == 255, 0, truth), SPACING, NAMES, case="a")
+    scores = evaluate_folders(put("mine", form, found, like), put("theirs", "map", truth, like), names)
+    assert numbers(scores) == numbers(expected)

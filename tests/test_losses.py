@@ -70,6 +70,26 @@ def test_slivers_alone_give_no_loss_and_no_nan() -> None:
     assert presence.grad.abs().sum() == 0
 
 
+def test_what_is_not_seen_beside_unlabelled_voxels_has_no_weight() -> None:
+    label = torch.zeros(3, 1, 10, 10)
+    label[:2, 0, :2] = 1  # class 1 is seen in the first two patches, class 2 nowhere
+    label[1:, 0, 9] = 255
+    presence = torch.tensor([[0.3, -0.7], [1.1, 2.0], [0.9, -0.4]])
+    terms = [F.softplus(torch.tensor(v)) for v in (-0.3, -0.7, -1.1)]  # first patch: both; second: class 1; third: none
+    loss = GuidedLoss(mean_loss, ignore_label=255)
+    torch.testing.assert_close(loss.presence_loss(presence, label), torch.stack(terms).mean())
+
+
+def test_unlabelled_voxels_of_a_map_hide_its_class_alone() -> None:
+    label = torch.zeros(1, 3, 10, 10)
+    label[0, 0, :2] = 1
+    label[0, :2, 9] = 255  # class 0 is seen, class 1 is not, class 2 is wholly labelled
+    terms = [F.softplus(torch.tensor(v)) for v in (-0.3, -0.7)]
+    loss = GuidedLoss(mean_loss, background=False, ignore_label=255)
+    value = loss.presence_loss(torch.tensor([[0.3, 5.0, -0.7]]), label)
+    torch.testing.assert_close(value, torch.stack(terms).mean())
+
+
 def test_guided_loss_is_segmentation_plus_weighted_presence() -> None:
     logits, label, presence = torch.randn(1, 3, 8, 8), torch.randint(0, 3, (1, 1, 8, 8)), torch.randn(1, 2)
     inner = DiceCELoss(to_onehot_y=True, softmax=True)
@@ -92,3 +112,8 @@ def test_the_recipe_for_overlapping_classes_takes_each_channel_by_itself() -> No
     torch.testing.assert_close(DiceFocalLoss(sigmoid=True, gamma=0.0)(logits, label), dice + bce)
     compete = F.cross_entropy(logits, label)
     torch.testing.assert_close(DiceCELoss(sigmoid=True)(logits, label), dice + compete)
+
+
+def test_maps_keep_0_and_1_for_themselves() -> None:
+    with pytest.raises(ValueError, match="ignore_label is 1"):
+        GuidedLoss(mean_loss, background=False, ignore_label=1)

@@ -17,9 +17,9 @@ from monai_unetfamily.bundles.agreement import check_background, check_postproce
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
 from monai_unetfamily.nets import list_networks  # loads them all, so that a short _target_ resolves
 from monai_unetfamily.nets.registry import MEMBERS
+from monai_unetfamily.volumes.cases import IGNORE
 from monai_unetfamily.volumes.files import atomic_file, require_free
 from monai_unetfamily.volumes.masks import number_classes
-from monai_unetfamily.volumes.sources import is_picture
 
 METADATA = "metadata.json"
 INSTALLED = Path(__file__).parents[1] / "configs"
@@ -114,26 +114,25 @@ def class_names(root: Path) -> dict[int, str]:
         raise ValueError(f"{file}: channel_def: {error}") from error
 
 
-def check_source(root: Path, path: Path) -> None:
-    """Refuse a picture where the bundle is for volumes: its `network_data_format` has three spatial axes.
+def label_names(root: Path) -> dict[int, str]:
+    """Label -> name in the data sets that a bundle trains on: its classes, and "ignore" for voxels without a label.
+
+    The latter is the `ignore_label` of its train config, where it has one.
 
     Raises:
-        ValueError: says what to do; and where the metadata has no such axes.
+        FileNotFoundError: no train config.
+        ValueError: a config or metadata that cannot be used.
 
-    >>> check_source(find_bundle("hippocampus_mr"), Path("mr.nii.gz"))
+    >>> label_names(find_bundle("hippocampus_mr"))
+    {0: 'background', 1: 'anterior', 2: 'posterior', 255: 'ignore'}
     """
-    if not is_picture(path):
-        return
-    try:
-        axes = len(read_metadata(root)["network_data_format"]["inputs"]["image"]["spatial_shape"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{root / 'configs' / METADATA}: has no network_data_format.inputs.image.spatial_shape; add it."
-        ) from error
-    if axes != 2:
-        raise ValueError(
-            f"{path}: is a picture, and {root.name} is for volumes; give NIfTI files, or choose a 2-D bundle."
-        )
+    names, file = class_names(root), config_file(root, "train")
+    ignored = _parse(root, file, torch.device("cpu")).get("ignore_label")
+    if ignored is None:
+        return names
+    if not isinstance(ignored, int) or ignored in names:
+        raise ValueError(f"{file}: ignore_label is {ignored!r}; null, or a number that is no class, is allowed.")
+    return names | {ignored: IGNORE}
 
 
 def open_bundle(root: Path, device: torch.device) -> Bundle:

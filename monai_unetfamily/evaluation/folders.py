@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.evaluation.cases import Score, evaluate_case
 from monai_unetfamily.evaluation.sides import Side, find_classes, labels_in, list_sides, open_side
+from monai_unetfamily.volumes.cases import ignore_label
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift
 from monai_unetfamily.volumes.sources import is_picture, list_sources
 
@@ -37,7 +38,8 @@ def evaluate_folders(
         references: the same, or a list of files.
         classes: label id -> name; 0, the background, is not scored. Without it every label that occurs anywhere is
             scored, under the name that a header or a mask's file gives it, or else its id; with it, reference labels
-            that it lacks are not scored.
+            that it lacks are not scored. Where it calls an id "ignore", a reference map's voxels of that id are no
+            class's, neither there nor in the prediction: a class that they cut ends there in both.
         tolerance: deviation in mm (pixels) that the surface dice forgives.
         progress: called with one line of text after each case.
 
@@ -59,10 +61,12 @@ def evaluate_folders(
     pairs = _pairs(predictions, references)
     files = [file for _, *both in pairs for file in both]
     _refuse_mixture(files)
-    table = find_classes(files) if classes is None else {label: name for label, name in classes.items() if label}
+    names = find_classes(files) if classes is None else classes
+    ignored = ignore_label(names)
+    table = {label: name for label, name in names.items() if label not in (0, ignored)}
     scores = []
     for number, (case, prediction, reference) in enumerate(pairs, start=1):
-        scores += _evaluate_pair(case, prediction, reference, table, tolerance)
+        scores += _evaluate_pair(case, prediction, reference, table, tolerance, ignored)
         if progress is not None:
             progress(f"{number}/{len(pairs)} {case}")
     return scores
@@ -98,10 +102,18 @@ def _refuse_mixture(files: Sequence[Path]) -> None:
 
 
 def _evaluate_pair(
-    case: str, prediction: Path, reference: Path, classes: Mapping[int, str], tolerance: float
+    case: str,
+    prediction: Path,
+    reference: Path,
+    classes: Mapping[int, str],
+    tolerance: float,
+    ignored: int | None,
 ) -> list[Score]:
     mine, theirs = open_side(prediction, classes), open_side(reference, classes)
     _refuse_unlike(mine, theirs)
+    if ignored is not None and theirs.form == "one label map":
+        unlabelled = theirs.labels == ignored
+        mine, theirs = mine.without(unlabelled), theirs.without(unlabelled)
     if unknown := sorted(labels_in(mine.labels, mine.axes) - classes.keys()):
         raise ValueError(f"got labels {unknown} in {prediction}; {sorted(classes)} are allowed: complete the classes")
     spacing = _spacing(mine.affine, prediction) if mine.axes == 3 else None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monai_unetfamily.evaluation.cases import bounding_boxes
 from monai_unetfamily.volumes.masks import file_names, mask_of, read_channel_names, require_channel_names
@@ -29,6 +30,12 @@ class Side(NamedTuple):
     def axes(self) -> int:
         """Spatial axes: 3 of a volume, 2 of a picture."""
         return len(self.affine) - 1
+
+    def without(self, voxels: NDArray[np.bool_]) -> "Side":
+        """The same with nothing at these voxels (*spatial)."""
+        kept = ~voxels
+        labels = self.labels * kept.reshape(*kept.shape, *[1] * (self.labels.ndim - self.axes))
+        return self._replace(labels=labels, mask=lambda label: self.mask(label) * kept)
 
 
 def list_sides(source: Path | Sequence[Path]) -> dict[str, Path]:

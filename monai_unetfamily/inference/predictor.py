@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 
-from monai_unetfamily.bundles.bundle import Bundle, check_source, reason_of
+from monai_unetfamily.bundles.bundle import Bundle, reason_of
+from monai_unetfamily.bundles.inputs import check_source
 from monai_unetfamily.volumes.files import make_folder, require_free
 from monai_unetfamily.volumes.masks import may_overlap, write_masks, write_split
 from monai_unetfamily.volumes.nifti import Labels

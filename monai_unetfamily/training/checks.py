@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from monai_unetfamily.bundles.bundle import INSTALLED, check_network, check_source, class_names
+from monai_unetfamily.bundles.bundle import INSTALLED, check_network, label_names
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
-from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
+from monai_unetfamily.bundles.inputs import check_source
+from monai_unetfamily.volumes.cases import IGNORE, check_labels, load_cases, read_label_names
 from monai_unetfamily.volumes.files import require_free
 
 
@@ -49,7 +50,7 @@ def check_dataset(bundle: Path, dataset: Path, log: Callable[[str], None]) -> No
     Raises:
         FileNotFoundError, ValueError: names the file, and what to do.
     """
-    names = class_names(bundle)
+    names = label_names(bundle)
     table = read_label_names(dataset)
     known = {0: "background"} | names
     other = {label: name for label, name in table.items() if known.get(label, "").casefold() != name.casefold()}
@@ -58,9 +59,10 @@ def check_dataset(bundle: Path, dataset: Path, log: Callable[[str], None]) -> No
             f"{dataset}: has labels {other} where this bundle has {names}; choose another bundle, or rename."
         )
     training, validation = load_cases(dataset, "training"), load_cases(dataset, "validation")
+    listed = {label: name for label, name in names.items() if label in table or name != IGNORE}
     if not table:
-        log(f"{dataset} names no labels; they are taken for the bundle's: {names}")
+        log(f"{dataset} names no labels; they are taken for the bundle's: {listed}")
     log(f"checking {len(training)} training and {len(validation)} validation cases of {dataset}")
     for case in training + validation:
         check_source(bundle, Path(case["image"]))
-        check_labels(case, names)
+        check_labels(case, listed)

@@ -16,6 +16,7 @@ from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift
 from monai_unetfamily.volumes.sources import list_sources, read_image, read_label_map, stem
 
 Section = Literal["training", "validation"]
+IGNORE = "ignore"  # nnU-Net's name for voxels that nobody labelled
 _KEYS = ("image", "label")
 _PAIRED = ("images", "labels")  # the folders where there is no dataset.json
 
@@ -81,6 +82,15 @@ def read_label_names(dataset_dir: Path) -> dict[int, str]:
     return dict(sorted((int(key), name) for key, name in table.items()))
 
 
+def ignore_label(names: Mapping[int, str]) -> int | None:
+    """The id that a table of label names calls "ignore", whatever the case; None where it has none.
+
+    >>> ignore_label({0: "background", 1: "liver", 255: "ignore"})
+    255
+    """
+    return next((label for label, name in names.items() if name.casefold() == IGNORE), None)
+
+
 def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
     """Refuse a case whose labels do not fit its image or the table of label names.
 
@@ -107,13 +117,16 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
     if voxels.shape[:-1] != shape:
         got = f"got shape {voxels.shape[:-1]}, its image {shape}"
         raise ValueError(f"{label}: {got}; they must be equal, export the label map again")
-    _require_channels(voxels.shape[-1], labels, label)
-    require_channel_names(label, labels)
+    ignored = ignore_label(labels)
+    classes = {number: name for number, name in labels.items() if number != ignored}
+    _require_channels(voxels.shape[-1], classes, label)
+    require_channel_names(label, classes)
     shift = grid_shift(affine, image_affine)
     if shift > GRID_TOLERANCE:
         got = f"got an affine {shift:.3g} voxels off its image's"
         raise ValueError(f"{label}: {got}; {GRID_TOLERANCE} is allowed, bring it to the image's grid first")
-    _require_ids(np.unique(voxels), {0, 1} if may_overlap(labels) else {0, *labels}, label)
+    unlabelled = set() if ignored is None else {ignored}
+    _require_ids(np.unique(voxels), ({0, 1} if may_overlap(classes) else {0, *classes}) | unlabelled, label)
 
 
 def _require_channels(got: int, labels: Mapping[int, str], file: Path) -> None:
