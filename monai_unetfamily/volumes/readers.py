@@ -12,7 +12,7 @@ import numpy as np
 from monai.config import NdarrayOrTensor, PathLike
 from monai.data.image_reader import ImageReader
 from monai.data.image_writer import ImageWriter
-from monai.utils import ensure_tuple
+from monai.utils import convert_to_numpy, ensure_tuple
 from numpy.typing import NDArray
 
 from monai_unetfamily.volumes.pictures import read_label_picture, read_picture, write_picture
@@ -63,8 +63,8 @@ class PictureWriter(ImageWriter):
     """Write a label map (1, rows, columns) for SaveImaged(output_ext=".png", resample=False), as predict does."""
 
     def set_data_array(self, data_array: NdarrayOrTensor, **kwargs: Any) -> None:
-        """Take the label map."""
-        self.data_obj = np.asarray(data_array)
+        """Take the label map, wherever it was computed."""
+        self.data_obj = convert_to_numpy(data_array)
 
     def set_metadata(self, meta_dict: Any = None, **options: Any) -> None:
         """A PNG of labels has none."""
