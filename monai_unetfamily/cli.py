@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"unetfamily {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_phantom, _add_train, _add_predict, _add_evaluate):
+    for add in (_add_demo, _add_networks, _add_phantom, _add_train, _add_predict, _add_evaluate):
         command = add(commands)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -65,6 +65,50 @@ def _demo(options: argparse.Namespace) -> int:
     from monai_unetfamily.training.demo import run_demo
 
     run_demo(options.output, minutes=options.minutes, device=options.device, log=print)
+    return 0
+
+
+def _add_networks(commands: Commands) -> argparse.ArgumentParser:
+    command = commands.add_parser("networks", help="what each network costs and how far it sees; its diagram")
+    command.add_argument("name", nargs="?", metavar="NAME", help="this one alone, with its nodes (default: all)")
+    command.add_argument("--diagram", metavar="NAME", help="draw this one's nodes and skips instead")
+    command.add_argument("-o", "--output", type=Path, help="the diagram, .svg or .png (default: NAME.svg)")
+    command.add_argument(
+        "--size", type=int, nargs="+", default=[96, 96, 96], metavar="VOXELS", help="2 or 3 axes (default: 96 96 96)"
+    )
+    command.add_argument("--in-channels", type=int, default=1, metavar="N", help="(default: 1)")
+    command.add_argument("--out-channels", type=int, default=2, metavar="N", help="(default: 2)")
+    presets = ["default", "paper"]
+    command.add_argument("--preset", nargs="+", choices=presets, default=presets, help="(default: default paper)")
+    command.add_argument(
+        "--set", nargs="+", default=[], metavar="OPTION=VALUE", help="of create_network: 'features=[16, 32, 64]'"
+    )
+    command.set_defaults(run=_networks)
+    return command
+
+
+def _networks(options: argparse.Namespace) -> int:
+    from monai_unetfamily.evaluation.tables import align
+    from monai_unetfamily.inference.diagram import save_diagram
+    from monai_unetfamily.nets.diagram import stage_rows, trace_graph
+    from monai_unetfamily.nets.profiling import profile_network, profile_rows
+    from monai_unetfamily.nets.registry import list_networks, read_options
+
+    arguments = {"in_channels": options.in_channels, "out_channels": options.out_channels, **read_options(options.set)}
+    presets = [None if preset == "default" else preset for preset in options.preset]
+    if options.diagram:
+        graph = trace_graph(options.diagram, spatial_dims=len(options.size), preset=presets[0], **arguments)
+        output = options.output or Path(f"{options.diagram}.svg")
+        save_diagram(graph, output)
+        print(f"diagram of {options.diagram} in {output}")
+        return 0
+    names = [options.name] if options.name else list_networks()
+    pairs = [(name, preset) for name in names for preset in presets]
+    print(align(profile_rows([profile_network(name, size=options.size, preset=p, **arguments) for name, p in pairs])))
+    if options.name:
+        graphs = [trace_graph(name, spatial_dims=len(options.size), preset=p, **arguments) for name, p in pairs]
+        for table in dict.fromkeys(align(stage_rows(graph)) for graph in graphs):
+            print(f"\n{table}")
     return 0
 
 

@@ -57,6 +57,17 @@ def format_table(summaries: Sequence[Summary]) -> str:
     """
     header = ["class", "cases", "one-sided", "Dice", f"HD95 {summaries[0].unit}", "surface Dice", "volume error ml"]
     table = [header, *(_cells(summary) for summary in summaries)]
+    return align(table)
+
+
+def align(table: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the header first, as aligned plain text that is a Markdown table too.
+
+    >>> print(align([["network", "GMAC"], ["unet", "12.07"]]))
+    | network |  GMAC |
+    |---------|------:|
+    | unet    | 12.07 |
+    """
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     rows = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in table]
     lines = [f"| {' | '.join(row)} |" for row in rows]

@@ -1,10 +1,11 @@
 """One table of the family: a name, its class and arguments, the paper's choices, and where its nodes are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from typing import Any
 
+import yaml
 from torch import nn
 
 from monai_unetfamily.nets.fcn import SkipFCN
@@ -109,6 +110,28 @@ def create_network(
         _check_preset(preset, options, [option for option in _OPEN if option in member.options])
         options = {**member.preset(spatial_dims), **options}
     return member.network(spatial_dims, in_channels, out_channels, **member.fixed, **options)
+
+
+def read_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Options of `create_network` from texts OPTION=VALUE, each value as YAML.
+
+    >>> read_options(["features=[16, 32]", "deep_supervision=true"])
+    {'features': [16, 32], 'deep_supervision': True}
+
+    Raises:
+        ValueError: for a text that is none, or an option that is not the network's own.
+    """
+    options = {}
+    own = list(signature(create_network).parameters)
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name in own:
+            raise ValueError(f"{text!r} is no option of a network; write OPTION=VALUE, as in features=[16,32].")
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{text!r} has a value that is no YAML; write it as in features=[16,32].") from error
+    return options
 
 
 def _check_options(name: str, options: Mapping[str, Any], allowed: list[str]) -> None:

@@ -1,0 +1,171 @@
+"""A member's graph drawn as its paper draws it: a row for each grid, every way from left to right."""
+
+from io import BytesIO
+from math import dist
+from pathlib import Path
+from typing import Any
+
+from matplotlib import style
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
+
+from monai_unetfamily.nets.diagram import IMAGE, LOGITS, Edge, Graph, Node
+from monai_unetfamily.volumes.files import atomic_file
+
+Point = tuple[float, float]  # inches from the image's node, y up
+
+_COLUMN, _ROW, _RADIUS, _CLEAR = 0.74, 1.0, 0.26, 0.09  # inches
+_LEFT, _EDGE, _LEGEND = 0.95, 0.2, 0.45
+_INK, _FAINT, _BAND, _WAY, _BESIDE, _HEAD = "#20262e", "#6b7480", "#f4f5f7", "#dfeaf5", "#fdeedd", "#2f8f5b"
+_COLORS = {"down": "#c8501e", "up": "#1f6fb2", "same": "#4d5965", "guide": "#a67c00"}
+_WORDS = {"down": "to a coarser grid", "up": "to a finer grid", "same": "on one grid", "guide": "guide"}
+_DASHES: dict[str, Any] = {"skip": (0, (3.0, 1.5)), "guide": (0, (1.0, 1.2))}  # offset, (on, off) in line widths
+_BEND = {"down": (0.0, 0.0), "same": (0.18, 0.025), "up": (0.15, 0.075)}  # as wanted, and more for each inch of chord
+_STYLE = {"svg.hashsalt": "unetfamily", "mathtext.fontset": "stix", "font.size": 9.0}
+
+
+def save_diagram(graph: Graph, path: Path) -> None:
+    """Draw a graph to an SVG or a PNG, whichever the name ends in; the same graph gives the same bytes.
+
+    A circle is a node with its channels; a dot on it is a head that is trained. In an SVG each has the id of its node
+    or edge: `X_0_1`, `X_0_0-skip-X_0_1`. The file appears whole or not at all.
+
+    Raises:
+        ValueError: the name ends in neither.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from monai_unetfamily.nets.diagram import trace_graph
+    >>> graph = trace_graph("unet", spatial_dims=2, in_channels=1, out_channels=2, features=(4, 8))
+    >>> with TemporaryDirectory() as folder:
+    ...     save_diagram(graph, Path(folder) / "unet.svg")
+    ...     'id="En_0-skip-De_0"' in (Path(folder) / "unet.svg").read_text()
+    True
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".svg", ".png"):
+        raise ValueError(f"{path}: a diagram is written as .svg or .png: name such a file")
+    stream = BytesIO()
+    with style.context(["default", _STYLE]):
+        metadata = {"Date": None} if suffix == ".svg" else {}
+        _draw(graph).savefig(stream, format=suffix[1:], metadata=metadata)
+    with atomic_file(path) as file:
+        file.write(stream.getvalue())
+
+
+def _draw(graph: Graph) -> Figure:
+    places = {node.name: (node.column * _COLUMN, -node.row * _ROW) for node in graph.nodes}
+    bends = {edge: _bend(places, edge) for edge in graph.edges}
+    points = [point for edge, bend in bends.items() for point in _arc(places[edge.source], places[edge.target], bend)]
+    left, right = -_LEFT, max(x for x, _ in points) + _RADIUS + _EDGE
+    low, high = min(y for _, y in points) - _RADIUS - _EDGE - _LEGEND, max(y for _, y in points) + _RADIUS + _EDGE
+    figure = Figure(figsize=(right - left, high - low), dpi=150, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(left, right), ylim=(low, high))
+    axes.set_axis_off()
+    for row, stride in enumerate(graph.strides):
+        _draw_row(axes, row, stride)
+    for edge, bend in bends.items():
+        _draw_edge(axes, edge, places[edge.source], places[edge.target], bend)
+    on_the_way = {name for edge in graph.edges if edge.direction == "down" and not edge.skip for name in edge[:2]}
+    trained = sum(node.supervised for node in graph.nodes) > 1
+    for node in graph.nodes:
+        _draw_node(axes, node, places[node.name], node.name in on_the_way, node.supervised and trained)
+    handles = _handles(graph, trained)
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=7.5, labelcolor=_INK)
+    return figure
+
+
+def _bend(places: dict[str, Point], edge: Edge) -> float:
+    """How far an edge leaves the straight line, so as to be clear of every other node; to the right is positive."""
+    start, end = places[edge.source], places[edge.target]
+    others = [place for name, place in places.items() if name not in edge[:2]]
+    direction = "up" if end[1] > start[1] else "down" if end[1] < start[1] else "same"
+    base, by_length = _BEND[direction]
+    wanted = base + by_length * dist(start, end)
+    outward = 1 if direction == "up" else -1  # around the decoder's arm, and over a row
+    bends = sorted((step / 50 for step in range(1, 50)), key=lambda bend: abs(bend - wanted))
+    for bend in (0.0, *(outward * bend for bend in bends)):
+        if all(dist(point, place) >= _RADIUS + _CLEAR for point in _arc(start, end, bend) for place in others):
+            return bend
+    return outward * wanted
+
+
+def _arc(start: Point, end: Point, bend: float) -> list[Point]:
+    """Points of matplotlib's `arc3`: a parabola whose middle is bend / 2 chords to the right of the straight line."""
+    (x0, y0), (x1, y1) = start, end
+    x, y = (x0 + x1) / 2 + bend * (y1 - y0), (y0 + y1) / 2 - bend * (x1 - x0)
+    steps = [step / 40 for step in range(41)]
+    return [
+        ((1 - t) ** 2 * x0 + 2 * t * (1 - t) * x + t**2 * x1, (1 - t) ** 2 * y0 + 2 * t * (1 - t) * y + t**2 * y1)
+        for t in steps
+    ]
+
+
+def _draw_row(axes: Axes, row: int, stride: tuple[int, ...]) -> None:
+    left, right = axes.get_xlim()
+    if row % 2 == 0:
+        band = Rectangle((left, -(row + 0.5) * _ROW), right - left, _ROW, color=_BAND, linewidth=0, zorder=0)
+        axes.add_patch(band)
+    text = f"stride {stride[0]}" if len(set(stride)) == 1 else "stride " + " x ".join(map(str, stride))
+    axes.text(left + 0.12, -row * _ROW, text, color=_FAINT, fontsize=7.5, va="center")
+
+
+def _draw_edge(axes: Axes, edge: Edge, start: Point, end: Point, bend: float) -> None:
+    kind = "skip" if edge.skip else edge.direction
+    arrow = FancyArrowPatch(
+        start,
+        end,
+        connectionstyle=f"arc3,rad={bend}",
+        arrowstyle="-|>,head_length=3.4,head_width=1.7",
+        shrinkA=72 * _RADIUS + 1,
+        shrinkB=72 * _RADIUS + 1.5,
+        color=_COLORS[edge.direction],
+        linestyle=_DASHES.get(kind, "-"),
+        linewidth=1.1,
+        zorder=1,
+    )
+    arrow.set_gid(f"{_id(edge.source)}-{kind}-{_id(edge.target)}")
+    axes.add_patch(arrow)
+
+
+def _draw_node(axes: Axes, node: Node, place: Point, on_the_way: bool, trained: bool) -> None:
+    x, y = place
+    ground = "white" if node.name in (IMAGE, LOGITS) else _WAY if on_the_way else _BESIDE
+    circle = Circle(place, _RADIUS, facecolor=ground, edgecolor=_INK, linewidth=0.9, zorder=2)
+    circle.set_gid(_id(node.name))
+    axes.add_patch(circle)
+    centred: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 3}
+    size = 7.5 if node.name in (IMAGE, LOGITS) else 10
+    axes.text(x, y + 0.055, _letters(node.name), color=_INK, fontsize=size, **centred)
+    axes.text(x, y - 0.125, str(node.width), color=_FAINT, fontsize=6.5, **centred)
+    if trained:
+        axes.add_patch(Circle((x, y + _RADIUS), 0.055, facecolor=_HEAD, edgecolor="white", linewidth=0.8, zorder=4))
+
+
+def _handles(graph: Graph, trained: bool) -> list[Artist]:
+    """What the legend explains: the lines and dots that there are."""
+    directions = {edge.direction for edge in graph.edges}
+    lines = [(_COLORS[direction], direction, words) for direction, words in _WORDS.items() if direction in directions]
+    lines += [(_INK, "skip", "skip")] * any(edge.skip for edge in graph.edges)
+    handles: list[Artist] = [
+        Line2D([], [], color=color, linestyle=_DASHES.get(kind, "-"), linewidth=1.1, label=words)
+        for color, kind, words in lines
+    ]
+    if trained:
+        handles.append(
+            Line2D([], [], color=_HEAD, marker="o", markersize=5, linestyle="none", label="head in training")
+        )
+    return handles
+
+
+def _letters(name: str) -> str:
+    """Set "X[0,1]" as the papers do: the letter, and its indices above."""
+    room, _, indices = name.rstrip("]").partition("[")
+    letter = room if len(room) == 1 else rf"\mathrm{{{room}}}"
+    return rf"${letter}^{{{indices}}}$" if indices else name
+
+
+def _id(name: str) -> str:
+    return name.rstrip("]").replace("[", "_").replace(",", "_")

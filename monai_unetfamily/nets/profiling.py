@@ -1,0 +1,235 @@
+"""What a member costs and how far it sees, measured on the network itself.
+
+Cost is measured on meta tensors, which have sizes and no values: it takes neither the memory nor the time of the
+network, and counts what the network does, not what a formula says of it.
+"""
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, count
+from math import prod
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from monai_unetfamily.nets.blocks import Axes
+from monai_unetfamily.nets.registry import MEMBERS, create_network
+
+# What makes a copy of a network thin and linear; each where the option exists. A guide would look at the whole image.
+_LINEAR: dict[str, Any] = {"skip_channels": 1, "act": None, "norm": None, "dropout": 0.0, "cgm": False}
+_POOLS: dict[type[nn.Module], type[nn.Module]] = {nn.MaxPool2d: nn.AvgPool2d, nn.MaxPool3d: nn.AvgPool3d}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a network costs for one image of `size` voxels in float32, and how far it sees.
+
+    Attributes:
+        name, preset, size: what was measured.
+        parameters: numbers that training may change.
+        macs: multiplications with addition in the convolutions and transposed convolutions of the `eval()` pass;
+            interpolation, pooling, norm and activation are not counted.
+        inference_bytes: the most bytes of tensors that live at once in the `eval()` pass: image, maps and logits.
+        training_bytes: the same over forward and backward pass in `train()`, with what autograd keeps and the
+            gradients of maps. Not counted, in both: weights, their gradients and the optimizer's state; the loss;
+            a convolution's working space; what an allocator adds.
+        strides: voxels of the image to one of each stage's grid, per axis, finest stage first.
+        nodes: blocks that compute a node of the paper's graph.
+        receptive_field: voxels of the image, per axis, between the first and the last that can change one voxel of the
+            logits, both included; the largest over that voxel's places. What a norm's statistics and a guide take from
+            the whole image is left out.
+    """
+
+    name: str
+    preset: str | None
+    size: Axes
+    parameters: int
+    macs: int
+    inference_bytes: int
+    training_bytes: int
+    strides: tuple[Axes, ...]
+    nodes: int
+    receptive_field: Axes
+
+
+def profile_network(
+    name: str, *, size: Sequence[int], in_channels: int, out_channels: int, preset: str | None = None, **options: Any
+) -> Profile:
+    """Measure a member of the family; `create_network` documents the arguments, `size` is voxels per axis.
+
+    Raises:
+        ValueError: for a name, an option or a size that cannot work; the message says what is allowed.
+
+    >>> profile = profile_network("unet3plus", size=(256, 256), in_channels=3, out_channels=1, preset="paper")
+    >>> profile.parameters, round(profile.macs / 1e9, 1)
+    (26971777, 197.7)
+    """
+    with torch.device("meta"):
+        network = create_network(
+            name, spatial_dims=len(size), in_channels=in_channels, out_channels=out_channels, preset=preset, **options
+        )
+    shape = (1, in_channels, *size)
+    return Profile(
+        name=name,
+        preset=preset,
+        size=tuple(size),
+        parameters=sum(p.numel() for p in network.parameters()),
+        macs=_count_macs(network, shape),
+        inference_bytes=_peak_of_inference(network, shape),
+        training_bytes=_peak_of_training(network, shape),
+        strides=total_strides(network),
+        nodes=sum(len(cast(nn.ModuleList, getattr(network, room))) for room in MEMBERS[name].nodes),
+        receptive_field=receptive_field(name, spatial_dims=len(size), preset=preset, **options),
+    )
+
+
+def profile_rows(profiles: Sequence[Profile]) -> list[list[str]]:
+    """A table of profiles, the header first; a MiB is 2^20 bytes, a field of view alike along all axes is one number.
+
+    >>> profile = profile_network("unet", size=(64, 64), in_channels=1, out_channels=2, features=(4, 8))
+    >>> profile_rows([profile])[1]
+    ['unet', 'default', '2,018', '0.00', '0.2', '0.6', '2', '3', '18']
+    """
+    header = ["network", "preset", "parameters", "GMAC", "inference MiB", "training MiB", "stages", "nodes", "sees"]
+    return [header, *map(_cells, profiles)]
+
+
+def _cells(profile: Profile) -> list[str]:
+    field = profile.receptive_field
+    return [
+        profile.name,
+        profile.preset or "default",
+        f"{profile.parameters:,}",
+        f"{profile.macs / 1e9:.2f}",
+        f"{profile.inference_bytes / 2**20:.1f}",
+        f"{profile.training_bytes / 2**20:.1f}",
+        str(len(profile.strides)),
+        str(profile.nodes),
+        str(field[0]) if len(set(field)) == 1 else " x ".join(map(str, field)),
+    ]
+
+
+def total_strides(network: nn.Module) -> tuple[Axes, ...]:
+    """Voxels of the image to one voxel of each stage's grid, per axis, finest stage first.
+
+    >>> from monai_unetfamily.nets import PlainUNet
+    >>> total_strides(PlainUNet(3, 1, 2, features=(4, 8, 16), strides=[(1, 2, 2), 2]))
+    ((1, 1, 1), (1, 2, 2), (2, 4, 4))
+    """
+    steps = cast(list[Axes], network.strides)
+    axes = zip(*(accumulate(along, int.__mul__, initial=1) for along in zip(*steps, strict=True)), strict=True)
+    return tuple(axes)
+
+
+def _count_macs(network: nn.Module, shape: Sequence[int]) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(_image(network, shape))
+    return counter.get_total_flops() // 2
+
+
+def _peak_of_inference(network: nn.Module, shape: Sequence[int]) -> int:
+    with torch.no_grad(), _Lifetimes(network) as lifetimes:
+        network.eval()(_image(network, shape))
+    return lifetimes.peak()
+
+
+def _peak_of_training(network: nn.Module, shape: Sequence[int]) -> int:
+    with _Lifetimes(network) as lifetimes:
+        heads = tree_leaves(network.train()(_image(network, shape)))
+        torch.autograd.backward(heads, [torch.ones_like(head) for head in heads])
+    return lifetimes.peak(without=[p.grad for p in network.parameters() if p.grad is not None])
+
+
+def _image(network: nn.Module, shape: Sequence[int]) -> Tensor:
+    return torch.zeros(*shape, device=next(network.parameters()).device)
+
+
+class _Lifetimes(TorchDispatchMode):
+    """Follows every storage that operations make, from its birth to its death; the network's own are none of them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._events: list[tuple[int, int]] = []  # (storage's number, its bytes at birth, the same negative at death)
+        self._numbers = count()
+        self._own = [t.untyped_storage() for t in (*network.parameters(), *network.buffers())]
+        self._alive: dict[int, tuple[int, Any]] = {id(storage): (-1, storage) for storage in self._own}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._follow(tensor.untyped_storage())
+        return result
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key = id(storage)
+        if key not in self._alive:
+            number = next(self._numbers)
+            self._events.append((number, storage.nbytes()))
+            self._alive[key] = number, weakref.ref(storage, partial(self._end, key, number, storage.nbytes()))
+
+    def _end(self, key: int, number: int, size: int, _: object) -> None:
+        self._events.append((number, -size))
+        del self._alive[key]
+
+    def peak(self, without: Sequence[Tensor] = ()) -> int:
+        """The most bytes that lived at once; those of the tensors `without`, which still live, are left out."""
+        left_out = {self._alive[id(tensor.untyped_storage())][0] for tensor in without}
+        return max(accumulate(size for number, size in self._events if number not in left_out))
+
+
+def receptive_field(name: str, *, spatial_dims: int, preset: str | None = None, **options: Any) -> Axes:
+    """Voxels per axis that can change one voxel of a member's logits, as `Profile` states it.
+
+    Measured, not computed: in a copy of width 1 that is linear, has positive weights, and pools by the mean, the voxels
+    seen are those where the gradient of the logit is not zero. One axis at a time, the others being one voxel wide.
+
+    >>> receptive_field("unet", spatial_dims=2, features=(8,), convolutions=2)
+    (5, 5)
+    """
+    with torch.device("meta"):
+        network = create_network(
+            name, spatial_dims=spatial_dims, in_channels=1, out_channels=1, preset=preset, **options
+        )
+    strides = cast(list[Axes], network.strides)
+    return tuple(
+        _extent(_linear_copy(name, axis, strides, preset, options), spatial_dims, axis, prod(s[axis] for s in strides))
+        for axis in range(spatial_dims)
+    )
+
+
+def _linear_copy(name: str, axis: int, strides: list[Axes], preset: str | None, options: dict[str, Any]) -> nn.Module:
+    """The network of width 1, linear, with weights of one, and strides along `axis` alone."""
+    member, dims = MEMBERS[name], len(strides[0])
+    along = [tuple(s if a == axis else 1 for a, s in enumerate(stride)) for stride in strides]
+    thin = {key: value for key, value in _LINEAR.items() if key in member.options}
+    arguments = {**member.fixed, **(member.preset(dims) if preset else {}), **options, **thin}
+    network = member.network(dims, 1, 1, **arguments | {"features": (1,) * (len(strides) + 1), "strides": along})
+    for parameter in network.parameters():
+        nn.init.ones_(parameter)
+    for name, module in list(network.named_modules()):
+        if type(module) in _POOLS:
+            network.set_submodule(name, _POOLS[type(module)](module.kernel_size, module.stride))
+    return network.double().eval()
+
+
+def _extent(network: nn.Module, spatial_dims: int, axis: int, period: int) -> int:
+    """Voxels along `axis` that one logit depends on: the most over its places within one period of the grids."""
+    places = torch.arange(period)
+    for length in (8 * period << doublings for doublings in range(8)):
+        x = torch.zeros(period, 1, *(length if a == axis else 1 for a in range(spatial_dims)), dtype=torch.float64)
+        logits = network(x.requires_grad_()).flatten(1)
+        (gradient,) = torch.autograd.grad(logits[places, length // 2 + places].sum(), x)  # one place an image
+        seen = gradient.flatten(1) != 0
+        first, last = seen.int().argmax(1), length - 1 - seen.flip(1).int().argmax(1)
+        if first.min() >= period and last.max() < length - period:  # no edge cuts it
+            return int((last - first).max()) + 1
+    raise ValueError(f"one logit depends on more than {length - 2 * period} voxels of axis {axis}: on all, it seems.")
