@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -95,8 +95,8 @@ def trace_graph(
             preset=preset,
             **options,
         )
-        steps = cast(list[Axes], network.strides)
-        x = torch.zeros(1, in_channels, *(2 * prod(s[axis] for s in steps) for axis in range(spatial_dims)))
+        strides = MEMBERS[name].strides(spatial_dims, preset, options)
+        x = torch.zeros(1, in_channels, *(2 * prod(s[axis] for s in strides) for axis in range(spatial_dims)))
     run, logits = _run(network.eval(), name, x)
     run.visit(LOGITS, logits)
     training, heads = _run(network.train(), name, x)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, count
 from math import prod
+from operator import mul
 from typing import Any, cast
 
 import torch
@@ -33,7 +34,7 @@ class Profile:
     Attributes:
         name, preset, size: what was measured.
         parameters: numbers that training may change.
-        macs: multiplications with addition in the convolutions and transposed convolutions of the `eval()` pass;
+        macs: multiply-accumulate operations of the convolutions, transposed ones included, in the `eval()` pass;
             interpolation, pooling, norm and activation are not counted.
         inference_bytes: the most bytes of tensors that live at once in the `eval()` pass: image, maps and logits.
         training_bytes: the same over forward and backward pass in `train()`, with what autograd keeps and the
@@ -75,6 +76,8 @@ def profile_network(
             name, spatial_dims=len(size), in_channels=in_channels, out_channels=out_channels, preset=preset, **options
         )
     shape = (1, in_channels, *size)
+    arguments = MEMBERS[name].arguments(len(size), preset, options)
+    strides = MEMBERS[name].strides(len(size), preset, options)
     return Profile(
         name=name,
         preset=preset,
@@ -83,9 +86,9 @@ def profile_network(
         macs=_count_macs(network, shape),
         inference_bytes=_peak_of_inference(network, shape),
         training_bytes=_peak_of_training(network, shape),
-        strides=total_strides(network),
+        strides=_from_the_image(strides, len(size)),
         nodes=sum(len(cast(nn.ModuleList, getattr(network, room))) for room in MEMBERS[name].nodes),
-        receptive_field=receptive_field(name, spatial_dims=len(size), preset=preset, **options),
+        receptive_field=_receptive_field(name, strides, arguments, len(size)),
     )
 
 
@@ -115,16 +118,13 @@ def _cells(profile: Profile) -> list[str]:
     ]
 
 
-def total_strides(network: nn.Module) -> tuple[Axes, ...]:
-    """Voxels of the image to one voxel of each stage's grid, per axis, finest stage first.
+def _from_the_image(strides: Sequence[Axes], spatial_dims: int) -> tuple[Axes, ...]:
+    """The strides multiplied up.
 
-    >>> from monai_unetfamily.nets import PlainUNet
-    >>> total_strides(PlainUNet(3, 1, 2, features=(4, 8, 16), strides=[(1, 2, 2), 2]))
-    ((1, 1, 1), (1, 2, 2), (2, 4, 4))
+    >>> _from_the_image([(1, 2), (2, 2)], 2)
+    ((1, 1), (1, 2), (2, 4))
     """
-    steps = cast(list[Axes], network.strides)
-    axes = zip(*(accumulate(along, int.__mul__, initial=1) for along in zip(*steps, strict=True)), strict=True)
-    return tuple(axes)
+    return tuple(accumulate(strides, lambda a, b: tuple(map(mul, a, b)), initial=(1,) * spatial_dims))
 
 
 def _count_macs(network: nn.Module, shape: Sequence[int]) -> int:
@@ -186,42 +186,32 @@ class _Lifetimes(TorchDispatchMode):
         return max(accumulate(size for number, size in self._events if number not in left_out))
 
 
-def receptive_field(name: str, *, spatial_dims: int, preset: str | None = None, **options: Any) -> Axes:
-    """Voxels per axis that can change one voxel of a member's logits, as `Profile` states it.
+def _receptive_field(name: str, strides: Sequence[Axes], arguments: dict[str, Any], spatial_dims: int) -> Axes:
+    """Measure the field as `Profile` states it, one axis at a time, the others being one voxel wide.
 
-    Measured, not computed: in a copy of width 1 that is linear, has positive weights, and pools by the mean, the voxels
-    seen are those where the gradient of the logit is not zero. One axis at a time, the others being one voxel wide.
-
-    >>> receptive_field("unet", spatial_dims=2, features=(8,), convolutions=2)
-    (5, 5)
+    In a copy of the network that has width 1, is linear, has weights of one and pools by the mean, a logit sees the
+    voxels where its gradient is not zero.
     """
-    with torch.device("meta"):
-        network = create_network(
-            name, spatial_dims=spatial_dims, in_channels=1, out_channels=1, preset=preset, **options
-        )
-    strides = cast(list[Axes], network.strides)
-    return tuple(
-        _extent(_linear_copy(name, axis, strides, preset, options), spatial_dims, axis, prod(s[axis] for s in strides))
-        for axis in range(spatial_dims)
-    )
+    fields = []
+    for axis in range(spatial_dims):
+        along = [tuple(s if a == axis else 1 for a, s in enumerate(stride)) for stride in strides]
+        network = _linear_copy(name, spatial_dims, arguments | {"features": (1,) * (len(along) + 1), "strides": along})
+        fields.append(_extent(network, axis, spatial_dims, period=prod(stride[axis] for stride in along)))
+    return tuple(fields)
 
 
-def _linear_copy(name: str, axis: int, strides: list[Axes], preset: str | None, options: dict[str, Any]) -> nn.Module:
-    """The network of width 1, linear, with weights of one, and strides along `axis` alone."""
-    member, dims = MEMBERS[name], len(strides[0])
-    along = [tuple(s if a == axis else 1 for a, s in enumerate(stride)) for stride in strides]
-    thin = {key: value for key, value in _LINEAR.items() if key in member.options}
-    arguments = {**member.fixed, **(member.preset(dims) if preset else {}), **options, **thin}
-    network = member.network(dims, 1, 1, **arguments | {"features": (1,) * (len(strides) + 1), "strides": along})
+def _linear_copy(name: str, spatial_dims: int, arguments: dict[str, Any]) -> nn.Module:
+    linear = {key: value for key, value in _LINEAR.items() if key in arguments}
+    network = MEMBERS[name].network(spatial_dims, 1, 1, **arguments | linear)
     for parameter in network.parameters():
         nn.init.ones_(parameter)
-    for name, module in list(network.named_modules()):
+    for path, module in list(network.named_modules()):
         if type(module) in _POOLS:
-            network.set_submodule(name, _POOLS[type(module)](module.kernel_size, module.stride))
+            network.set_submodule(path, _POOLS[type(module)](module.kernel_size, module.stride))
     return network.double().eval()
 
 
-def _extent(network: nn.Module, spatial_dims: int, axis: int, period: int) -> int:
+def _extent(network: nn.Module, axis: int, spatial_dims: int, period: int) -> int:
     """Voxels along `axis` that one logit depends on: the most over its places within one period of the grids."""
     places = torch.arange(period)
     for length in (8 * period << doublings for doublings in range(8)):

@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 from torch import nn
 
+from monai_unetfamily.nets.blocks import Axes
+from monai_unetfamily.nets.checks import per_stage
 from monai_unetfamily.nets.fcn import SkipFCN
 from monai_unetfamily.nets.unet import PlainUNet
 from monai_unetfamily.nets.unet3plus import UNet3Plus
@@ -40,6 +42,17 @@ class Member:
     def preset(self, spatial_dims: int) -> dict[str, Any]:
         """The arguments of preset="paper"."""
         return {**self.paper, **(self.paper_3d if spatial_dims == 3 else {})}
+
+    def arguments(self, spatial_dims: int, preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Every keyword argument of the network that `create_network` makes of a preset and options."""
+        parameters = signature(self.network).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.kind is Parameter.KEYWORD_ONLY}
+        return {**defaults, **self.fixed, **(self.preset(spatial_dims) if preset else {}), **options}
+
+    def strides(self, spatial_dims: int, preset: str | None, options: Mapping[str, Any]) -> list[Axes]:
+        """Voxels of each stage's grid to one of the next coarser grid, per axis."""
+        arguments = self.arguments(spatial_dims, preset, options)
+        return per_stage(arguments["strides"], len(arguments["features"]) - 1, spatial_dims, "strides")
 
 
 _VGG: dict[str, Any] = {
