@@ -17,7 +17,7 @@ from monai_unetfamily.cli import main
 from monai_unetfamily.nets.registry import MEMBERS
 
 HERE = Path(__file__).parent
-WALKS = ["test_networks.py", "test_export.py", "test_precision.py"]  # what walks the registry
+WALKS = [f"test_{kind}.py" for kind in ("networks", "export", "precision", "profiling", "diagram")]  # the registry's
 
 
 @pytest.fixture
@@ -62,3 +62,6 @@ def test_it_comes_through_every_door(linknet: str, untrained: Path, phantoms: Pa
     assert main(["predict", str(trained), str(images), "-o", str(labels), "--device", "cpu"]) == 0
     for image in images.iterdir():
         assert nib.load(labels / image.name).shape == nib.load(image).shape
+    assert main(["networks", linknet, "--size", "32", "32"]) == 0
+    assert main(["networks", "--diagram", linknet, "-o", str(tmp_path / "linknet.svg")]) == 0
+    assert 'id="En_0-skip-De_0"' in (tmp_path / "linknet.svg").read_text()

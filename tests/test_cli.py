@@ -49,6 +49,16 @@ USAGE = [
     (["evaluate", "short.nii.gz", "short.nii.gz"], "short.nii.gz"),
     (["phantom", "new", "-n", "1", "--seed", "-1"], "seed -1"),
     (["phantom", "new", "-n", "1", "--size", "200000", "200000", "2000"], "voxels in all"),
+    (["networks", "unet9"], "unet9"),
+    (["networks", "unet", "--size", "96"], "spatial_dims is 1"),
+    (["networks", "unet", "--size", "8", "8"], "deepest grid"),
+    (["networks", "--set", "cgm=true"], "no option cgm"),
+    (["networks", "--set", "features=[8"], "no YAML"),
+    (["networks", "--set", "features"], "OPTION=VALUE"),
+    (["networks", "unet", "--set", "norm=batch"], "preset 'paper' fixes norm"),
+    (["networks", "--diagram", "unet9"], "unet9"),
+    (["networks", "--diagram", "unet", "-o", "unet.pdf"], ".svg or .png"),
+    (["networks", "--diagram", "unet", "-o", "file/unet.svg"], "file"),
     (["demo", "-o", "."], "name another"),
     (["demo", "-o", "new", "--device", "tpu"], "device is 'tpu'"),
     (["demo", "-o", "new", "--minutes", "0"], "minutes is 0"),
@@ -118,6 +128,16 @@ def test_phantoms_come_in_any_size(work: Path, capsys: Said) -> None:
     assert main(["phantom", "new", "-n", "2", "--seed", "3", *size]) == 0
     assert len(list((work / "new/imagesTr").iterdir())) == 2
     assert capsys.readouterr().out == "2 phantoms in new\n"
+
+
+def test_networks_are_profiled_and_drawn(work: Path, capsys: Said) -> None:
+    assert main(["networks", "unetplusplus", "--size", "32", "32", "--preset", "paper"]) == 0
+    said = capsys.readouterr().out
+    assert "| unetplusplus |  paper |  9,041,634 |" in said  # two classes: one head channel more
+    assert "X[0,4] 160 > 32 |" in said
+    assert main(["networks", "--diagram", "unetplusplus", "--set", "features=[4, 8]", "deep_supervision=true"]) == 0
+    assert capsys.readouterr().out == "diagram of unetplusplus in unetplusplus.svg\n"
+    assert "<svg" in (work / "unetplusplus.svg").read_text()
 
 
 def test_debug_shows_where_it_happened(work: Path) -> None:

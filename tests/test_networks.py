@@ -172,6 +172,7 @@ BAD = [
     ({"in_channels": 0}, "in_channels is 0"),
     ({"out_channels": 0}, "out_channels is 0"),
     ({"features": ()}, "features is"),
+    ({"features": 32}, "features is 32; give one width"),
     ({"strides": [2, 2, 2, 2, 2]}, "strides has 5 entries"),
     ({"kernel_size": [(3, 3, 3)] * 4}, "kernel_size"),
     ({"widths": 3}, "no option widths; allowed are .*features"),

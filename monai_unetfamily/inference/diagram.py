@@ -56,7 +56,7 @@ def save_diagram(graph: Graph, path: Path) -> None:
 
 
 def _draw(graph: Graph) -> Figure:
-    places = {node.name: (node.column * _COLUMN, -node.row * _ROW) for node in graph.nodes}
+    places = _places(graph)
     bends = {edge: _bend(places, edge) for edge in graph.edges}
     points = [point for edge, bend in bends.items() for point in _arc(places[edge.source], places[edge.target], bend)]
     left, right = -_LEFT, max(x for x, _ in points) + _RADIUS + _EDGE
@@ -75,6 +75,10 @@ def _draw(graph: Graph) -> Figure:
     handles = _handles(graph, trained)
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=7.5, labelcolor=_INK)
     return figure
+
+
+def _places(graph: Graph) -> dict[str, Point]:
+    return {node.name: (node.column * _COLUMN, -node.row * _ROW) for node in graph.nodes}
 
 
 def _bend(places: dict[str, Point], edge: Edge) -> float:
@@ -106,7 +110,9 @@ def _arc(start: Point, end: Point, bend: float) -> list[Point]:
 def _draw_row(axes: Axes, row: int, stride: tuple[int, ...]) -> None:
     left, right = axes.get_xlim()
     if row % 2 == 0:
-        band = Rectangle((left, -(row + 0.5) * _ROW), right - left, _ROW, color=_BAND, linewidth=0, zorder=0)
+        band = Rectangle(
+            (left, -(row + 0.5) * _ROW), right - left, _ROW, color=_BAND, linewidth=0, zorder=0, clip_on=False
+        )
         axes.add_patch(band)
     text = f"stride {stride[0]}" if len(set(stride)) == 1 else "stride " + " x ".join(map(str, stride))
     axes.text(left + 0.12, -row * _ROW, text, color=_FAINT, fontsize=7.5, va="center")
@@ -125,6 +131,7 @@ def _draw_edge(axes: Axes, edge: Edge, start: Point, end: Point, bend: float) ->
         linestyle=_DASHES.get(kind, "-"),
         linewidth=1.1,
         zorder=1,
+        clip_on=False,
     )
     arrow.set_gid(f"{_id(edge.source)}-{kind}-{_id(edge.target)}")
     axes.add_patch(arrow)
@@ -133,7 +140,7 @@ def _draw_edge(axes: Axes, edge: Edge, start: Point, end: Point, bend: float) ->
 def _draw_node(axes: Axes, node: Node, place: Point, on_the_way: bool, trained: bool) -> None:
     x, y = place
     ground = "white" if node.name in (IMAGE, LOGITS) else _WAY if on_the_way else _BESIDE
-    circle = Circle(place, _RADIUS, facecolor=ground, edgecolor=_INK, linewidth=0.9, zorder=2)
+    circle = Circle(place, _RADIUS, facecolor=ground, edgecolor=_INK, linewidth=0.9, zorder=2, clip_on=False)
     circle.set_gid(_id(node.name))
     axes.add_patch(circle)
     centred: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 3}
@@ -141,7 +148,10 @@ def _draw_node(axes: Axes, node: Node, place: Point, on_the_way: bool, trained: 
     axes.text(x, y + 0.055, _letters(node.name), color=_INK, fontsize=size, **centred)
     axes.text(x, y - 0.125, str(node.width), color=_FAINT, fontsize=6.5, **centred)
     if trained:
-        axes.add_patch(Circle((x, y + _RADIUS), 0.055, facecolor=_HEAD, edgecolor="white", linewidth=0.8, zorder=4))
+        dot = Circle(
+            (x, y + _RADIUS), 0.055, facecolor=_HEAD, edgecolor="white", linewidth=0.8, zorder=4, clip_on=False
+        )
+        axes.add_patch(dot)
 
 
 def _handles(graph: Graph, trained: bool) -> list[Artist]:

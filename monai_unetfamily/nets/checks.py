@@ -71,8 +71,8 @@ def check_construction(
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
         if channels < 1:
             raise ValueError(f"{name} is {channels}; at least 1 is needed.")
-    if not features or min(features) < 1:
-        raise ValueError(f"features is {tuple(features)}; give one width >= 1 per stage, finest first.")
+    if isinstance(features, int) or not features or min(features) < 1:
+        raise ValueError(f"features is {features}; give one width >= 1 per stage, finest first.")
     _check_layer("norm", norm, partial(get_norm_layer, spatial_dims=spatial_dims, channels=features[0]))
     _check_layer("act", act, get_act_layer)
 

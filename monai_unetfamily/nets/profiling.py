@@ -93,13 +93,14 @@ def profile_network(
 
 
 def profile_rows(profiles: Sequence[Profile]) -> list[list[str]]:
-    """A table of profiles, the header first; a MiB is 2^20 bytes, a field of view alike along all axes is one number.
+    """A table of profiles, the header first; a MiB is 2^20 bytes, a receptive field alike along all axes is one number.
 
-    >>> profile = profile_network("unet", size=(64, 64), in_channels=1, out_channels=2, features=(4, 8))
+    >>> profile = profile_network("unet", size=(256, 256), in_channels=1, out_channels=1, features=(32, 64))
     >>> profile_rows([profile])[1]
-    ['unet', 'default', '2,018', '0.00', '0.2', '0.6', '2', '3', '18']
+    ['unet', 'default', '101,473', '3.48', '60.3', '134.8', '2', '3', '18']
     """
-    header = ["network", "preset", "parameters", "GMAC", "inference MiB", "training MiB", "stages", "nodes", "sees"]
+    memory = ["inference MiB", "training MiB"]
+    header = ["network", "preset", "parameters", "GMAC", *memory, "stages", "nodes", "receptive field"]
     return [header, *map(_cells, profiles)]
 
 
