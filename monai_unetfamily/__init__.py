@@ -29,7 +29,10 @@ _HOME = {
     "open_bundle": "bundles.bundle",
     "predict_files": "inference.predictor",
     "predict_volume": "inference.predictor",
+    "profile_network": "nets.profiling",
+    "save_diagram": "inference.diagram",
     "save_overlay": "inference.report",
+    "trace_graph": "nets.diagram",
     "train": "training.run",
     "write_phantoms": "volumes.phantom",
 }

@@ -5,6 +5,7 @@ from math import ceil, floor
 from typing import Any
 
 import pytest
+import torch
 from family import SIZES, small
 
 from monai_unetfamily.nets import list_networks
@@ -245,6 +246,12 @@ def test_receptive_field_has_its_own_size_along_each_axis() -> None:
 def test_guide_and_norm_are_left_out_of_the_receptive_field() -> None:
     options = {"features": (2, 2, 2), "skip_channels": 2, "cgm": True, "norm": "instance"}
     assert profile("unet3plus", (16, 16), classes=2, **options).receptive_field == (unet3plus(2),) * 2
+
+
+def test_profiling_draws_no_random_number() -> None:
+    before = torch.get_rng_state()
+    profile("fcn8s", (16, 16), features=(2, 2, 2, 2))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_what_cannot_be_profiled_is_refused_at_the_door() -> None:

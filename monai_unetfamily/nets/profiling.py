@@ -158,8 +158,8 @@ class _Lifetimes(TorchDispatchMode):
         super().__init__()
         self._events: list[tuple[int, int]] = []  # (storage's number, its bytes at birth, the same negative at death)
         self._numbers = count()
-        self._own = [t.untyped_storage() for t in (*network.parameters(), *network.buffers())]
-        self._alive: dict[int, tuple[int, Any]] = {id(storage): (-1, storage) for storage in self._own}
+        own = [tensor.untyped_storage() for tensor in (*network.parameters(), *network.buffers())]
+        self._alive: dict[int, tuple[int, Any]] = {id(storage): (-1, storage) for storage in own}
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -203,7 +203,8 @@ def _receptive_field(name: str, strides: Sequence[Axes], arguments: dict[str, An
 
 def _linear_copy(name: str, spatial_dims: int, arguments: dict[str, Any]) -> nn.Module:
     linear = {key: value for key, value in _LINEAR.items() if key in arguments}
-    network = MEMBERS[name].network(spatial_dims, 1, 1, **arguments | linear)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        network = MEMBERS[name].network(spatial_dims, 1, 1, **arguments | linear)
     for parameter in network.parameters():
         nn.init.ones_(parameter)
     for path, module in list(network.named_modules()):
