@@ -20,13 +20,15 @@ def per_stage(value: PerStage, stages: int, spatial_dims: int, name: str, odd: b
     Raises:
         ValueError: where the number of stages or axes does not fit, an entry is below 1, or even where it must be odd.
     """
+    if isinstance(value, str | float):
+        raise ValueError(f"{name} is {value!r}; give a whole number, or one entry per stage.")
     entries = [value] * stages if isinstance(value, int) else list(value)
     if len(entries) != stages:
         raise ValueError(
             f"{name} has {len(entries)} entries; these features allow {stages}; give one per stage or one number."
         )
-    axes = [(e,) * spatial_dims if isinstance(e, int) else tuple(e) for e in entries]
-    if any(len(a) != spatial_dims or min(a) < 1 for a in axes):
+    axes = [tuple(e) if isinstance(e, list | tuple) else (e,) * spatial_dims for e in entries]
+    if any(len(a) != spatial_dims or not all(map(_counts, a)) for a in axes):
         raise ValueError(
             f"{name} is {axes}; each entry must be a whole number >= 1, or {spatial_dims} of them (one per axis)."
         )
@@ -45,6 +47,10 @@ def per_stage_count(value: int | Sequence[int], stages: int, name: str) -> list[
         ValueError: where the number of stages does not fit, or an entry is below 1.
     """
     return [count for (count,) in per_stage(value, stages, 1, name)]
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, int) and value >= 1
 
 
 def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
@@ -71,7 +77,7 @@ def check_construction(
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
         if channels < 1:
             raise ValueError(f"{name} is {channels}; at least 1 is needed.")
-    if isinstance(features, int) or not features or min(features) < 1:
+    if isinstance(features, int | str) or not features or not all(map(_counts, features)):
         raise ValueError(f"features is {features}; give one width >= 1 per stage, finest first.")
     _check_layer("norm", norm, partial(get_norm_layer, spatial_dims=spatial_dims, channels=features[0]))
     _check_layer("act", act, get_act_layer)
