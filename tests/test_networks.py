@@ -176,7 +176,6 @@ BAD = [
     ({"features": 32}, "features is 32; give one width"),
     ({"strides": "two"}, "strides is 'two'; give a whole number"),
     ({"strides": [2, 2.0, 2]}, "strides is .*whole number"),
-    ({"features": 32}, "features is 32; give one width"),
     ({"strides": [2, 2, 2, 2, 2]}, "strides has 5 entries"),
     ({"kernel_size": [(3, 3, 3)] * 4}, "kernel_size"),
     ({"widths": 3}, "no option widths; allowed are .*features"),

@@ -22,7 +22,7 @@ def per_stage(value: PerStage, stages: int, spatial_dims: int, name: str, odd: b
     """
     if isinstance(value, str | float):
         raise ValueError(f"{name} is {value!r}; give a whole number, or one entry per stage.")
-    entries = [value] * stages if isinstance(value, int) else list(value)
+    entries: list[Any] = [value] * stages if isinstance(value, int) else list(value)
     if len(entries) != stages:
         raise ValueError(
             f"{name} has {len(entries)} entries; these features allow {stages}; give one per stage or one number."
