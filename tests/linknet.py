@@ -55,4 +55,5 @@ class LinkNet(nn.Module):
         return logits if self.training and self.deep_supervision else logits[0]
 
 
-MEMBERS["linknet"] = Member(LinkNet, ("En", "De"))  # the table row: in the package it stands in registry.py
+# the table row: in the package it stands in registry.py
+MEMBERS["linknet"] = Member(LinkNet, ("En", "De"), paper={"norm": "batch", "act": "relu"})

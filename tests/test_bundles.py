@@ -14,14 +14,12 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_unetfamily.bundles.bundle import (
     SHIPPED,
-    choose_network,
     class_names,
     copy_bundle,
     find_bundle,
     load_weights,
     open_bundle,
 )
-from monai_unetfamily.nets import UNetPlusPlus
 
 BUNDLES = sorted(folder.name for folder in SHIPPED.iterdir())
 WITH_WEIGHTS = [name for name in BUNDLES if (SHIPPED / name / "models/model.pt").is_file()]
@@ -132,15 +130,6 @@ def test_monai_finds_every_property(name: str, kind: str, data_sets: dict[str, P
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_shipped_weights_fit_the_network_that_is_chosen(name: str) -> None:
     assert not open_bundle(SHIPPED / name, CPU).network.training
-
-
-def test_one_word_changes_the_network(untrained: Path) -> None:
-    parser = ConfigParser()
-    choose_network(untrained, "unetplusplus")
-    parser.read_meta(untrained / "configs/metadata.json")
-    assert isinstance(parser.get_parsed_content("_meta_#network"), UNetPlusPlus)
-    with pytest.raises(ValueError, match="unet9.*allowed are unet3plus, unetplusplus"):
-        choose_network(untrained, "unet9")
 
 
 def test_opens_ready_to_predict(bundle: Path) -> None:

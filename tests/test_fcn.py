@@ -53,7 +53,7 @@ def test_coarser_weights_start_a_finer_network_with_its_prediction(coarser: str,
     for p in trained.parameters():
         torch.nn.init.normal_(p, std=0.1)
     net = fcn(finer, learned_upsampling=learned)
-    net.load_state_dict(trained.state_dict())
+    net.start_from(trained.state_dict())
     x = torch.randn(1, 2, 24, 24)
     deepest = trained.eval().nodes(x)[min(trained.scored)]
     S = net.eval().nodes(x)
@@ -62,7 +62,7 @@ def test_coarser_weights_start_a_finer_network_with_its_prediction(coarser: str,
         torch.testing.assert_close(S[i], LinearTransposed(2, 3, (2, 2))(S[i + 1]))
 
 
-def test_other_weights_are_refused_as_ever() -> None:
+def test_other_weights_are_refused() -> None:
     net = fcn("fcn8s")
     weights = net.state_dict()
     for broken in (
@@ -72,9 +72,38 @@ def test_other_weights_are_refused_as_ever() -> None:
         {k: v for k, v in weights.items() if not k.startswith("En.0.")},
     ):
         with pytest.raises(RuntimeError, match="Missing key"):
-            net.load_state_dict(broken)
+            net.start_from(broken)
     with pytest.raises(RuntimeError, match="Unexpected key"):
-        fcn("fcn32s").load_state_dict(weights)
+        fcn("fcn32s").start_from(weights)
+    with pytest.raises(RuntimeError, match="Unexpected key"):  # kernels that were learned are not dropped in silence
+        fcn("fcn16s").start_from(fcn("fcn32s", learned_upsampling=True).state_dict())
+
+
+def test_loading_is_strict_and_starting_is_another_word() -> None:
+    with pytest.raises(RuntimeError, match="Missing key"):
+        fcn("fcn8s").load_state_dict(fcn("fcn32s").state_dict())
+
+
+def test_starting_begins_anew_what_the_coarser_network_lacks_and_keeps_the_rest() -> None:
+    options: dict[str, Any] = {"learned_upsampling": True, "deep_supervision": True}
+    trained, net = fcn("fcn16s", **options), fcn("fcn8s", **options)
+    for network in (trained, net):
+        for p in network.parameters():
+            torch.nn.init.normal_(p)
+    net.start_from(trained.state_dict())
+    fresh = fcn("fcn8s", **options).state_dict()
+    anew = {"S.1.conv.weight", "S.1.conv.bias", "S.1.up.conv.weight", "full.1.conv.weight"}
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, fresh[key] if key in anew else trained.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_new_network_predicts_what_its_deepest_scores_say(dims: int) -> None:
+    """The scores of the skips start at zero, without any weights loaded."""
+    net = fcn("fcn8s", dims).eval()
+    S = net.nodes(torch.randn(1, 2, *[16] * dims))
+    twice = LinearTransposed(dims, 3, (2,) * dims)
+    torch.testing.assert_close(S[1], twice(twice(S[3])))
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -119,6 +148,16 @@ def test_three_dimensional_preset_is_shrunk() -> None:
         net = create_network("fcn32s", spatial_dims=3, in_channels=1, out_channels=2, preset="paper")
     classifier = [tuple(p.shape) for k, p in net.named_parameters() if k.startswith("En.5") and p.ndim == 5]
     assert classifier == [(512, 512, 3, 3, 3), (512, 512, 1, 1, 1)]
+
+
+def test_a_preset_takes_as_many_widths_as_it_has_stages() -> None:
+    with pytest.raises(ValueError, match="features has 4 entries; preset 'paper' of fcn8s has 6 stages"):
+        create_network("fcn8s", spatial_dims=2, in_channels=1, out_channels=2, preset="paper", features=(8, 8, 8, 8))
+
+
+def test_a_classifier_needs_an_encoder() -> None:
+    with pytest.raises(ValueError, match="features has 1 entry; .* at least 2"):
+        SkipFCN(2, 1, 2, skips=0, features=(4,))
 
 
 @pytest.mark.parametrize("skips", [-1, 3])

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from family import small
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.inference.predictor import predict_volume
-from monai_unetfamily.nets import create_network, list_networks
+from monai_unetfamily.nets import list_networks
 from monai_unetfamily.training.history import read_history
 from monai_unetfamily.training.run import train
 
@@ -16,8 +17,8 @@ pytestmark = pytest.mark.gpu
 
 @pytest.mark.parametrize("name", list_networks())
 def test_networks_agree_with_the_cpu(name: str) -> None:
-    net = create_network(name, spatial_dims=3, in_channels=1, out_channels=3, features=(8, 16, 32)).double().eval()
-    x = torch.randn(1, 1, 20, 23, 17, dtype=torch.float64)
+    net = small(name, 3).double().eval()
+    x = torch.randn(1, 2, 20, 23, 17, dtype=torch.float64)
     torch.testing.assert_close(net.cuda()(x.cuda()).cpu(), net.cpu()(x))
 
 

@@ -98,6 +98,14 @@ def test_guided_loss_is_segmentation_plus_weighted_presence() -> None:
     torch.testing.assert_close(loss(GuidedOutput(logits, presence), label), expected)
 
 
+@pytest.mark.parametrize("background", [True, False])
+def test_a_network_of_another_background_is_refused(background: bool) -> None:
+    presence = torch.zeros(1, 3 if background else 2)
+    output = GuidedOutput([torch.zeros(1, 3, 8, 8)], presence)
+    with pytest.raises(ValueError, match=f"background={background}; set background alike"):
+        GuidedLoss(mean_loss, background=background)(output, torch.zeros(1, 1, 8, 8))
+
+
 def test_a_network_without_guidance_gets_the_segmentation_loss_alone() -> None:
     heads, label = [torch.randn(1, 3, 8, 8)], torch.randint(0, 3, (1, 1, 8, 8))
     inner = WeightedHeadsLoss(DiceCELoss(to_onehot_y=True, softmax=True))

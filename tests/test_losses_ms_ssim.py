@@ -114,3 +114,8 @@ def test_weights_sum_to_one(scales: int) -> None:
 def test_sizes_without_a_meaning_are_refused(size: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="two or three sides of 1 or more"):
         fit_scales(size)
+
+
+def test_maps_of_other_shapes_are_not_stretched() -> None:
+    with pytest.raises(ValueError, match="one shape for both"):
+        multiscale_ssim(torch.zeros(2, 3, 32, 32), torch.zeros(2, 1, 32, 32))

@@ -124,6 +124,42 @@ def test_checkpointing_changes_no_gradient_and_no_statistic(name: str, dims: int
         assert torch.equal(a, b), key
 
 
+@pytest.mark.parametrize("norm", ["batch", "syncbatch", ("instance", {"track_running_stats": True}), None])
+@pytest.mark.parametrize("name", list_networks())
+def test_checkpointing_bears_a_backward_pass_for_each_head(name: str, norm: Any) -> None:
+    plain, recomputed = (small(name, 2, use_checkpoint=use, norm=norm, deep_supervision=True) for use in (False, True))
+    x = torch.randn(2, 2, 16, 16)
+    for net in (plain, recomputed):
+        for head in heads_of(net.train()(x)):
+            head.square().mean().backward(retain_graph=True)
+    for (key, a), b in zip(plain.named_parameters(), recomputed.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=key)
+    for (key, a), b in zip(plain.named_buffers(), recomputed.buffers(), strict=True):
+        assert torch.equal(a, b), key
+
+
+@pytest.mark.parametrize("name", list_networks())
+@torch.no_grad()
+def test_dropout_is_at_work_in_training_alone(name: str) -> None:
+    net = small(name, 2, dropout=0.5)
+    x = torch.randn(1, 2, 16, 16)
+    first, second = (heads_of(net.train()(x))[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    assert torch.equal(net.eval()(x), net.eval()(x))
+    torch.testing.assert_close(net.eval()(x), small(name, 2).eval()(x))
+
+
+@pytest.mark.parametrize("name", list_networks())
+def test_every_layer_has_the_act_and_the_norm_that_was_asked_for(name: str) -> None:
+    net = small(name, 2, act="elu", norm=("group", {"num_groups": 2}))
+    acts = [m for m in net.modules() if isinstance(m, nn.ELU)]
+    norms = [m for m in net.modules() if isinstance(m, nn.GroupNorm)]
+    heads = [m for key, m in net.named_modules() if isinstance(m, nn.Conv2d) and ("head" in key or key[0] == "S")]
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    assert len(acts) == len(norms) == len(convolutions) - len(heads) > 0
+    assert not any(isinstance(m, nn.ReLU | nn.LeakyReLU | nn.InstanceNorm2d) for m in net.modules())
+
+
 def saved_bytes(net: nn.Module, x: Tensor) -> int:
     """What a training step keeps for its way back, weights left out."""
     own = {p.data_ptr() for p in net.parameters()}
@@ -184,6 +220,8 @@ BAD = [
     ({"norm": "bach"}, "norm is 'bach'; allowed is a name.*BATCH"),
     ({"act": ("relu", {"slope": 1})}, "act is"),
     ({"kernel_size": 2}, "only odd"),
+    ({"in_channels": 2.0}, "in_channels is 2.0; a whole number"),
+    ({"norm": ("group", {"num_groups": 8}), "features": [8, 16, 12, 16]}, "norm is .*divisible"),
 ]
 
 
@@ -207,6 +245,16 @@ def test_bad_arguments_say_what_is_allowed(name: str, change: dict[str, Any], me
 def test_bad_inputs_say_what_fits(name: str, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(name, 2)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", list_networks())
+def test_batch_norm_trains_on_two_voxels_or_more(name: str) -> None:
+    net = small(name, 2, norm="batch")
+    x = torch.randn(1, 2, 8, 8)
+    with pytest.raises(ValueError, match="batch norm needs two"):
+        net.train()(x)
+    assert heads_of(net.train()(x.repeat(2, 1, 1, 1)))[0].shape == (2, 3, 8, 8)
+    assert net.eval()(x).shape == (1, 3, 8, 8)
 
 
 @pytest.mark.parametrize("name", list_networks())

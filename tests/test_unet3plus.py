@@ -8,6 +8,7 @@ import torch
 from family import heads_of, parameters_of, small
 from monai.losses import DiceCELoss
 from torch import Tensor
+from torch.nn import functional as F
 
 from monai_unetfamily.losses import GuidedLoss
 from monai_unetfamily.nets import GuidedOutput, UNet3Plus, create_network
@@ -42,6 +43,44 @@ def test_fan_in_is_as_many_branches_as_stages() -> None:
         seen = [64, 128, 256, 512][: i + 1] + [320] * (3 - i) + [1024]  # finer: encoder; coarser: decoder; bottleneck
         assert widths == [(64, width) for width in seen]
         assert net.De[i].convs[0].conv.weight.shape == (320, 320, 3, 3)
+
+
+def by_the_equation(net: UNet3Plus, x: Tensor) -> list[Tensor]:
+    """De[0..N] spelt out, with one voxel-wise formula of each resampling: the oracle of `nodes`."""
+    En = [net.En[0](x)]
+    for i in range(1, net.N + 1):
+        En.append(net.En[i](F.max_pool2d(En[-1], 2)))
+    De = [*En[:-1], En[-1]]
+    for i in range(net.N - 1, -1, -1):
+        branches = []
+        for k in range(net.N + 1):
+            if k <= i:
+                pooled = F.max_pool2d(En[k], 2 ** (i - k)) if k < i else En[k]
+                conv = net.C[f"{i}_{k}"][1]
+            else:
+                pooled = F.interpolate(De[k], En[i].shape[2:], mode="bilinear", align_corners=False)
+                conv = net.C[f"{i}_{k}"].conv
+            branches.append(conv(pooled))
+        De[i] = net.De[i](torch.cat(branches, dim=1))
+    return De
+
+
+def test_nodes_and_their_gradients_are_those_of_the_equation() -> None:
+    net = small("unet3plus", 2).double()
+    assert isinstance(net, UNet3Plus)
+    x = torch.randn(1, 2, 16, 24, dtype=torch.float64)
+    nodes, oracle = net.nodes(x), by_the_equation(net, x)
+    torch.testing.assert_close(nodes, oracle)
+    weights = [p for key, p in net.named_parameters() if "head" not in key]
+    ours, theirs = (torch.autograd.grad(De[0].square().sum(), weights) for De in (nodes, oracle))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_guide_drops_half_of_its_features_in_training() -> None:
+    net = small("unet3plus", 2, cgm=True)
+    x = torch.randn(1, 2, 16, 16)
+    assert not torch.equal(net.train()(x).presence, net.train()(x).presence)
+    assert net.cgm.dropout.p == 0.5
 
 
 def test_residual_encoder() -> None:
@@ -135,6 +174,8 @@ def test_stage_sizes_floor_alike_on_every_path() -> None:
     ("change", "message"),
     [
         ({"skip_channels": 0}, "skip_channels is 0"),
+        ({"presence_threshold": 0.9}, "presence_threshold is 0.9 without cgm"),
+        ({"skip_channels": 3, "norm": ("group", {"num_groups": 2})}, "norm is .*divisible"),
         ({"cgm": True, "out_channels": 1}, "out_channels >= 2"),
         ({"cgm": True, "presence_threshold": [0.5, 0.5, 0.5]}, "each of the 2"),
     ],

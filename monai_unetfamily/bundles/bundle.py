@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -15,10 +16,9 @@ from torch import nn
 
 from monai_unetfamily.bundles.agreement import check_background, check_postprocessing
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
-from monai_unetfamily.nets import list_networks  # loads them all, so that a short _target_ resolves
-from monai_unetfamily.nets.registry import MEMBERS
+from monai_unetfamily.nets import SkipFCN  # loads them all, so that a short _target_ resolves
 from monai_unetfamily.volumes.cases import IGNORE
-from monai_unetfamily.volumes.files import atomic_file, require_free
+from monai_unetfamily.volumes.files import require_free
 from monai_unetfamily.volumes.masks import number_classes
 
 METADATA = "metadata.json"
@@ -172,16 +172,32 @@ def load_weights(network: nn.Module, file: Path) -> None:
         FileNotFoundError: no such file.
         ValueError: not a file of weights, or weights of another network; the message names what differs.
     """
+    _load(network.load_state_dict, network, file)
+
+
+def start_from(network: nn.Module, file: Path) -> None:
+    """Load a file of weights to train on from: those of the network, or for an FCN those of one with fewer skips.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_weights`.
+    """
+    _load(network.start_from if isinstance(network, SkipFCN) else network.load_state_dict, network, file)
+
+
+def _load(load: Callable[[dict[str, Any]], object], network: nn.Module, file: Path) -> None:
     if not file.is_file():
         raise FileNotFoundError(
             f"{file}: no weights there; train the bundle first: unetfamily train BUNDLE --dataset DIR."
         )
     weights = _read_weights(file)
     try:
-        network.load_state_dict(weights)
+        load(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{file}: these weights do not fit {type(network).__name__}: {reason[:300]}") from error
+        reason = shorten(str(error), width=300, placeholder=" ...")
+        raise ValueError(
+            f"{file}: these weights do not fit {type(network).__name__}: {reason} Give those of the same network, or "
+            "choose the network that they were trained as."
+        ) from error
 
 
 def _read_weights(file: Path) -> dict[str, Any]:
@@ -202,44 +218,6 @@ def copy_bundle(source: Path, target: Path) -> None:
     """
     require_free(target)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
-
-
-def choose_network(root: Path, name: str) -> None:
-    """Change the one word of a bundle's metadata that says which of its networks it is.
-
-    A member of the family that the bundle does not define is added to it, with the current network's arguments as
-    far as the member takes them.
-
-    Raises:
-        ValueError: where neither the bundle nor the family knows that network.
-    """
-    check_network(root, name)
-    file = root / "configs" / METADATA
-    metadata = read_metadata(root)
-    networks = metadata.setdefault("networks", {})
-    if name not in networks:
-        networks[name] = _like_the_current(metadata, name)
-    metadata["network"] = f"@_meta_#networks#{name}"
-    with atomic_file(file) as stream:
-        stream.write(f"{json.dumps(metadata, indent=2)}\n".encode())
-
-
-def check_network(root: Path, name: str) -> None:
-    """Refuse a network that neither a bundle's metadata nor the family defines.
-
-    Raises:
-        ValueError: lists those it does.
-    """
-    allowed = dict.fromkeys([*read_metadata(root).get("networks", {}), *list_networks()])
-    if name not in allowed:
-        raise ValueError(f"network {name!r} is unknown to {root}; allowed are {', '.join(allowed)}.")
-
-
-def _like_the_current(metadata: dict[str, Any], name: str) -> dict[str, Any]:
-    current = metadata["networks"][str(metadata["network"]).rpartition("#")[2]]
-    taken = {"spatial_dims", "in_channels", "out_channels", *MEMBERS[name].options}
-    arguments = {key: value for key, value in current.items() if key in taken}
-    return {"_target_": "monai_unetfamily.nets.create_network", "name": name, **arguments}
 
 
 def _parse(root: Path, file: Path, device: torch.device) -> ConfigParser:

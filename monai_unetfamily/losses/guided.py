@@ -28,7 +28,7 @@ class GuidedLoss(nn.Module):
         ignore_label: the value of voxels without a label; None where there are none.
 
     Raises:
-        ValueError: an `ignore_label` of 0 or 1 without background.
+        ValueError: an `ignore_label` of 0 or 1 without background; a network whose `background` is another.
 
     >>> from monai.losses import DiceCELoss
     >>> loss = GuidedLoss(DiceCELoss(to_onehot_y=True, softmax=True))
@@ -58,8 +58,18 @@ class GuidedLoss(nn.Module):
         presence = getattr(output, "presence", None)
         if presence is None:
             return self.segmentation_loss(output, label)
+        self._check_channels(output)
         segmentation = self.segmentation_loss(output.logits, label)
         return segmentation + self.presence_weight * self.presence_loss(presence, label)
+
+    def _check_channels(self, output: Any) -> None:
+        final = output.logits[0] if isinstance(output.logits, list) else output.logits
+        channels, classes = final.shape[1], output.presence.shape[1]
+        if channels - classes != self.background:
+            raise ValueError(
+                f"the network gives {channels} channels and the presence of {classes} classes, and this loss has "
+                f"background={self.background}; set background alike in both."
+            )
 
     def presence_loss(self, presence: Tensor, label: Tensor) -> Tensor:
         """Binary cross-entropy of presence logits (N, classes), slivers and what may be unlabelled left out."""

@@ -72,12 +72,14 @@ def multiscale_ssim(x: Tensor, y: Tensor) -> Tensor:
     Differentiable, with finite gradients everywhere. Give float32 or float64: variances drown in half precision.
 
     Raises:
-        ValueError: see `fit_scales`.
+        ValueError: maps of different shapes; see `fit_scales` too.
 
     >>> x = torch.rand(1, 2, 32, 32, 32)
     >>> multiscale_ssim(x, x)
     tensor([[1., 1.]])
     """
+    if x.shape != y.shape:
+        raise ValueError(f"got maps of shapes {tuple(x.shape)} and {tuple(y.shape)}; one shape for both is allowed.")
     scales, windows = fit_scales(x.shape[2:])
     logarithm = torch.zeros((), dtype=x.dtype, device=x.device)
     for scale, weight in enumerate(scale_weights(scales), start=1):

@@ -4,8 +4,8 @@ A grid is coarsened by max pooling that floors, and refined towards a *target's 
 any size works: odd, anisotropic, different per axis.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import pairwise
 from math import prod
@@ -232,18 +232,20 @@ def shapes_are_symbols() -> bool:
 
 def _twice(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """The contexts of a block's first pass and of its second."""
-    return nullcontext(), _frozen_statistics(block)
+    return nullcontext(), _FrozenStatistics(block)
 
 
-@contextmanager
-def _frozen_statistics(block: nn.Module) -> Iterator[None]:
-    """Let norms work as in training, but move nothing that they keep."""
-    norms = [m for m in block.modules() if isinstance(m, _NormBase) and m.track_running_stats]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
+class _FrozenStatistics(AbstractContextManager[None]):
+    """Lets norms work as in training, but move nothing that they keep; entered again by each backward pass."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self._norms = [m for m in block.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+
+    def __enter__(self) -> None:
+        self._before = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
+        for norm, (_, count) in zip(self._norms, self._before, strict=True):
+            norm.momentum, norm.num_batches_tracked = 0.0, None if count is None else count.clone()
+
+    def __exit__(self, *_: object) -> None:
+        for norm, (momentum, count) in zip(self._norms, self._before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count

@@ -65,9 +65,17 @@ def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
 
 
 def check_construction(
-    spatial_dims: int, in_channels: int, out_channels: int, features: Sequence[int], norm: Layer, act: Layer
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    features: Sequence[int],
+    norm: Layer,
+    act: Layer,
+    further_widths: Sequence[int] = (),
 ) -> None:
     """Hold a network's arguments against what is possible, before any layer is made.
+
+    The norm must take every width: those of `features`, and `further_widths` of a network's own.
 
     Raises:
         ValueError: names the argument, what was got and what is allowed.
@@ -75,11 +83,12 @@ def check_construction(
     if spatial_dims not in SPATIAL_DIMS:
         raise ValueError(f"spatial_dims is {spatial_dims}; allowed are 2 and 3.")
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-        if channels < 1:
-            raise ValueError(f"{name} is {channels}; at least 1 is needed.")
+        if not _counts(channels):
+            raise ValueError(f"{name} is {channels}; a whole number of at least 1 is needed.")
     if isinstance(features, int | str) or not features or not all(map(_counts, features)):
         raise ValueError(f"features is {features}; give one width >= 1 per stage, finest first.")
-    _check_layer("norm", norm, partial(get_norm_layer, spatial_dims=spatial_dims, channels=features[0]))
+    for width in dict.fromkeys([*features, *further_widths]):
+        _check_layer("norm", norm, partial(get_norm_layer, spatial_dims=spatial_dims, channels=width))
     _check_layer("act", act, get_act_layer)
 
 
@@ -108,11 +117,14 @@ def check_shape(x: Tensor, spatial_dims: int, in_channels: int) -> None:
         )
 
 
-def check_input(x: Tensor, spatial_dims: int, in_channels: int, strides: Sequence[Axes], norm: Layer) -> None:
+def check_input(
+    x: Tensor, spatial_dims: int, in_channels: int, strides: Sequence[Axes], norm: Layer, training: bool = False
+) -> None:
     """Hold (N, C, *spatial) against what the network can take, at its door.
 
-    The deepest grid keeps at least one voxel an axis; instance norm needs two voxels to have a variance. While a
-    network is traced or exported nothing is held: the exported program states its own limits.
+    The deepest grid keeps at least one voxel an axis; instance norm needs two voxels to have a variance, batch norm
+    while it trains two in the whole batch. While a network is traced or exported nothing is held: the exported program
+    states its own limits.
 
     Raises:
         ValueError: what was got, the least size, and what to do.
@@ -127,13 +139,17 @@ def check_input(x: Tensor, spatial_dims: int, in_channels: int, strides: Sequenc
             f"input has {size} voxels; the deepest grid needs at least {tuple(least)}: pad the image, take a "
             "larger patch, or use fewer stages or smaller strides."
         )
-    if _is_instance(norm) and prod(n // m for n, m in zip(size, least, strict=True)) == 1:
+    voxels = prod(n // m for n, m in zip(size, least, strict=True))
+    if (_is(norm, "instance") and voxels == 1) or (_is(norm, "batch") and training and voxels * x.shape[0] == 1):
         raise ValueError(
-            f"input has {size} voxels, which leaves one voxel on the deepest grid, and instance norm needs two: "
+            f"input has {size} voxels, which leaves one voxel on the deepest grid, and {_name(norm)} norm needs two: "
             f"take one axis to at least {2 * max(least)} voxels, or use another norm or fewer stages."
         )
 
 
-def _is_instance(norm: Layer) -> bool:
-    name = norm[0] if isinstance(norm, tuple | list) else norm
-    return name is not None and name.lower().startswith("instance")
+def _is(norm: Layer, kind: str) -> bool:
+    return _name(norm).startswith(kind)
+
+
+def _name(norm: Layer) -> str:
+    return str(norm[0] if isinstance(norm, tuple | list) else norm).lower()

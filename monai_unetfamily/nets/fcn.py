@@ -9,12 +9,13 @@ stages counted from 0, the classifier (fc6, fc7) as the last one N, and D max po
 The prediction is U(S[N - skips]): with five poolings, skips = 0, 1, 2 are strides 32, 16, 8. U multiplies the grid by s
 with a transposed convolution of size 2s, one kernel for each class and no bias, set to linear interpolation.
 
-A network's weights start one with more skips, as in the paper: `load_state_dict` takes weights that lack the scores of
-finer stages, and these start at zero.
+A network's weights start one with more skips, as in the paper: `start_from` takes them, and the finer scores start at
+zero.
 
 Deviations, each by an argument except the last four:
 - any number of stages, any stride and kernel per stage and axis, norm (paper: VGG-16, without norm);
 - supervision of the coarser predictions too (paper: of the final one);
+- the kernels of U are fixed, all of them, as in the reference code, or all learned (paper: those between stages);
 - the classifier convolves with zero padding, and the image is padded with zeros at its far edges to a multiple of the
   deepest stride (reference code: by 100 on every side, and cropped);
 - a kernel for an odd factor s has size 2s - 1, as size 2s cannot be symmetric about its voxel there;
@@ -23,8 +24,8 @@ Deviations, each by an argument except the last four:
 - nothing is pretrained.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import partial, reduce
 from math import prod
 from typing import Any
 
@@ -56,7 +57,8 @@ class SkipFCN(nn.Module):
         act, norm: as MONAI's factories take them: a name, or a name with its arguments.
         dropout: probability after each of the classifier's two convolutions.
         learned_upsampling: train the kernels of U, which are fixed otherwise.
-        deep_supervision: train the predictions of the skipped stages too; it needs no further weights.
+        deep_supervision: train the predictions of the skipped stages too; it needs no further weights, save U's where
+            these are learned (`full.*`).
         use_checkpoint: activation checkpointing: less memory in training, more time, the same gradients.
 
     Raises:
@@ -99,6 +101,7 @@ class SkipFCN(nn.Module):
             check_input, spatial_dims=spatial_dims, in_channels=in_channels, strides=self.strides, norm=norm
         )
         self.deep_supervision = deep_supervision
+        self.learned_upsampling = learned_upsampling
         layers: dict[str, Any] = {"act": act, "norm": norm, "use_checkpoint": use_checkpoint}
 
         self.D = nn.ModuleList(max_pool(spatial_dims, stride) for stride in self.strides)
@@ -122,7 +125,6 @@ class SkipFCN(nn.Module):
             self.S[str(i)] = Score(conv_head(spatial_dims, features[i if i == N else i - 1], out_channels, 1), up)
         for i in self.scored if deep_supervision else self.scored[-1:]:
             self.full[str(i)] = upsample(_total(self.strides[:i], spatial_dims))
-        self.register_load_state_dict_pre_hook(_start_from_coarser)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits of (N, in_channels, *spatial); see the class."""
@@ -134,7 +136,7 @@ class SkipFCN(nn.Module):
         """S[i] by i, each (N, out_channels, *grid of stage i)."""
         check_shape(x, self.spatial_dims, self.in_channels)
         x = _pad_to_multiple(x, self.strides)
-        self._check(x)
+        self._check(x, training=self.training)
         N = self.N
         En = {0: self.En[0](x)}
         pooled = {}
@@ -145,6 +147,29 @@ class SkipFCN(nn.Module):
         for i in self.scored[1:]:
             S[i] = self.S[str(i)](pooled[i], S[i + 1])
         return S
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Load the weights of this network, or of one with fewer skips, from which the paper trains on.
+
+        What the latter lacks begins anew: finer scores at zero, kernels of U that are learned at linear interpolation.
+
+        >>> coarse, fine = (SkipFCN(2, 1, 3, skips=n, features=(4, 8, 8, 8)) for n in (0, 2))
+        >>> fine.start_from(coarse.state_dict())
+
+        Raises:
+            RuntimeError: for any other weights, as `load_state_dict` does.
+        """
+        known = [i for i in self.scored if any(key.startswith(f"S.{i}.") for key in weights)]
+        new = self.scored[len(known) :] if known and known == self.scored[: len(known)] else []
+        lacking = {f"S.{i}.": self.S[str(i)] for i in new}
+        if new:
+            lacking |= {f"full.{i}.": up for i, up in self.full.items() if f"full.{i}.conv.weight" not in weights}
+        for part in lacking.values():
+            part.reset()  # type: ignore[operator]
+        own = self.state_dict()
+        begun = {key: value for key, value in own.items() if key.startswith(tuple(lacking))}
+        last = {key for key in weights if new and self.learned_upsampling and key.startswith("full.")} - own.keys()
+        self.load_state_dict({key: value for key, value in weights.items() if key not in last} | begun)
 
     def _wanted(self) -> list[int]:
         """Stages whose prediction is returned, finest first."""
@@ -161,13 +186,19 @@ class Score(nn.Module):
     torch.Size([1, 3, 4, 4])
     """
 
-    def __init__(self, conv: nn.Module, up: nn.Module | None) -> None:
+    def __init__(self, conv: nn.Module, up: "LinearTransposed | None") -> None:
         super().__init__()
         self.conv = conv
         self.up = up
         if up is not None:
-            for parameter in conv.parameters():
-                nn.init.zeros_(parameter)
+            self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: this score at zero, the upsampling linear."""
+        for parameter in self.conv.parameters():
+            nn.init.zeros_(parameter)
+        if self.up is not None:
+            self.up.reset()
 
     def forward(self, features: Tensor, coarser: Tensor | None = None) -> Tensor:
         """Map (N, C, *grid), and the scores (N, classes, *coarser grid), to (N, classes, *grid)."""
@@ -196,15 +227,19 @@ class LinearTransposed(nn.Module):
             groups=channels,
             bias=False,
         )
-        weight = kernels[0]
-        for kernel in kernels[1:]:
-            weight = weight[..., None] * kernel
-        weight = weight.expand(channels, 1, *weight.shape).clone()
-        if learned:
-            self.conv.weight = nn.Parameter(weight)
-        else:
+        if not learned:
+            weight = self.conv.weight.detach()
             del self.conv.weight
             self.conv.register_buffer("weight", weight, persistent=False)
+        self.stride = stride
+        self.reset()
+
+    def reset(self) -> None:
+        """Set the weights to linear interpolation."""
+        first, *others = (_triangle(s) for s in self.stride)
+        kernel = reduce(lambda product, axis: product[..., None] * axis, others, first)
+        with torch.no_grad():
+            self.conv.weight.copy_(kernel.expand_as(self.conv.weight))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, *grid) to (N, C, *grid * stride)."""
@@ -233,21 +268,9 @@ def _pad_to_multiple(x: Tensor, strides: Sequence[Axes]) -> Tensor:
     return F.pad(x, missing)
 
 
-def _start_from_coarser(network: SkipFCN, weights: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Complete the weights of a network with fewer skips: scores of zero, and learned kernels from their start."""
-    lacking = [i for i in network.scored if not any(key.startswith(f"{prefix}S.{i}.") for key in weights)]
-    finest = network.scored[len(network.scored) - len(lacking) :]
-    if not lacking or lacking != finest or len(lacking) == len(network.scored):
-        return
-    for key in [key for key in weights if key.startswith(f"{prefix}full.")]:
-        del weights[key]
-    new = tuple(f"{prefix}{place}." for place in ("full", *(f"S.{i}" for i in lacking)))
-    own = {key: value for key, value in network.state_dict(prefix=prefix).items() if key.startswith(new)}
-    scores = tuple(f"{prefix}S.{i}.conv." for i in lacking)
-    weights |= {key: torch.zeros_like(value) if key.startswith(scores) else value for key, value in own.items()}
-
-
 def _check_skips(skips: int, stages: int) -> None:
+    if stages < 2:
+        raise ValueError(f"features has {stages} entry; an encoder and a classifier need at least 2: add a stage.")
     if not 0 <= skips <= stages - 2:
         raise ValueError(
             f"skips is {skips} with {stages} stages; allowed are 0 to {stages - 2}: use fewer skips or more stages."

@@ -121,6 +121,7 @@ def create_network(
     _check_options(name, options, member.options)
     if preset is not None:
         _check_preset(preset, options, [option for option in _OPEN if option in member.options])
+        _check_stages(name, member.preset(spatial_dims), options)
         options = {**member.preset(spatial_dims), **options}
     return member.network(spatial_dims, in_channels, out_channels, **member.fixed, **options)
 
@@ -151,6 +152,17 @@ def _check_options(name: str, options: Mapping[str, Any], allowed: list[str]) ->
     unknown = sorted(set(options) - set(allowed))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; allowed are {', '.join(allowed)}.")
+
+
+def _check_stages(name: str, paper: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    if not paper:
+        raise ValueError(f"{name} has no preset 'paper': drop it.")
+    widths, given = paper.get("features", ()), options.get("features", ())
+    if widths and given and len(widths) != len(given):
+        raise ValueError(
+            f"features has {len(given)} entries; preset 'paper' of {name} has {len(widths)} stages of its own: give "
+            f"{len(widths)} widths, or drop the preset."
+        )
 
 
 def _check_preset(preset: str, options: Mapping[str, Any], left: list[str]) -> None:

@@ -12,7 +12,12 @@ H is a block of convolutions, D max pooling, U a transposed convolution that hal
 Deviations, each by an argument except the last two:
 - any number of stages from one up, any stride and kernel per stage and axis, any number of convolutions a stage (paper:
   five stages, 2x2 pooling, two 3x3 convolutions);
-- linear upsampling, residual blocks (He et al. 2016), norm, deep supervision;
+- linear upsampling, residual blocks (He et al. 2016), norm and activation (by default instance norm and leaky ReLU),
+  deep supervision;
+- widths of 32 to 512, at which the UNet++ paper compares it (`features`; Ronneberger: 64 to 1024);
+- dropout after each norm, if any (Ronneberger: at the end of the encoder);
+- 3-D is the 2-D form with an axis more (Cicek: four stages, batch norm, the width doubled before each pooling and kept
+  by the way up);
 - convolutions are zero padded, so that the map has the image's size (paper: unpadded, cropped skips);
 - where flooring lost a remainder, U repeats the last plane to reach En[i]'s size (paper: sizes that divide).
 """
@@ -120,7 +125,7 @@ class PlainUNet(nn.Module):
 
     def nodes(self, x: Tensor) -> list[Tensor]:
         """De[0..N], finest first; De[i] is (N, features[i], *grid of stage i)."""
-        self._check(x)
+        self._check(x, training=self.training)
         N = self.N
         En = [self.En[0](x)]
         for i in range(1, N + 1):

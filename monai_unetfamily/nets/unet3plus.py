@@ -10,6 +10,7 @@ convolved then. H fuses the N + 1 branches by one convolution. Each C and H is f
 
 Deviations, each by an argument except the last two:
 - any number of stages, any stride and kernel per stage and axis (paper: five, 2x2, 3x3);
+- any norm and activation, by default instance norm and leaky ReLU (paper: batch norm and ReLU);
 - an encoder of residual blocks (paper: its second table has a ResNet-101 that was pretrained; nothing here is);
 - several classes (paper: binary) and three dimensions;
 - the classification-guided module is repaired: see cgm.py;
@@ -95,10 +96,13 @@ class UNet3Plus(nn.Module):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        check_construction(spatial_dims, in_channels, out_channels, features, norm, act)
-        check_choice("encoder", encoder, list(BLOCKS))
         if skip_channels < 1:
             raise ValueError(f"skip_channels is {skip_channels}; at least 1 is needed.")
+        if presence_threshold != 0.5 and not cgm:
+            raise ValueError(f"presence_threshold is {presence_threshold} without cgm; drop it, or set cgm=True.")
+        branches = [skip_channels, len(features) * skip_channels] if isinstance(features, Sequence) else []
+        check_construction(spatial_dims, in_channels, out_channels, features, norm, act, branches)
+        check_choice("encoder", encoder, list(BLOCKS))
         self.strides = per_stage(strides, len(features) - 1, spatial_dims, "strides")
         kernels = per_stage(kernel_size, len(features), spatial_dims, "kernel_size", odd=True)
         self._check = partial(
@@ -146,7 +150,7 @@ class UNet3Plus(nn.Module):
 
     def nodes(self, x: Tensor) -> list[Tensor]:
         """De[0..N], finest first; De[i] is (N, len(features) * skip_channels, *grid of stage i)."""
-        self._check(x)
+        self._check(x, training=self.training)
         N = self.N
         En = [self.En[0](x)]
         for i in range(1, N + 1):

@@ -10,8 +10,9 @@ Zhou, Siddiquee, Tajbakhsh, Liang: "UNet++: A Nested U-Net Architecture for Medi
 
 In UNet^e the nodes with i + j = d are the decoder of a U-Net of depth d: an ensemble that shares its encoder.
 
-Deviations, each by an argument except the second and the third:
+Deviations, each by an argument except the last two:
 - any number of stages, any stride and kernel per stage and axis (paper: five stages, 2x2 pooling, 3x3 kernels);
+- any norm and activation, by default instance norm and leaky ReLU (paper: no norm, ReLU); linear upsampling;
 - `mode="accurate"` averages the heads' logits (paper: their probabilities), so that a network always returns logits;
 - where flooring lost a remainder, U repeats the last plane to reach X[i, 0]'s size (paper: sizes divisible by 16).
 """
@@ -136,7 +137,7 @@ class UNetPlusPlus(nn.Module):
 
     def nodes(self, x: Tensor, heads: Sequence[int]) -> dict[int, Tensor]:
         """X[0, j] for every j in `heads`, each (N, features[0], *spatial); only what they need is computed."""
-        self._check(x)
+        self._check(x, training=self.training)
         X: dict[tuple[int, int], Tensor] = {}
         for i, j in grid(max(heads)):
             H = self.X[f"{i}_{j}"]
@@ -157,7 +158,8 @@ class UNetPlusPlus(nn.Module):
         """The network cut at `level`: nodes with i + j <= level and head `level` alone, with these weights copied.
 
         Its output equals head `level` of this network bit for bit (TMI 2020, section III-D). Pruning implies
-        `mode="fast"`. Levels below L need the heads that deep supervision trains.
+        `mode="fast"`. Levels below L need the heads that deep supervision trains. UNet^e, which is always supervised,
+        keeps the decoders and heads of all depths up to `level`, and runs the deepest in `eval()`.
 
         >>> UNetPlusPlus(2, 1, 2, features=(4, 8, 16), deep_supervision=True).pruned(1).levels
         1

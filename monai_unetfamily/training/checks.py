@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from monai_unetfamily.bundles.bundle import INSTALLED, check_network, label_names
+from monai_unetfamily.bundles.bundle import INSTALLED, label_names
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.bundles.inputs import check_source
+from monai_unetfamily.bundles.networks import check_network
 from monai_unetfamily.volumes.cases import IGNORE, check_labels, load_cases, read_label_names
 from monai_unetfamily.volumes.files import require_free
 

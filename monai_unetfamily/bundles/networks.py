@@ -1,0 +1,75 @@
+"""Which network a bundle is: the one word of its metadata, and what it stands for."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from monai_unetfamily.bundles.bundle import METADATA, read_metadata, reason_of
+from monai_unetfamily.nets import list_networks
+from monai_unetfamily.nets.registry import MEMBERS
+from monai_unetfamily.volumes.files import atomic_file
+
+_NETWORKS = "@_meta_#networks#"
+
+
+def choose_network(root: Path, name: str) -> None:
+    """Change the one word of a bundle's metadata that says which of its networks it is.
+
+    A member of the family that the bundle does not define is added to it, with the current network's arguments as
+    far as the member takes them.
+
+    Raises:
+        ValueError: what `check_network` raises; then nothing is changed.
+    """
+    metadata = check_network(root, name)
+    with atomic_file(root / "configs" / METADATA) as stream:
+        stream.write(f"{json.dumps(metadata, indent=2)}\n".encode())
+
+
+def check_network(root: Path, name: str) -> dict[str, Any]:
+    """The bundle's metadata with this network chosen, which has been built once; nothing is written.
+
+    Raises:
+        ValueError: where neither the bundle nor the family knows that network, or it cannot be built.
+
+    >>> from monai_unetfamily.bundles.bundle import find_bundle
+    >>> check_network(find_bundle("phantom_ct"), "fcn8s")["networks"]["fcn8s"]["features"]
+    [8, 16, 32, 64]
+    """
+    metadata = read_metadata(root)
+    networks = metadata.setdefault("networks", {})
+    allowed = dict.fromkeys([*networks, *list_networks()])
+    if name not in allowed:
+        raise ValueError(f"network {name!r} is unknown to {root}; allowed are {', '.join(allowed)}.")
+    if name not in networks:
+        networks[name] = _like_the_current(root, metadata, name)
+    metadata["network"] = f"{_NETWORKS}{name}"
+    _require_buildable(root, metadata, name)
+    return metadata
+
+
+def _like_the_current(root: Path, metadata: dict[str, Any], name: str) -> dict[str, Any]:
+    current = metadata.get("network")
+    if isinstance(current, str) and current.startswith(_NETWORKS):
+        current = metadata["networks"].get(current.removeprefix(_NETWORKS))
+    if not isinstance(current, dict):
+        raise ValueError(
+            f"{root / 'configs' / METADATA}: its network is {current!r}, of which {name} cannot take its arguments; "
+            f'define {name} under "networks" there.'
+        )
+    taken = {"spatial_dims", "in_channels", "out_channels", "preset", *MEMBERS[name].options}
+    arguments = {key: value for key, value in current.items() if key in taken}
+    return {"_target_": "monai_unetfamily.nets.create_network", "name": name, **arguments}
+
+
+def _require_buildable(root: Path, metadata: dict[str, Any], name: str) -> None:
+    parser = ConfigParser(deepcopy({"_meta_": metadata, "network": metadata["network"]}))  # it writes into its own
+    try:
+        with torch.device("meta"):
+            parser.get_parsed_content("network")
+    except (RuntimeError, ValueError, TypeError, KeyError, ModuleNotFoundError) as error:
+        raise ValueError(f"{root / 'configs' / METADATA}: {name} cannot be built: {reason_of(error)}") from error
