@@ -43,7 +43,7 @@ class LinkNet(nn.Module):
         self.auxiliary_heads = nn.ModuleList(auxiliary if deep_supervision else [])
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        self.check(x)
+        self.check(x, training=self.training)
         En = [self.En[0](x)]
         for i in range(1, self.N + 1):
             En.append(self.En[i](self.D[i - 1](En[i - 1])))

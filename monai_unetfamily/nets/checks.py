@@ -118,7 +118,7 @@ def check_shape(x: Tensor, spatial_dims: int, in_channels: int) -> None:
 
 
 def check_input(
-    x: Tensor, spatial_dims: int, in_channels: int, strides: Sequence[Axes], norm: Layer, training: bool = False
+    x: Tensor, spatial_dims: int, in_channels: int, strides: Sequence[Axes], norm: Layer, *, training: bool
 ) -> None:
     """Hold (N, C, *spatial) against what the network can take, at its door.
 
