@@ -7,11 +7,13 @@ PYTEST := $(VENV)/bin/python -m pytest
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu lint types clean
+.PHONY: help install demo test test-gpu lint types clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "make PYTHON=python3.12 TARGET chooses the interpreter of a new $(VENV)"
+
+install: $(READY)  ## make the environment alone
 
 demo: $(READY)  ## show the package at work
 	@echo "== Demo =="

@@ -78,8 +78,9 @@ def _add_networks(commands: Commands) -> argparse.ArgumentParser:
     )
     command.add_argument("--in-channels", type=int, default=1, metavar="N", help="(default: 1)")
     command.add_argument("--out-channels", type=int, default=2, metavar="N", help="(default: 2)")
-    presets = ["default", "paper"]
-    command.add_argument("--preset", nargs="+", choices=presets, default=presets, help="(default: default paper)")
+    command.add_argument(
+        "--preset", choices=["default", "paper"], help="(default: a row of each; a diagram of default)"
+    )
     command.add_argument(
         "--set", nargs="+", default=[], metavar="OPTION=VALUE", help="of create_network: 'features=[16, 32, 64]'"
     )
@@ -95,7 +96,12 @@ def _networks(options: argparse.Namespace) -> int:
     from monai_unetfamily.nets.registry import list_networks, read_options
 
     arguments = {"in_channels": options.in_channels, "out_channels": options.out_channels, **read_options(options.set)}
-    presets = [None if preset == "default" else preset for preset in options.preset]
+    presets = [options.preset] if options.preset else ["default", "paper"]
+    presets = [None if preset == "default" else preset for preset in presets]
+    if options.diagram and options.name:
+        raise ValueError(f"got NAME {options.name} and --diagram {options.diagram}; one of the two is allowed.")
+    if options.output and not options.diagram:
+        raise ValueError(f"got -o {options.output} without --diagram; only a diagram is written to a file: add it.")
     if options.diagram:
         graph = trace_graph(options.diagram, spatial_dims=len(options.size), preset=presets[0], **arguments)
         output = options.output or Path(f"{options.diagram}.svg")
@@ -153,7 +159,7 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
     )
     command.add_argument("--minutes", type=float, help="of training, resumed ones included (default: max_epochs rules)")
     command.add_argument("--resume", action="store_true", help="go on from the last whole epoch")
-    command.add_argument("--init-from", type=Path, metavar="WEIGHTS", help="start from these weights")
+    command.add_argument("--init-from", type=Path, metavar="WEIGHTS", help="start from these: a file, or a bundle")
     _add_device(command)
     command.set_defaults(run=_train)
     return command

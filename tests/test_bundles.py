@@ -141,6 +141,8 @@ def test_opens_ready_to_predict(bundle: Path) -> None:
 def test_a_copy_leaves_weights_behind_and_never_overwrites(bundle: Path, tmp_path: Path) -> None:
     copy_bundle(bundle, tmp_path / "copy")
     assert not (tmp_path / "copy/models").exists()
+    assert "| mean" not in (tmp_path / "copy/docs/README.md").read_text()  # no figure of other weights
+    assert "not diagnosis" in (tmp_path / "copy/docs/README.md").read_text()
     with pytest.raises(FileExistsError, match="not an empty folder"):
         copy_bundle(bundle, tmp_path / "copy")
 

@@ -83,7 +83,8 @@ def test_coarser_weights_start_a_training_and_are_never_taken_for_the_finer_netw
     save_whole(network_of(untrained).state_dict(), coarse)
     arguments = ["--dataset", str(phantoms), "--network", "fcn16s", "--minutes", "0.001", "--device", "cpu"]
     fine = tmp_path / "fine"
-    assert main(["train", str(untrained), "-o", str(fine), *arguments, "--init-from", str(coarse)]) == 0
+    for start in (coarse, untrained):  # the file, or the bundle that has it
+        assert main(["train", str(untrained), "-o", str(fine / start.name), *arguments, "--init-from", str(start)]) == 0
     choose_network(untrained, "fcn16s")
     with pytest.raises(ValueError, match="do not fit SkipFCN: .*Missing key.* trained as"):
         open_bundle(untrained, torch.device("cpu"))

@@ -135,10 +135,10 @@ def test_folders_of_other_masks_are_refused(like: Path) -> None:
 def test_masks_of_a_folder_share_a_grid(like: Path) -> None:
     mine = put("mine", "split", masks(), like)
     nib.save(nib.Nifti1Image(masks()[..., 1], np.diag([0.8, 1.0, 5.1, 1.0])), mine / "a/core.nii.gz")
-    with pytest.raises(ValueError, match="on one grid"):
+    with pytest.raises(ValueError, match="one grid .* in the whole folder"):
         evaluate_folders(mine, mine, NAMES)
     nib.save(nib.Nifti1Image(2 * masks()[..., 1], AFFINE), mine / "a/core.nii.gz")
-    with pytest.raises(ValueError, match="0 and 1 on one grid"):
+    with pytest.raises(ValueError, match="values up to 2"):
         evaluate_folders(mine, mine, NAMES)
 
 
@@ -159,3 +159,36 @@ def test_unlabelled_voxels_of_a_map_are_left_out_in_every_form(like: Path, form:
     expected = evaluate_case(cut, np.where(truth == 255, 0, truth), SPACING, NAMES, case="a")
     scores = evaluate_folders(put("mine", form, found, like), put("theirs", "map", truth, like), names)
     assert numbers(scores) == numbers(expected)
+
+
+@pytest.mark.parametrize("form", ["4d", "split"])
+def test_unlabelled_voxels_of_one_mask_are_left_out_of_that_class_alone(like: Path, form: str) -> None:
+    truth, found = masks(), masks(2)
+    outside = np.zeros((*SHAPE, 2), bool)
+    outside[9:, ..., 0] = True
+    reference = np.where(outside, 255, truth).astype(np.uint8)
+    (like.parent / "theirs").mkdir()
+    nib.save(nib.Nifti1Image(reference, AFFINE), like.parent / "theirs" / "a.nii.gz")
+    names = NAMES | {255: "ignore"}
+    scores = evaluate_folders(put("mine", form, found, like), like.parent / "theirs", names)
+    truth[outside] = found[outside] = 0
+    expected = [
+        score
+        for channel, name in enumerate(NAMES.values())
+        for score in evaluate_case(found[..., channel], truth[..., channel], SPACING, {1: name}, case="a")
+    ]
+    assert numbers(scores) == numbers(expected)
+
+
+def test_files_and_folders_of_masks_side_by_side_are_refused(like: Path) -> None:
+    put("mine", "4d", masks(), like)
+    with pytest.raises(ValueError, match="holds label maps, and folders of them"):
+        evaluate_folders(put("mine", "split", masks(), like, case="b"), like.parent / "mine")
+
+
+def test_a_mask_of_0_and_255_is_told_from_another_grid(like: Path) -> None:
+    theirs, mine = put("theirs", "split", masks(), like), put("mine", "split", masks(), like)
+    file = mine / "a" / "core.nii.gz"
+    write_labels(nib.load(file).get_fdata().astype(np.uint8) * 255, like, file)
+    with pytest.raises(ValueError, match="values up to 255 .* a mask of 0 and 1"):
+        evaluate_folders(mine, theirs)

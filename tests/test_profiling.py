@@ -257,7 +257,7 @@ def test_profiling_draws_no_random_number() -> None:
 def test_what_cannot_be_profiled_is_refused_at_the_door() -> None:
     with pytest.raises(ValueError, match="deepest grid needs at least"):
         profile("unet", (8, 8))
-    with pytest.raises(ValueError, match="spatial_dims is 1"):
+    with pytest.raises(ValueError, match="two or three axes"):
         profile("unet", (8,))
     with pytest.raises(ValueError, match="unet9"):
         profile("unet9", (8, 8))

@@ -322,7 +322,8 @@ def test_pictures_do_not_train_a_bundle_for_volumes(quick: Path, pictures: Path,
         ({"output": "new", "device": "tpu"}, "device is 'tpu'"),
         ({"output": "new", "device": "cuda:99"}, "CUDA devices"),
         ({"output": "new", "init_from": "text.pt"}, "not a file of weights"),
-        ({"output": "new", "init_from": "absent.pt"}, "no such file"),
+        ({"output": "new", "init_from": "absent.pt"}, "absent.pt: no file of weights"),
+        ({"output": "new", "init_from": "phantom_ct"}, "phantom_ct: no file of weights"),
     ],
 )
 def test_requests_that_would_lose_or_lack_something(

@@ -18,13 +18,19 @@ from monai_unetfamily.bundles.agreement import check_background, check_postproce
 from monai_unetfamily.bundles.checkpoint import WEIGHTS
 from monai_unetfamily.nets import SkipFCN  # loads them all, so that a short _target_ resolves
 from monai_unetfamily.volumes.cases import IGNORE
-from monai_unetfamily.volumes.files import require_free
+from monai_unetfamily.volumes.files import atomic_file, make_folder, require_free
 from monai_unetfamily.volumes.masks import number_classes
 
 METADATA = "metadata.json"
 INSTALLED = Path(__file__).parents[1] / "configs"
 SHIPPED = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "configs"  # the latter in a checkout
-_LEFT_BEHIND = ("models", "logs", "eval", "__pycache__")  # what a copy of a bundle does not take along
+_LEFT_BEHIND = ("models", "logs", "eval", "docs", "__pycache__")  # what belongs to the weights that a copy lacks
+
+_CARD = """# {name}
+
+A copy of the bundle `{source}`, for weights of its own: what they learned, and when, is in `logs/`. Say here what they
+were trained and tested on. Research use, not diagnosis.
+"""
 
 
 @dataclass(frozen=True)
@@ -184,6 +190,21 @@ def start_from(network: nn.Module, file: Path) -> None:
     _load(network.start_from if isinstance(network, SkipFCN) else network.load_state_dict, network, file)
 
 
+def find_weights(name: Path) -> Path:
+    """The file of weights that a path means: itself, or that of a bundle, given by its folder or a shipped name.
+
+    Raises:
+        FileNotFoundError: where there is neither.
+
+    >>> find_weights(Path("hippocampus_mr")).name
+    'model.pt'
+    """
+    for file in (name, *(folder / "models" / WEIGHTS for folder in (name, SHIPPED / name))):
+        if file.is_file():
+            return file
+    raise FileNotFoundError(f"{name}: no file of weights, and no bundle that has some; give one of the two.")
+
+
 def _load(load: Callable[[dict[str, Any]], object], network: nn.Module, file: Path) -> None:
     if not file.is_file():
         raise FileNotFoundError(
@@ -211,13 +232,16 @@ def _read_weights(file: Path) -> dict[str, Any]:
 
 
 def copy_bundle(source: Path, target: Path) -> None:
-    """Copy a bundle without its weights and logs.
+    """Copy a bundle without its weights and logs, and with a card of its own: no figure of the source's holds for it.
 
     Raises:
         FileExistsError: where the target is there already and not empty.
     """
     require_free(target)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
+    make_folder(target / "docs")
+    with atomic_file(target / "docs" / "README.md") as stream:
+        stream.write(_CARD.format(name=target.name, source=source.name).encode())
 
 
 def _parse(root: Path, file: Path, device: torch.device) -> ConfigParser:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_unetfamily.evaluation.cases import Score, evaluate_case
-from monai_unetfamily.evaluation.sides import Side, find_classes, labels_in, list_sides, open_side
+from monai_unetfamily.evaluation.sides import Side, find_classes, labels_in, list_sides, open_side, unlabelled
 from monai_unetfamily.volumes.cases import ignore_label
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift
 from monai_unetfamily.volumes.sources import is_picture, list_sources
@@ -38,7 +38,7 @@ def evaluate_folders(
         references: the same, or a list of files.
         classes: label id -> name; 0, the background, is not scored. Without it every label that occurs anywhere is
             scored, under the name that a header or a mask's file gives it, or else its id; with it, reference labels
-            that it lacks are not scored. Where it calls an id "ignore", a reference map's voxels of that id are no
+            that it lacks are not scored. Where it calls an id "ignore", a reference's voxels of that id are no
             class's, neither there nor in the prediction: a class that they cut ends there in both.
         tolerance: deviation in mm (pixels) that the surface dice forgives.
         progress: called with one line of text after each case.
@@ -109,11 +109,11 @@ def _evaluate_pair(
     tolerance: float,
     ignored: int | None,
 ) -> list[Score]:
-    mine, theirs = open_side(prediction, classes), open_side(reference, classes)
+    mine, theirs = open_side(prediction, classes), open_side(reference, classes, ignored)
     _refuse_unlike(mine, theirs)
-    if ignored is not None and theirs.form == "one label map":
-        unlabelled = theirs.labels == ignored
-        mine, theirs = mine.without(unlabelled), theirs.without(unlabelled)
+    if ignored is not None:
+        outside = unlabelled(theirs, ignored)
+        mine, theirs = mine.without(outside), theirs.without(outside)
     if unknown := sorted(labels_in(mine.labels, mine.axes) - classes.keys()):
         raise ValueError(f"got labels {unknown} in {prediction}; {sorted(classes)} are allowed: complete the classes")
     spacing = _spacing(mine.affine, prediction) if mine.axes == 3 else None

@@ -32,17 +32,18 @@ class Side(NamedTuple):
         return len(self.affine) - 1
 
     def without(self, voxels: NDArray[np.bool_]) -> "Side":
-        """The same with nothing at these voxels (*spatial)."""
+        """The same with nothing at these voxels, of all classes (*spatial, 1) or of each (*spatial, C)."""
         kept = ~voxels
-        labels = self.labels * kept.reshape(*kept.shape, *[1] * (self.labels.ndim - self.axes))
-        return self._replace(labels=labels, mask=lambda label: self.mask(label) * kept)
+        labels = self.labels if self.form == "a folder" else self.labels * kept.reshape(self.labels.shape)
+        shared = kept.shape[-1] == 1
+        return self._replace(labels=labels, mask=lambda label: self.mask(label) * kept[..., 0 if shared else label - 1])
 
 
 def list_sides(source: Path | Sequence[Path]) -> dict[str, Path]:
     """Case name -> NIfTI file or picture; or -> folder of masks, where a folder holds none but its folders do.
 
     Raises:
-        FileNotFoundError, ValueError: what `list_sources` raises.
+        FileNotFoundError, ValueError: what `list_sources` raises; files and folders of masks side by side.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -52,15 +53,22 @@ def list_sides(source: Path | Sequence[Path]) -> dict[str, Path]:
     ...     sorted(list_sides(Path(folder)))
     ['a', 'b']
     """
-    if isinstance(source, Path) and source.is_dir() and not holds_sources(source):
+    if isinstance(source, Path) and source.is_dir():
         folders = sorted(path for path in source.iterdir() if path.is_dir() and holds_sources(path))
+        if folders and holds_sources(source):
+            raise ValueError(
+                f"{source}: holds label maps, and folders of them ({folders[0].name}) too; one of the two is allowed,"
+                " move the others out"
+            )
         if folders:
             return {folder.name: folder for folder in folders}
     return {stem(file): file for file in list_sources([source] if isinstance(source, Path) else source)}
 
 
-def open_side(path: Path, classes: Mapping[int, str]) -> Side:
+def open_side(path: Path, classes: Mapping[int, str], ignored: int | None = None) -> Side:
     """Read the labels of a case; a folder's masks are read when they are asked for.
+
+    4-D masks may hold `ignored` besides 0 and 1: voxels that are not labelled for a class.
 
     Raises:
         FileNotFoundError: a file that is missing.
@@ -69,7 +77,7 @@ def open_side(path: Path, classes: Mapping[int, str]) -> Side:
     """
     if path.is_dir():
         return _open_folder(path, classes)
-    labels, affine = read_labels(path)
+    labels, affine = read_labels(path, ignored)
     require_channel_names(path, classes)
     axes = len(affine) - 1
     masks = labels.ndim > axes
@@ -80,15 +88,25 @@ def open_side(path: Path, classes: Mapping[int, str]) -> Side:
     return Side(path, form, labels, affine, lambda label: mask_of(labels, label, axes).view(np.uint8))
 
 
-def read_labels(path: Path) -> tuple[Labels, Affine]:
+def unlabelled(side: Side, ignored: int | None) -> NDArray[np.bool_]:
+    """Where a label map (*spatial, 1), or each of 4-D masks (*spatial, C), holds `ignored`; a folder's masks cannot."""
+    spatial = side.labels.shape[: side.axes]
+    if side.form == "a folder":
+        return np.zeros((*spatial, 1), bool)
+    return (side.labels == ignored).reshape(*spatial, -1)
+
+
+def read_labels(path: Path, ignored: int | None = None) -> tuple[Labels, Affine]:
     """Label ids (*spatial), or masks (x, y, z, C) of a 4-D file, and the affine; whole floats are fine.
+
+    Masks hold 0 and 1, and `ignored` where there is such a number.
 
     Raises:
         ValueError: values that are no labels, and what `read_label_map` raises.
     """
     values, affine = read_label_map(path)  # float32 is exact up to 2**24
     largest = _LARGEST_LABEL if values.shape[-1] == 1 else 1
-    right = (values >= 0) & (values <= largest) & (values == np.trunc(values))
+    right = ((values >= 0) & (values <= largest) & (values == np.trunc(values))) | (values == ignored)
     if not right.all():
         raise ValueError(
             f"got {int((~right).sum())} voxels in {path} that are no label; whole numbers from 0 to"
@@ -155,6 +173,8 @@ def _open_folder(folder: Path, classes: Mapping[int, str]) -> Side:
 
 def _read_mask(file: Path, shape: tuple[int, ...], affine: Affine) -> Labels:
     mask, own = read_labels(file)
-    if mask.shape != shape or grid_shift(own, affine) > GRID_TOLERANCE or mask.max() > 1:
-        raise ValueError(f"got {mask.shape} in {file}; 0 and 1 on one grid {shape} in the whole folder are allowed")
+    if mask.shape != shape or grid_shift(own, affine) > GRID_TOLERANCE:
+        raise ValueError(f"got {mask.shape} in {file}; one grid {shape} in the whole folder is allowed: make it so")
+    if mask.max() > 1:
+        raise ValueError(f"got values up to {mask.max()} in {file}; a mask of 0 and 1 is allowed: set it to 1 there")
     return mask

@@ -110,7 +110,7 @@ def stage_rows(graph: Graph) -> list[list[str]]:
     >>> graph = trace_graph("unet", spatial_dims=2, in_channels=1, out_channels=2, features=(4, 8))
     >>> for row in stage_rows(graph):
     ...     print(row)
-    ['stage', 'stride', 'nodes: channels in > out', '']
+    ['grid', 'stride', 'nodes: channels in > out', '']
     ['0', '1 x 1', 'En[0] 1 > 4', 'De[0] 8 > 4']
     ['1', '2 x 2', 'En[1] 4 > 8', '']
     """
@@ -121,7 +121,7 @@ def stage_rows(graph: Graph) -> list[list[str]]:
     ]
     longest = max(map(len, rows))
     return [
-        ["stage", "stride", "nodes: channels in > out", *[""] * (longest - 1)],
+        ["grid", "stride", "nodes: channels in > out", *[""] * (longest - 1)],
         *(
             [str(row), " x ".join(map(str, stride)), *cells, *[""] * (longest - len(cells))]
             for row, (stride, cells) in enumerate(zip(graph.strides, rows, strict=True))

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from monai_unetfamily.nets.blocks import Axes
+from monai_unetfamily.nets.blocks import SPATIAL_DIMS, Axes
 from monai_unetfamily.nets.registry import MEMBERS, create_network
 
 # What makes a copy of a network thin and linear; each where the option exists. A guide would look at the whole image.
@@ -71,6 +71,8 @@ def profile_network(
     >>> profile.parameters, round(profile.macs / 1e9, 1)
     (26971777, 197.7)
     """
+    if len(size) not in SPATIAL_DIMS or min(size) < 1:
+        raise ValueError(f"size is {tuple(size)}; two or three axes, of a voxel or more each, are allowed.")
     with torch.device("meta"):
         network = create_network(
             name, spatial_dims=len(size), in_channels=in_channels, out_channels=out_channels, preset=preset, **options

@@ -133,14 +133,14 @@ def read_options(texts: Sequence[str]) -> dict[str, Any]:
     {'features': [16, 32], 'deep_supervision': True}
 
     Raises:
-        ValueError: for a text that is none, or an option that is not the network's own.
+        ValueError: for a text that is none, or an option that no network has.
     """
     options = {}
-    own = list(signature(create_network).parameters)
+    allowed = sorted({option for member in MEMBERS.values() for option in member.options})
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or name in own:
-            raise ValueError(f"{text!r} is no option of a network; write OPTION=VALUE, as in features=[16,32].")
+        if not equals or name not in allowed:
+            raise ValueError(f"{text!r} is no option of a network; write OPTION=VALUE, of {', '.join(allowed)}.")
         try:
             options[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:

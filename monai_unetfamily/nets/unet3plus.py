@@ -96,8 +96,8 @@ class UNet3Plus(nn.Module):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        if skip_channels < 1:
-            raise ValueError(f"skip_channels is {skip_channels}; at least 1 is needed.")
+        if not isinstance(skip_channels, int) or skip_channels < 1:
+            raise ValueError(f"skip_channels is {skip_channels!r}; a whole number of at least 1 is needed.")
         if presence_threshold != 0.5 and not cgm:
             raise ValueError(f"presence_threshold is {presence_threshold} without cgm; drop it, or set cgm=True.")
         branches = [skip_channels, len(features) * skip_channels] if isinstance(features, Sequence) else []

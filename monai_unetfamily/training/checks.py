@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from monai_unetfamily.bundles.bundle import INSTALLED, label_names
+from monai_unetfamily.bundles.bundle import INSTALLED, find_weights, label_names
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.bundles.inputs import check_source
 from monai_unetfamily.bundles.networks import check_network
@@ -39,8 +39,8 @@ def check_request(
         raise ValueError(f"{bundle.name}: ships with the installed package, which stays as it is; train a copy (-o).")
     if network:
         check_network(bundle, network)
-    if init_from and not init_from.is_file():
-        raise FileNotFoundError(f"{init_from}: no such file; give a file of weights.")
+    if init_from:
+        find_weights(init_from)
     if output:
         require_free(output)
 

@@ -13,7 +13,7 @@ from torch import nn
 from yaml import YAMLError
 
 from monai_unetfamily.bundles.agreement import check_background
-from monai_unetfamily.bundles.bundle import class_names, config_file, reason_of, start_from
+from monai_unetfamily.bundles.bundle import class_names, config_file, find_weights, reason_of, start_from
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.bundles.networks import choose_network
 from monai_unetfamily.inference.device import choose_device
@@ -52,7 +52,8 @@ def train(
             rate falling by a polynomial of power 0.9. Resumed runs count together, reading the cases does not count.
             Otherwise the config's `max_epochs` rules.
         resume: go on from `models/checkpoint.pt`.
-        init_from: weights to start from; for an FCN also those of one with fewer skips.
+        init_from: weights to start from: a file, or a bundle; for an FCN also those of one with fewer skips. Without
+            it, training starts from scratch.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         log: is given a line for each step.
 
@@ -105,7 +106,7 @@ def _prepare(workflow: ConfigWorkflow, bundle: Path, history: History, resume: b
     parser = workflow.parser
     network: nn.Module = parser.get_parsed_content("network")
     if init_from:
-        start_from(network, init_from)
+        start_from(network, find_weights(init_from))
     trainer: Engine = workflow.trainer
     check_background(history.names, network, trainer.loss_function, workflow.evaluator.inferer)  # type: ignore[attr-defined]
     if resume:
