@@ -364,3 +364,10 @@ def test_two_processes_train_one_network(quick: Path, phantoms: Path) -> None:
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     run_monai(quick, phantoms, "['configs/train.yaml','configs/multi_gpu_train.yaml']", *launcher)
     assert not any(key.startswith("module.") for key in weights_of(quick))
+
+
+def test_the_last_epoch_is_validated_whatever_the_interval(untrained: Path, phantoms: Path) -> None:
+    train(untrained, phantoms, minutes=0.001, device="cpu")  # one epoch, of an interval of five
+    (epoch,) = read_history(untrained / "logs/history.csv")
+    assert epoch.dice is not None
+    assert (untrained / "logs/sample.png").is_file()

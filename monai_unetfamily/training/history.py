@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
 from time import monotonic
@@ -82,8 +82,20 @@ class History:
         line = Epoch(trainer.state.epoch, round(self.seconds, 1), sum(self._losses) / len(self._losses), self._dice)
         self.epochs.append(line)
         self._losses, self._dice = [], None
+        self._write()
+
+    def finish(self, evaluator: Engine) -> None:
+        """Validate the last epoch too, where the interval left it out: its weights are those that stay."""
+        last = self.epochs[-1]
+        if last.dice is None:
+            evaluator.run()
+            self.epochs[-1] = replace(last, dice=self._dice)
+            self._write()
+
+    def _write(self) -> None:
         write_history(self.epochs, self.folder / "history.csv")
         draw_curve(self.epochs, self.folder / "learning_curve.png")
+        line = self.epochs[-1]
         watched = "" if line.dice is None else f", validation Dice {line.dice:.3f}"
         self.log(f"epoch {line.epoch}: loss {line.loss:.3f}{watched}, {line.seconds / 60:.1f} min")
 

@@ -40,8 +40,8 @@ def train(
     """Train a bundle on a data set in MSD layout or in paired folders, and return its file of weights.
 
     The workflow is the one that `python -m monai.bundle run` runs on the bundle's `train` config. After every epoch
-    `models/checkpoint.pt` and `models/model.pt` are replaced whole, and history, learning curve and a validation
-    sample lie in `logs/`, beside TensorBoard's scalars and the log.
+    `models/checkpoint.pt` and `models/model.pt` are replaced whole. The last epoch is always validated. History, learning
+    curve and a validation sample lie in `logs/`, beside TensorBoard's scalars and the log.
 
     Args:
         bundle: the bundle's folder; weights and logs go there.
@@ -88,6 +88,7 @@ def _run(
         stop_in_time(workflow.trainer, history, 60 * minutes)
     history.log(f"training on {workflow.device}")
     workflow.run()
+    history.finish(workflow.evaluator)
     workflow.finalize()
 
 
