@@ -40,8 +40,8 @@ def train(
     """Train a bundle on a data set in MSD layout or in paired folders, and return its file of weights.
 
     The workflow is the one that `python -m monai.bundle run` runs on the bundle's `train` config. After every epoch
-    `models/checkpoint.pt` and `models/model.pt` are replaced whole. The last epoch is always validated. History, learning
-    curve and a validation sample lie in `logs/`, beside TensorBoard's scalars and the log.
+    `models/checkpoint.pt` and `models/model.pt` are replaced whole. The last epoch is always validated. History,
+    learning curve and a validation sample lie in `logs/`, beside TensorBoard's scalars and the log.
 
     Args:
         bundle: the bundle's folder; weights and logs go there.
