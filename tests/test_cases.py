@@ -161,8 +161,9 @@ def test_paired_folders_are_a_data_set_without_names(images: str, labels: str, t
         ("a.png b.png c.png", "a.png", ValueError, r"images.b\.png: 2 of 3 files have no label .* this is the first"),
         ("a.png", "a.png b.png", ValueError, r"labels.b\.png: 1 of 2 files have no image"),
         ("a.png a.tif", "a.png", ValueError, "has the stem of"),
-        ("a.png b.jpg", "a.png b.png", ValueError, r"labels.b\.png: 1 of 2 files have no image"),
-        ("a.jpg", "a.png", FileNotFoundError, r"images: holds no"),
+        ("a.jpg", "a.png", ValueError, r"images.a\.jpg: not PNG, TIFF or NIfTI.*; convert it or take it out"),
+        ("a.png b.png", "a.png b.svs", ValueError, r"labels.b\.svs: not PNG, TIFF or NIfTI"),
+        ("a.png b.jpg", "a.png b.jpg", ValueError, r"images.b\.jpg: not PNG, TIFF or NIfTI"),
     ],
 )
 def test_pairs_that_are_none_are_refused(

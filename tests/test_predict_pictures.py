@@ -166,6 +166,17 @@ def test_a_bad_picture_is_reported_and_the_others_are_done(bundle_2d: Path, tmp_
         list(predict_files(open_bundle(bundle_2d, CPU), [tmp_path / "good.png"], tmp_path))
 
 
+def test_images_of_other_kinds_are_told_of_before_the_first_case(bundle_2d: Path, tmp_path: Path) -> None:
+    write_picture(UNEVEN, tmp_path / "good.png")
+    for name in ("photo.jpg", "x.dcm", "notes.txt"):
+        (tmp_path / name).touch()
+    said: list[str] = []
+    (outcome,) = predict_files(open_bundle(bundle_2d, CPU), [tmp_path], tmp_path / "out", said.append)
+    assert outcome.error is None
+    assert said[0] == "passed over, since they are no NIfTI (.nii, .nii.gz), PNG or TIFF: photo.jpg, x.dcm"
+    assert said[1].startswith("1/1 ")
+
+
 def test_overlapping_classes_of_a_picture_are_split(bundle_2d: Path, tmp_path: Path) -> None:
     """One PNG cannot hold them; a mask a class can, and is scored as such."""
     per_pixel(bundle_2d, [[10.0], [10.0]], [-2.0, -8.0], first="all")  # above 0.2, and above 0.8

@@ -19,6 +19,7 @@ from monai_unetfamily.volumes.sources import (
     is_picture,
     label_name,
     list_sources,
+    passed_over,
     read_image,
     stem,
     write_label_map,
@@ -73,7 +74,7 @@ def predict_files(
 
     Each label map is `<name>.nii.gz`, 4-D where classes may overlap, and `<name>.png` for a picture; with `split`, each
     class's mask is `<name>/<class>.nii.gz` or `.png`. A file, or such a folder, is written whole or not at all; `log`
-    is given a line as each case begins.
+    is given a line as each case begins, and one before of the images in folders that are of other kinds.
 
     Raises:
         FileNotFoundError, ValueError, OSError: at once, where the inputs or the output folder cannot be used.
@@ -84,6 +85,8 @@ def predict_files(
     if split:
         for target in targets:
             require_free(target)
+    if others := passed_over(inputs):
+        log(f"passed over, since they are no NIfTI (.nii, .nii.gz), PNG or TIFF: {', '.join(p.name for p in others)}")
     write = _writer(bundle.names, split)
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
         log(f"{number}/{len(sources)} {source} -> {target}")

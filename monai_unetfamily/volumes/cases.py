@@ -13,7 +13,13 @@ import numpy as np
 
 from monai_unetfamily.volumes.masks import may_overlap, require_channel_names
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift
-from monai_unetfamily.volumes.sources import list_sources, read_image, read_label_map, stem
+from monai_unetfamily.volumes.sources import (
+    list_sources,
+    read_image,
+    read_label_map,
+    require_sources_alone,
+    stem,
+)
 
 Section = Literal["training", "validation"]
 IGNORE = "ignore"  # nnU-Net's name for voxels that nobody labelled
@@ -30,7 +36,8 @@ def load_cases(dataset_dir: Path | str, section: Section = "training") -> list[d
     Raises:
         FileNotFoundError: neither `dataset.json` nor paired folders, or an image or label file that is missing.
         ValueError: invalid JSON, no cases, two cases of one name, an image without a label or the reverse, a
-            split that names unknown cases or one case in both sections, an empty section.
+            file in paired folders that is neither picture nor NIfTI file, a split that names unknown cases or one
+            case in both sections, an empty section.
 
     >>> from tempfile import TemporaryDirectory
     >>> from monai_unetfamily.volumes.phantom import write_phantoms
@@ -152,6 +159,8 @@ def _is_paired(dataset_dir: Path) -> bool:
 
 
 def _paired_cases(dataset_dir: Path) -> dict[str, dict[str, str]]:
+    for name in _PAIRED:
+        require_sources_alone(dataset_dir / name)
     images, labels = (
         {stem(file): str(file.absolute()) for file in list_sources([dataset_dir / name])} for name in _PAIRED
     )
