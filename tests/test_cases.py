@@ -10,6 +10,7 @@ import pytest
 
 from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
 from monai_unetfamily.volumes.masks import write_masks
+from monai_unetfamily.volumes.pictures import write_picture
 from monai_unetfamily.volumes.sources import stem
 
 NAMES = {0: "background", 1: "organ"}
@@ -283,6 +284,19 @@ def test_masks_that_do_not_fit_are_refused(
     with pytest.raises(ValueError, match=message) as caught:
         check_labels(case(tmp_path, labels.astype(np.float32)), names)
     assert str(caught.value).startswith(str(tmp_path / "label.nii.gz"))
+
+
+def test_overlapping_classes_are_not_trained_on_pictures(tmp_path: Path) -> None:
+    files = {key: tmp_path / f"{key}.png" for key in ("image", "label")}
+    for file in files.values():
+        write_picture(np.eye(4, dtype=np.uint8), file)
+    pair = {key: str(file) for key, file in files.items()}
+    check_labels(pair, {1: "whole"})
+    with pytest.raises(
+        ValueError, match=r"label\.png: .*\['whole', 'core'\] may overlap; .* on volumes alone"
+    ) as caught:
+        check_labels(pair, OVERLAPPING)
+    assert "X, Y, Z" not in str(caught.value)
 
 
 def test_masks_in_another_order_than_their_header_says_are_refused(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_pictures_walk_through_every_command(work: Path, bundle_2d: Path, capsys
     assert main(["predict", str(bundle_2d), "good.nii.gz", "new/imagesTr", "-o", "all"]) == 1
     said = capsys.readouterr()
     assert said.err.count("\n") == 1
-    assert "this bundle is for pictures" in said.err
+    assert "bundle_2d takes these alone" in said.err
     assert "16 done, 1 failed" in said.out
 
 

@@ -10,7 +10,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from monai_unetfamily.bundles.bundle import Bundle, reason_of
-from monai_unetfamily.bundles.inputs import check_source
+from monai_unetfamily.bundles.inputs import check_source, takes_pictures
 from monai_unetfamily.volumes.files import make_folder, require_free
 from monai_unetfamily.volumes.masks import may_overlap, write_masks, write_split
 from monai_unetfamily.volumes.nifti import Labels
@@ -87,8 +87,10 @@ def predict_files(
     _check_output(sources, targets, output)
     if split:
         _require_free_folders(targets, overwrite)
-    elif not overwrite:
-        _require_new(targets)
+    else:
+        _require_one_map(bundle, sources)
+        if not overwrite:
+            _require_new(targets)
     make_folder(output)
     if others := passed_over(inputs):
         log(f"passed over, since they are no NIfTI (.nii, .nii.gz), PNG or TIFF: {', '.join(p.name for p in others)}")
@@ -183,6 +185,15 @@ def _writer(names: Mapping[int, str], split: bool) -> Callable[[Labels, Path, Pa
     if may_overlap(names):
         return lambda labels, like, path: write_masks(labels, names, like, path)
     return write_label_map
+
+
+def _require_one_map(bundle: Bundle, sources: Sequence[Path]) -> None:
+    picture = next(filter(is_picture, sources), None)
+    if picture and may_overlap(bundle.names) and takes_pictures(bundle.root):
+        raise ValueError(
+            f"{picture}: one PNG cannot hold the classes {list(bundle.names.values())}, which may overlap; write one "
+            "mask a class (--split, split=True)."
+        )
 
 
 def _check_output(sources: Sequence[Path], targets: Sequence[Path], output: Path) -> None:
