@@ -192,6 +192,7 @@ def _add_predict(commands: Commands) -> argparse.ArgumentParser:
     )
     command.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps")
     command.add_argument("--split", action="store_true", help="write one mask a class, OUTPUT/<name>/<class>.nii.gz")
+    command.add_argument("--overwrite", action="store_true", help="replace label maps that are there already")
     command.add_argument("--section", choices=SECTIONS, help="INPUT is a data set: take the images of this section")
     _add_device(command)
     command.set_defaults(run=_predict)
@@ -205,8 +206,8 @@ def _predict(options: argparse.Namespace) -> int:
 
     inputs = _section(options, options.inputs, "image") if options.section else options.inputs
     bundle = open_bundle(find_bundle(options.bundle), choose_device(options.device))
-    outcomes = []
-    for outcome in predict_files(bundle, inputs, options.output, log=_say, split=options.split):
+    outcomes, how = [], {"split": options.split, "overwrite": options.overwrite}
+    for outcome in predict_files(bundle, inputs, options.output, log=_say, **how):
         outcomes.append(outcome)
         if outcome.error and options.debug:
             raise outcome.error

@@ -10,6 +10,7 @@ import pytest
 
 from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
 from monai_unetfamily.volumes.masks import write_masks
+from monai_unetfamily.volumes.pictures import write_picture
 from monai_unetfamily.volumes.sources import stem
 
 NAMES = {0: "background", 1: "organ"}
@@ -161,8 +162,9 @@ def test_paired_folders_are_a_data_set_without_names(images: str, labels: str, t
         ("a.png b.png c.png", "a.png", ValueError, r"images.b\.png: 2 of 3 files have no label .* this is the first"),
         ("a.png", "a.png b.png", ValueError, r"labels.b\.png: 1 of 2 files have no image"),
         ("a.png a.tif", "a.png", ValueError, "has the stem of"),
-        ("a.png b.jpg", "a.png b.png", ValueError, r"labels.b\.png: 1 of 2 files have no image"),
-        ("a.jpg", "a.png", FileNotFoundError, r"images: holds no"),
+        ("a.jpg", "a.png", ValueError, r"images.a\.jpg: not PNG, TIFF or NIfTI.*; convert it or take it out"),
+        ("a.png b.png", "a.png b.svs", ValueError, r"labels.b\.svs: not PNG, TIFF or NIfTI"),
+        ("a.png b.jpg", "a.png b.jpg", ValueError, r"images.b\.jpg: not PNG, TIFF or NIfTI"),
     ],
 )
 def test_pairs_that_are_none_are_refused(
@@ -282,6 +284,19 @@ def test_masks_that_do_not_fit_are_refused(
     with pytest.raises(ValueError, match=message) as caught:
         check_labels(case(tmp_path, labels.astype(np.float32)), names)
     assert str(caught.value).startswith(str(tmp_path / "label.nii.gz"))
+
+
+def test_overlapping_classes_are_not_trained_on_pictures(tmp_path: Path) -> None:
+    files = {key: tmp_path / f"{key}.png" for key in ("image", "label")}
+    for file in files.values():
+        write_picture(np.eye(4, dtype=np.uint8), file)
+    pair = {key: str(file) for key, file in files.items()}
+    check_labels(pair, {1: "whole"})
+    with pytest.raises(
+        ValueError, match=r"label\.png: .*\['whole', 'core'\] may overlap; .* on volumes alone"
+    ) as caught:
+        check_labels(pair, OVERLAPPING)
+    assert "X, Y, Z" not in str(caught.value)
 
 
 def test_masks_in_another_order_than_their_header_says_are_refused(tmp_path: Path) -> None:

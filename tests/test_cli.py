@@ -25,6 +25,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("short.nii.gz").write_bytes(Path("good.nii.gz").read_bytes()[:100])
     Path("file").touch()
     Path("empty").mkdir()
+    Path("old").mkdir()
+    Path("old/good.nii.gz").touch()
     return folder
 
 
@@ -34,6 +36,8 @@ USAGE = [
     (["predict", "BUNDLE", "empty", "-o", "out"], "empty: holds no"),
     (["predict", "BUNDLE", "good.nii.gz", "-o", "file/out"], "file/out"),
     (["predict", "BUNDLE", "good.nii.gz", "-o", "."], "would replace the inputs"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "old"], "old/good.nii.gz: exists, the first of 1 label maps"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "out", "--split", "--overwrite"], "choose one of the two"),
     (["predict", "BUNDLE", "good.nii.gz", "-o", "out", "--device", "gpu"], "device is 'gpu'; allowed are"),
     (["train", "BUNDLE", "--dataset", "empty", "-o", "new"], "dataset.json"),
     (["train", "BUNDLE", "--dataset", "empty", "-o", "file/new"], "dataset.json"),
@@ -91,6 +95,8 @@ def test_bad_files_cost_one_line_each_and_the_rest_is_done(work: Path, bundle: P
     assert [line.split(":")[1].strip() for line in said.err.splitlines()] == ["4d.nii.gz", "nan.nii.gz", "short.nii.gz"]
     assert "1 done, 3 failed" in said.out
     assert [file.name for file in (work / "out").iterdir()] == ["good.nii.gz"]
+    assert main(["predict", str(bundle), "good.nii.gz", "-o", "out"]) == 2
+    assert main(["predict", str(bundle), "good.nii.gz", "-o", "out", "--overwrite"]) == 0
 
 
 def test_a_perfect_prediction_scores_one(work: Path, phantoms: Path, capsys: Said) -> None:
@@ -124,7 +130,7 @@ def test_pictures_walk_through_every_command(work: Path, bundle_2d: Path, capsys
     assert main(["predict", str(bundle_2d), "good.nii.gz", "new/imagesTr", "-o", "all"]) == 1
     said = capsys.readouterr()
     assert said.err.count("\n") == 1
-    assert "this bundle is for pictures" in said.err
+    assert "bundle_2d takes these alone" in said.err
     assert "16 done, 1 failed" in said.out
 
 

@@ -13,6 +13,7 @@ from monai.bundle import ConfigWorkflow
 from PIL import Image
 
 from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles.inputs import check_source
 from monai_unetfamily.evaluation import evaluate_folders
 from monai_unetfamily.inference.predictor import predict_files, predict_volume
 from monai_unetfamily.volumes.pictures import read_label_picture, write_picture
@@ -33,6 +34,7 @@ def per_pixel(bundle: Path, weight: Any, bias: Any, first: str = "background") -
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | network))
     file = bundle / "configs/metadata.json"
     metadata = json.loads(file.read_text())
+    metadata["network_data_format"]["inputs"]["image"]["num_channels"] = weight.shape[1]
     names = {str(channel): f"class {channel}" for channel in range(1, len(bias))}
     metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": first} | names
     file.write_text(json.dumps(metadata))
@@ -68,6 +70,18 @@ def test_a_pattern_comes_back_at_its_rows_and_columns_by_either_door(bundle_2d: 
     np.testing.assert_array_equal(read_label_picture(outcome.output), UNEVEN > 0)
     run_monai(bundle_2d, tmp_path / "in", tmp_path / "monai")
     assert (tmp_path / "monai/uneven_seg.png").read_bytes() == outcome.output.read_bytes()
+
+
+def test_monai_takes_every_format_of_pictures(bundle_2d: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.tif", "c.TIFF"):
+        Image.fromarray(UNEVEN).save(tmp_path / "in" / name)
+    (tmp_path / "in/notes.txt").touch()
+    run_monai(bright(bundle_2d), tmp_path / "in", tmp_path / "monai")
+    written = sorted((tmp_path / "monai").iterdir())
+    assert [file.name for file in written] == ["a_seg.png", "b_seg.png", "c_seg.png"]
+    for file in written:
+        np.testing.assert_array_equal(read_label_picture(file), UNEVEN > 0)
 
 
 def test_monai_gives_the_same_labels_of_every_picture(bundle_2d: Path, pictures: Path, tmp_path: Path) -> None:
@@ -151,8 +165,39 @@ def test_bundles_for_volumes_and_for_pictures_refuse_each_others(bundle: Path, b
     )
     refused, done = predict_files(open_bundle(bundle_2d, CPU), inputs, tmp_path / "2d")
     assert done.error is None
-    assert str(refused.error).startswith(f"{tmp_path / 'ct.nii.gz'}: got ")
-    assert str(refused.error).endswith("for pictures, one PNG or TIFF each: choose one for volumes")
+    assert str(refused.error) == (
+        f"{tmp_path / 'ct.nii.gz'}: is no PNG or TIFF, and bundle_2d takes these alone; convert it, or choose a bundle "
+        "for volumes."
+    )
+
+
+def test_pictures_unlike_what_the_metadata_states_are_refused(bundle_2d: Path, tmp_path: Path) -> None:
+    rgb, deep, negative = tmp_path / "rgb.png", tmp_path / "deep.png", tmp_path / "negative.tif"
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(rgb)
+    write_picture(UNEVEN.astype(int) + 1, deep)
+    Image.fromarray(UNEVEN.astype(np.float32) - 0.5).save(negative)
+    opened = open_bundle(bundle_2d, CPU)
+    with pytest.raises(ValueError, match=r"rgb.png: has 3 channels, and bundle_2d takes 1 \("):
+        predict_volume(opened, rgb)
+    for file, found in ((deep, "1 to 256"), (negative, "-0.5 to 254.5")):
+        with pytest.raises(ValueError, match=f"{file.name}: has values from {found}, and bundle_2d takes 0 to 255;"):
+            predict_volume(opened, file)
+    file = bundle_2d / "configs/metadata.json"
+    file.write_text(file.read_text().replace("[0, 255]", "[]"))  # no limit
+    for source in (deep, negative):
+        assert predict_volume(opened, source).shape == UNEVEN.shape
+    file.write_text(file.read_text().replace('"value_range": []', '"value_range": [0]'))
+    with pytest.raises(ValueError, match="metadata.json: .* a value_range of two numbers or none"):
+        predict_volume(opened, deep)
+
+
+def test_a_2d_bundle_with_another_reader_takes_volumes(bundle_2d: Path, tmp_path: Path) -> None:
+    """A slice a file, say: its own reader decides."""
+    file = bundle_2d / "configs/inference.yaml"
+    with pytest.raises(ValueError, match="takes these alone"):
+        check_source(bundle_2d, tmp_path / "slice.nii.gz")
+    file.write_text(file.read_text().replace("monai_unetfamily.volumes.readers.PictureReader", "NibabelReader"))
+    check_source(bundle_2d, tmp_path / "slice.nii.gz")
 
 
 def test_a_bad_picture_is_reported_and_the_others_are_done(bundle_2d: Path, tmp_path: Path) -> None:
@@ -166,6 +211,17 @@ def test_a_bad_picture_is_reported_and_the_others_are_done(bundle_2d: Path, tmp_
         list(predict_files(open_bundle(bundle_2d, CPU), [tmp_path / "good.png"], tmp_path))
 
 
+def test_images_of_other_kinds_are_told_of_before_the_first_case(bundle_2d: Path, tmp_path: Path) -> None:
+    write_picture(UNEVEN, tmp_path / "good.png")
+    for name in ("photo.jpg", "x.dcm", "notes.txt"):
+        (tmp_path / name).touch()
+    said: list[str] = []
+    (outcome,) = predict_files(open_bundle(bundle_2d, CPU), [tmp_path], tmp_path / "out", said.append)
+    assert outcome.error is None
+    assert said[0] == "passed over, since they are no NIfTI (.nii, .nii.gz), PNG or TIFF: photo.jpg, x.dcm"
+    assert said[1].startswith("1/1 ")
+
+
 def test_overlapping_classes_of_a_picture_are_split(bundle_2d: Path, tmp_path: Path) -> None:
     """One PNG cannot hold them; a mask a class can, and is scored as such."""
     per_pixel(bundle_2d, [[10.0], [10.0]], [-2.0, -8.0], first="all")  # above 0.2, and above 0.8
@@ -177,8 +233,9 @@ def test_overlapping_classes_of_a_picture_are_split(bundle_2d: Path, tmp_path: P
     grey[4:7, 30:40] = 250
     write_picture(grey, tmp_path / "grey.png")
     opened = open_bundle(bundle_2d, CPU)
-    (refused,) = predict_files(opened, [tmp_path / "grey.png"], tmp_path / "out")
-    assert "grey.png: got classes ['all', 'class 1'] that may overlap; a PNG holds one label map" in str(refused.error)
+    with pytest.raises(ValueError, match=r"grey.png: one PNG cannot hold the classes \['all', 'class 1'\].*--split"):
+        list(predict_files(opened, [tmp_path / "grey.png"], tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
     (done,) = predict_files(opened, [tmp_path / "grey.png"], tmp_path / "out", split=True)
     assert done.output == tmp_path / "out/grey"
     np.testing.assert_array_equal(read_label_picture(done.output / "all.png"), grey > 50)

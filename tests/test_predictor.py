@@ -141,6 +141,27 @@ def test_inputs_are_never_replaced(opened: Bundle, tmp_path: Path) -> None:
     assert (tmp_path / "ct.nii.gz").read_bytes() == before
 
 
+def test_labels_that_are_there_are_replaced_by_request_alone(opened: Bundle, tmp_path: Path) -> None:
+    inputs, out = [tmp_path / f"{name}.nii.gz" for name in "abc"], tmp_path / "out"
+    for file in inputs:
+        nib.save(nib.Nifti1Image(np.zeros((20, 20, 20), np.float32), np.eye(4)), file)
+    out.mkdir()
+    for name in ("b.nii.gz", "c.nii.gz"):
+        (out / name).write_text("by hand")
+    with pytest.raises(FileExistsError, match=r"out.b\.nii\.gz: exists, the first of 2 label maps .*--overwrite"):
+        list(predict_files(opened, inputs, out))
+    assert sorted((file.name, file.read_text()) for file in out.iterdir()) == [
+        ("b.nii.gz", "by hand"),
+        ("c.nii.gz", "by hand"),
+    ]
+    with pytest.raises(ValueError, match="not the folders of masks of split; choose one of the two"):
+        list(predict_files(opened, inputs, out, split=True, overwrite=True))
+    with pytest.raises(ValueError, match="would replace the inputs"):
+        list(predict_files(opened, inputs, tmp_path, overwrite=True))
+    outcomes = list(predict_files(opened, inputs, out, overwrite=True))
+    assert [nib.load(outcome.output).shape for outcome in outcomes if outcome.output] == [(20, 20, 20)] * 3
+
+
 @pytest.mark.parametrize("neighbours", [0, 1])
 def test_a_2d_network_segments_a_volume_slice_by_slice(bundle: Path, phantoms: Path, neighbours: int) -> None:
     """The volume's labels are those of its slices, each with its neighbours as channels (2.5-D)."""

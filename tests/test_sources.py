@@ -1,5 +1,6 @@
 """Laws of sources: what a folder holds is listed whole and in order, and each goes through its own door."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,7 @@ from monai_unetfamily.volumes.sources import (
     is_picture,
     label_name,
     list_sources,
+    passed_over,
     read_image,
     read_label_map,
     stem,
@@ -36,6 +38,22 @@ def test_inputs_that_are_missing_or_empty_are_refused(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(FileNotFoundError, match=r"holds no \*\.nii\.gz, .*\*\.png"):
         list_sources([tmp_path])
+
+
+def test_images_that_a_folder_does_not_list_are_told_of(tmp_path: Path) -> None:
+    for name in ("a.png", "x.DCM", "photo.jpg", "pair.hdr", "pair.img", "notes.txt", ".hidden.jpg", "b.nii"):
+        (tmp_path / name).touch()
+    (tmp_path / "deeper.jpg").mkdir()
+    assert [file.name for file in passed_over([tmp_path])] == ["pair.hdr", "pair.img", "photo.jpg", "x.DCM"]
+    assert passed_over([tmp_path / "photo.jpg"]) == []  # named: read, or refused, by itself
+
+
+@pytest.mark.parametrize("read", [read_image, read_label_map])
+def test_pictures_of_other_kinds_are_not_called_volumes(read: Callable[[Path], object], tmp_path: Path) -> None:
+    for name in ("photo.jpg", "PHOTO.JPEG", "scan.bmp"):
+        with pytest.raises(ValueError, match=f"{name}: is a picture .* convert it") as caught:
+            read(tmp_path / name)
+        assert "NIfTI" not in str(caught.value)
 
 
 @pytest.mark.parametrize("names", [("a.nii", "a.nii.gz"), ("a.png", "a.nii"), ("a.tif", "a.PNG")])

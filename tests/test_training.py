@@ -282,6 +282,18 @@ def other_size(data: Path) -> None:
     Image.fromarray(np.zeros((32, 26), np.uint8)).save(next((data / "labels").iterdir()))
 
 
+def rgb(data: Path) -> None:
+    """In the last picture, which is for training."""
+    Image.fromarray(np.zeros((26, 32, 3), np.uint8)).save(max((data / "images").iterdir()))
+
+
+def sixteen_bits(data: Path) -> None:
+    """In the first picture, which is for validation."""
+    values = np.zeros((26, 32), np.uint16)
+    values[3, 4] = 300
+    Image.fromarray(values).save(min((data / "images").iterdir()))
+
+
 def mask_of_255(data: Path) -> None:
     Image.fromarray(np.full((26, 32), 255, np.uint8)).save(next((data / "labels").iterdir()))
 
@@ -291,6 +303,8 @@ def mask_of_255(data: Path) -> None:
     [
         (colours, r"labels.*\.png: got RGB of 8 bits a sample; ids as greyscale"),
         (other_size, r"got shape \(32, 26\), its image \(26, 32\)"),
+        (rgb, r"images.*\.tif: has 3 channels, and bundle_2d takes 1 "),
+        (sixteen_bits, r"images.*\.tif: has values from 0 to 300, and bundle_2d takes 0 to 255"),
         (mask_of_255, r"got labels \[255\]; \[0, 1, 2, 3, 4, 5\] are in the table"),
         (lambda data: next((data / "labels").iterdir()).unlink(), r"images.*\.tif: 1 of 24 files have no label"),
         (lambda data: next((data / "images").iterdir()).unlink(), r"labels.*\.png: 1 of 24 files have no image"),
@@ -308,6 +322,12 @@ def test_spoilt_pictures_are_named_before_anything_is_written(
 def test_pictures_do_not_train_a_bundle_for_volumes(quick: Path, pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a picture, and bundle is for volumes"):
         train(quick, pictures, output=tmp_path / "new", device="cpu")
+
+
+def test_volumes_do_not_train_a_bundle_for_pictures(quick_2d: Path, phantoms: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\.nii\.gz: is no PNG or TIFF, and bundle_2d takes these alone"):
+        train(quick_2d, phantoms, output=tmp_path / "new", device="cpu")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

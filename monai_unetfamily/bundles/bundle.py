@@ -141,6 +141,22 @@ def label_names(root: Path) -> dict[int, str]:
     return names | {ignored: IGNORE}
 
 
+def reader_name(root: Path) -> str:
+    """The class of the one reader that a bundle's inference config names for its images; empty where it names none.
+
+    Raises:
+        FileNotFoundError: no inference config.
+        ValueError: a config that cannot be used.
+
+    >>> reader_name(find_bundle("phantom_2d"))
+    'PictureReader'
+    """
+    file, part = config_file(root, "inference"), "preprocessing#transforms#0#reader"
+    parser = _parse(root, file, torch.device("cpu"))
+    reader = _resolve(parser, part, file) if part in parser else ""
+    return reader.split(".")[-1] if isinstance(reader, str) else ""
+
+
 def open_bundle(root: Path, device: torch.device) -> Bundle:
     """Open a bundle for prediction; of its config only the four parts above are resolved; its `imports` do not run.
 

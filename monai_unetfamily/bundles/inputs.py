@@ -1,29 +1,86 @@
-"""What a bundle takes: volumes or pictures."""
+"""What a bundle takes: volumes or pictures, and pictures of how many channels and which values."""
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
-from monai_unetfamily.bundles.bundle import METADATA, read_metadata
-from monai_unetfamily.volumes.sources import is_picture
+from monai_unetfamily.bundles.bundle import METADATA, read_metadata, reader_name
+from monai_unetfamily.volumes.readers import PictureReader
+from monai_unetfamily.volumes.sources import is_picture, read_image
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What the metadata says of the image: its spatial axes, its channels, and its values' range."""
+
+    axes: int
+    channels: int
+    low: float
+    high: float
+
+
+def takes_pictures(root: Path) -> bool:
+    """Whether a bundle is for two spatial axes.
+
+    Raises:
+        ValueError: its metadata does not say.
+
+    >>> from monai_unetfamily.bundles.bundle import find_bundle
+    >>> takes_pictures(find_bundle("phantom_2d")), takes_pictures(find_bundle("hippocampus_mr"))
+    (True, False)
+    """
+    return _stated(root).axes == 2
 
 
 def check_source(root: Path, path: Path) -> None:
-    """Refuse a picture where the bundle is for volumes: its `network_data_format` has three spatial axes.
+    """Refuse a picture or volume where the bundle is for the other, and a picture unlike what its metadata states.
+
+    Its `network_data_format` has two spatial axes where it takes pictures, `num_channels`, and the `value_range` of
+    their values as stored; an empty one is no limit. Volumes are refused where `PictureReader` is the bundle's reader.
 
     Raises:
-        ValueError: says what to do; and where the metadata has no such axes.
+        ValueError: says what to do; the metadata does not say; and what `read_image` raises of pictures.
+        FileNotFoundError: the bundle has no inference config.
 
     >>> from monai_unetfamily.bundles.bundle import find_bundle
     >>> check_source(find_bundle("hippocampus_mr"), Path("mr.nii.gz"))
     """
-    if not is_picture(path):
-        return
-    try:
-        axes = len(read_metadata(root)["network_data_format"]["inputs"]["image"]["spatial_shape"])
-    except (KeyError, TypeError) as error:
+    if is_picture(path):
+        _check_picture(root, path)
+    elif reader_name(root) == PictureReader.__name__:
         raise ValueError(
-            f"{root / 'configs' / METADATA}: has no network_data_format.inputs.image.spatial_shape; add it."
-        ) from error
-    if axes != 2:
+            f"{path}: is no PNG or TIFF, and {root.name} takes these alone; convert it, or choose a bundle for volumes."
+        )
+
+
+def _check_picture(root: Path, path: Path) -> None:
+    stated = _stated(root)
+    if stated.axes != 2:
         raise ValueError(
             f"{path}: is a picture, and {root.name} is for volumes; give NIfTI files, or choose a 2-D bundle."
         )
+    values, _ = read_image(path)
+    channels = 1 if values.ndim == 2 else values.shape[-1]
+    if channels != stated.channels:
+        raise ValueError(
+            f"{path}: has {channels} channels, and {root.name} takes {stated.channels} (1 is greyscale, 3 RGB); "
+            "convert it, or choose another bundle."
+        )
+    if values.min() < stated.low or values.max() > stated.high:
+        raise ValueError(
+            f"{path}: has values from {values.min():g} to {values.max():g}, and {root.name} takes {stated.low:g} to "
+            f"{stated.high:g}; scale it as the bundle's own pictures were, or choose another bundle."
+        )
+
+
+def _stated(root: Path) -> _Image:
+    metadata = read_metadata(root)
+    try:
+        image = metadata["network_data_format"]["inputs"]["image"]
+        low, high = map(float, image.get("value_range") or (-math.inf, math.inf))
+        return _Image(len(image["spatial_shape"]), int(image["num_channels"]), low, high)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{root / 'configs' / METADATA}: network_data_format.inputs.image needs spatial_shape, num_channels and a "
+            "value_range of two numbers or none; add them."
+        ) from error

@@ -10,7 +10,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from monai_unetfamily.bundles.bundle import Bundle, reason_of
-from monai_unetfamily.bundles.inputs import check_source
+from monai_unetfamily.bundles.inputs import check_source, takes_pictures
 from monai_unetfamily.volumes.files import make_folder, require_free
 from monai_unetfamily.volumes.masks import may_overlap, write_masks, write_split
 from monai_unetfamily.volumes.nifti import Labels
@@ -19,6 +19,7 @@ from monai_unetfamily.volumes.sources import (
     is_picture,
     label_name,
     list_sources,
+    passed_over,
     read_image,
     stem,
     write_label_map,
@@ -68,22 +69,31 @@ def predict_files(
     log: Callable[[str], None] = _LOGGER.info,
     *,
     split: bool = False,
+    overwrite: bool = False,
 ) -> Iterator[Outcome]:
     """Predict files, or the NIfTI files and pictures of folders, into `output`; a bad one does not stop the others.
 
     Each label map is `<name>.nii.gz`, 4-D where classes may overlap, and `<name>.png` for a picture; with `split`, each
     class's mask is `<name>/<class>.nii.gz` or `.png`. A file, or such a folder, is written whole or not at all; `log`
-    is given a line as each case begins.
+    is given a line as each case begins, and one before of the images in folders that are of other kinds. What is there
+    already is replaced with `overwrite` alone, an input of the run or a folder of masks never.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: at once, where the inputs or the output folder cannot be used.
+        FileNotFoundError, FileExistsError, ValueError, OSError: at once, where the inputs or the output folder cannot
+            be used, or labels would replace a file.
     """
     sources = list_sources(inputs)
     targets = [output / (stem(source) if split else label_name(source)) for source in sources]
     _check_output(sources, targets, output)
     if split:
-        for target in targets:
-            require_free(target)
+        _require_free_folders(targets, overwrite)
+    else:
+        _require_one_map(bundle, sources)
+        if not overwrite:
+            _require_new(targets)
+    make_folder(output)
+    if others := passed_over(inputs):
+        log(f"passed over, since they are no NIfTI (.nii, .nii.gz), PNG or TIFF: {', '.join(p.name for p in others)}")
     write = _writer(bundle.names, split)
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
         log(f"{number}/{len(sources)} {source} -> {target}")
@@ -177,10 +187,34 @@ def _writer(names: Mapping[int, str], split: bool) -> Callable[[Labels, Path, Pa
     return write_label_map
 
 
+def _require_one_map(bundle: Bundle, sources: Sequence[Path]) -> None:
+    picture = next(filter(is_picture, sources), None)
+    if picture and may_overlap(bundle.names) and takes_pictures(bundle.root):
+        raise ValueError(
+            f"{picture}: one PNG cannot hold the classes {list(bundle.names.values())}, which may overlap; write one "
+            "mask a class (--split, split=True)."
+        )
+
+
 def _check_output(sources: Sequence[Path], targets: Sequence[Path], output: Path) -> None:
     overwritten = {s.resolve() for s in sources} & {t.resolve() for t in targets}
     if overwritten:
         raise ValueError(
             f"{output}: predictions would replace the inputs there ({min(overwritten).name}); choose another."
         )
-    make_folder(output)
+
+
+def _require_free_folders(targets: Sequence[Path], overwrite: bool) -> None:
+    if overwrite:
+        raise ValueError("overwrite replaces label maps, not the folders of masks of split; choose one of the two.")
+    for target in targets:
+        require_free(target)
+
+
+def _require_new(targets: Sequence[Path]) -> None:
+    there = [target for target in targets if target.exists()]
+    if there:
+        raise FileExistsError(
+            f"{there[0]}: exists, the first of {len(there)} label maps that would be replaced; choose another folder, "
+            "or replace them (--overwrite, overwrite=True)."
+        )

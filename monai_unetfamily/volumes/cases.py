@@ -13,7 +13,14 @@ import numpy as np
 
 from monai_unetfamily.volumes.masks import may_overlap, require_channel_names
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift
-from monai_unetfamily.volumes.sources import list_sources, read_image, read_label_map, stem
+from monai_unetfamily.volumes.sources import (
+    is_picture,
+    list_sources,
+    read_image,
+    read_label_map,
+    require_sources_alone,
+    stem,
+)
 
 Section = Literal["training", "validation"]
 IGNORE = "ignore"  # nnU-Net's name for voxels that nobody labelled
@@ -30,7 +37,8 @@ def load_cases(dataset_dir: Path | str, section: Section = "training") -> list[d
     Raises:
         FileNotFoundError: neither `dataset.json` nor paired folders, or an image or label file that is missing.
         ValueError: invalid JSON, no cases, two cases of one name, an image without a label or the reverse, a
-            split that names unknown cases or one case in both sections, an empty section.
+            file in paired folders that is neither picture nor NIfTI file, a split that names unknown cases or one
+            case in both sections, an empty section.
 
     >>> from tempfile import TemporaryDirectory
     >>> from monai_unetfamily.volumes.phantom import write_phantoms
@@ -96,7 +104,7 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
 
     Shapes must be equal, and the two grids the same up to `GRID_TOLERANCE`. Label files may store floats, if
     their values are whole. Classes that overlap (`masks.may_overlap`) need a 4-D file (X, Y, Z, C) of masks, 0 or 1,
-    all others a label map.
+    which no picture is, all others a label map.
 
     Raises:
         ValueError: another shape, a label map in place of masks or the reverse, another number of masks or other
@@ -130,6 +138,9 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
 
 
 def _require_channels(got: int, labels: Mapping[int, str], file: Path) -> None:
+    if may_overlap(labels) and is_picture(file):
+        both = f"a picture holds one label map, and {list(labels.values())} may overlap"
+        raise ValueError(f"{file}: {both}; overlapping classes are trained on volumes alone, choose another bundle")
     needed = len(labels) if may_overlap(labels) else 1
     if got != needed:
         kind = f"may overlap: {needed} masks (X, Y, Z, {needed}) are" if needed > 1 else "lie apart: one label map is"
@@ -152,6 +163,8 @@ def _is_paired(dataset_dir: Path) -> bool:
 
 
 def _paired_cases(dataset_dir: Path) -> dict[str, dict[str, str]]:
+    for name in _PAIRED:
+        require_sources_alone(dataset_dir / name)
     images, labels = (
         {stem(file): str(file.absolute()) for file in list_sources([dataset_dir / name])} for name in _PAIRED
     )

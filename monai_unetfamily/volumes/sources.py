@@ -11,6 +11,9 @@ from monai_unetfamily.volumes import nifti, pictures
 
 _STEMS = (".nii.gz", ".nii", ".hdr", ".img", *pictures.SUFFIXES)
 _LISTED = (".nii.gz", ".nii", *pictures.SUFFIXES)
+_FOREIGN = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")  # pictures that are not read
+_UNLISTED = (*_FOREIGN, ".dcm", ".nrrd", ".mha", ".mhd", ".hdr", ".img")  # images that folders are not searched for
+_NOTES = (".txt", ".md", ".csv", ".tsv", ".json")  # may lie beside the cases
 Affine = NDArray[np.float64]  # (4, 4) to mm, RAS+; of a picture the identity (3, 3): a pixel is 1 by 1
 
 
@@ -70,19 +73,46 @@ def list_sources(inputs: Sequence[Path]) -> list[Path]:
     return sources
 
 
+def passed_over(inputs: Sequence[Path]) -> list[Path]:
+    """The visible files in the folders of `inputs` that are images by their names, but not listed as sources.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("a.png", "notes.txt", "photo.jpg"):
+    ...         (Path(folder) / name).touch()
+    ...     [path.name for path in passed_over([Path(folder)])]
+    ['photo.jpg']
+    """
+    others = [file for path in inputs if path.is_dir() for file in _visible(path) if not _is_listed(file)]
+    return [file for file in others if file.name.lower().endswith(_UNLISTED)]
+
+
+def require_sources_alone(folder: Path) -> None:
+    """Refuse a folder with a visible file, other than notes, that `list_sources` would pass over: a case is lost.
+
+    Raises:
+        ValueError: names the first.
+    """
+    others = [file for file in _visible(folder) if not file.name.lower().endswith((*_LISTED, *_NOTES))]
+    if others:
+        raise ValueError(f"{others[0]}: not PNG, TIFF or NIfTI (.nii, .nii.gz); convert it or take it out")
+
+
 def read_image(path: Path) -> tuple[NDArray[np.float32], Affine]:
     """Read values (X, Y, Z) or (rows, columns[, 3]) and the affine.
 
-    Raises what `nifti.read_volume` or `pictures.read_picture` raises.
+    Raises what `nifti.read_volume` or `pictures.read_picture` raises, and ValueError for pictures of other kinds.
     """
+    _require_no_foreign(path)
     return (pictures.read_picture(path), np.eye(3)) if is_picture(path) else nifti.read_volume(path)
 
 
 def read_label_map(path: Path) -> tuple[NDArray[np.float32], Affine]:
     """Read the values of a label map (*spatial, 1), or of a volume's masks (X, Y, Z, C), and the affine.
 
-    Raises what `nifti.read_volume` or `pictures.read_label_picture` raises.
+    Raises what `nifti.read_volume` or `pictures.read_label_picture` raises, and ValueError for pictures of other kinds.
     """
+    _require_no_foreign(path)
     if is_picture(path):
         return pictures.read_label_picture(path)[..., None], np.eye(3)
     return nifti.read_volume(path, channels=True)
@@ -114,6 +144,20 @@ def _expand(path: Path) -> list[Path]:
     return found
 
 
+def _require_no_foreign(path: Path) -> None:
+    if path.name.lower().endswith(_FOREIGN):
+        raise ValueError(
+            f"{path}: is a picture of a kind that is not read; PNG and TIFF are, convert it to one of them"
+        )
+
+
 def _found(folder: Path) -> list[Path]:
-    visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    return [p for p in visible if p.name.lower().endswith(_LISTED)]
+    return [file for file in _visible(folder) if _is_listed(file)]
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+
+
+def _is_listed(file: Path) -> bool:
+    return file.name.lower().endswith(_LISTED)
