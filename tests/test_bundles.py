@@ -17,9 +17,9 @@ from monai_unetfamily.bundles.bundle import (
     class_names,
     copy_bundle,
     find_bundle,
-    load_weights,
     open_bundle,
 )
+from monai_unetfamily.bundles.weights import load_weights
 
 BUNDLES = sorted(folder.name for folder in SHIPPED.iterdir())
 WITH_WEIGHTS = [name for name in BUNDLES if (SHIPPED / name / "models/model.pt").is_file()]

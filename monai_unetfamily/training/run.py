@@ -13,9 +13,10 @@ from torch import nn
 from yaml import YAMLError
 
 from monai_unetfamily.bundles.agreement import check_background
-from monai_unetfamily.bundles.bundle import class_names, config_file, find_weights, reason_of, start_from
+from monai_unetfamily.bundles.bundle import class_names, config_file, find_weights, reason_of
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.bundles.networks import choose_network
+from monai_unetfamily.bundles.weights import start_from
 from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.training.budget import check_schedule, decay_over, require_time, stop_in_time
 from monai_unetfamily.training.checks import check_dataset, check_request
