@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from monai_unetfamily import __version__
 
@@ -89,33 +89,46 @@ def _add_networks(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _networks(options: argparse.Namespace) -> int:
-    from monai_unetfamily.evaluation.tables import align
-    from monai_unetfamily.inference.diagram import save_diagram
-    from monai_unetfamily.nets.diagram import stage_rows, trace_graph
-    from monai_unetfamily.nets.profiling import profile_network, profile_rows
-    from monai_unetfamily.nets.registry import list_networks, read_options
-
-    arguments = {"in_channels": options.in_channels, "out_channels": options.out_channels, **read_options(options.set)}
-    presets = [options.preset] if options.preset else ["default", "paper"]
-    presets = [None if preset == "default" else preset for preset in presets]
     if options.diagram and options.name:
         raise ValueError(f"got NAME {options.name} and --diagram {options.diagram}; one of the two is allowed.")
     if options.output and not options.diagram:
         raise ValueError(f"got -o {options.output} without --diagram; only a diagram is written to a file: add it.")
-    if options.diagram:
-        graph = trace_graph(options.diagram, spatial_dims=len(options.size), preset=presets[0], **arguments)
-        output = options.output or Path(f"{options.diagram}.svg")
-        save_diagram(graph, output)
-        print(f"diagram of {options.diagram} in {output}")
-        return 0
+    return _draw_network(options) if options.diagram else _list_networks(options)
+
+
+def _draw_network(options: argparse.Namespace) -> int:
+    from monai_unetfamily.inference.diagram import save_diagram
+    from monai_unetfamily.nets.diagram import trace_graph
+
+    output = options.output or Path(f"{options.diagram}.svg")
+    preset = "paper" if options.preset == "paper" else None
+    save_diagram(trace_graph(options.diagram, spatial_dims=len(options.size), preset=preset, **_of(options)), output)
+    print(f"diagram of {options.diagram} in {output}")
+    return 0
+
+
+def _list_networks(options: argparse.Namespace) -> int:
+    from monai_unetfamily.evaluation.tables import align
+    from monai_unetfamily.nets.diagram import stage_rows, trace_graph
+    from monai_unetfamily.nets.profiling import profile_network, profile_rows
+    from monai_unetfamily.nets.registry import list_networks
+
+    presets = {None: (None, "paper"), "default": (None,), "paper": ("paper",)}[options.preset]
     names = [options.name] if options.name else list_networks()
-    pairs = [(name, preset) for name in names for preset in presets]
+    pairs, arguments = [(name, preset) for name in names for preset in presets], _of(options)
     print(align(profile_rows([profile_network(name, size=options.size, preset=p, **arguments) for name, p in pairs])))
     if options.name:
         graphs = [trace_graph(name, spatial_dims=len(options.size), preset=p, **arguments) for name, p in pairs]
         for table in dict.fromkeys(align(stage_rows(graph)) for graph in graphs):
             print(f"\n{table}")
     return 0
+
+
+def _of(options: argparse.Namespace) -> dict[str, Any]:
+    """The network's arguments."""
+    from monai_unetfamily.nets.registry import read_options
+
+    return {"in_channels": options.in_channels, "out_channels": options.out_channels, **read_options(options.set)}
 
 
 def _add_phantom(commands: Commands) -> argparse.ArgumentParser:

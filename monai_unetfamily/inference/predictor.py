@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
 
 from monai_unetfamily.bundles.bundle import Bundle, reason_of
 from monai_unetfamily.bundles.inputs import check_source, takes_pictures
@@ -52,9 +53,10 @@ def predict_volume(bundle: Bundle, path: Path) -> Labels:
     check_source(bundle.root, path)
     values, affine = read_image(path)  # NaN voxels, and damage that only a checksum shows, end here
     shape = values.shape[: len(affine) - 1]  # without the channels of a picture
+    pixels = values if is_picture(path) else None
     del values  # frees a volume's memory before its prediction
     try:
-        case = _load(bundle, path, affine)
+        case = _load(bundle, path, affine, pixels)
         case["pred"] = _scores(bundle, case["image"])
         labels = bundle.postprocess(case)["pred"]
     except (RuntimeError, ValueError) as error:
@@ -105,11 +107,11 @@ def predict_files(
             yield Outcome(source, target)
 
 
-def _load(bundle: Bundle, path: Path, affine: Affine) -> dict[str, torch.Tensor]:
+def _load(bundle: Bundle, path: Path, affine: Affine, pixels: NDArray[np.float32] | None) -> dict[str, torch.Tensor]:
     """Run the preprocessing, with a look at where its reader (the first step) puts the patient."""
     loaded = bundle.preprocess({"image": str(path)}, end=1)
-    if is_picture(path):
-        _require_pixels(loaded["image"], path)
+    if pixels is not None:
+        _require_pixels(loaded["image"], pixels)
     elif not np.allclose(np.asarray(loaded["image"].affine), affine, atol=1e-3):
         raise ValueError(
             "the bundle's reader takes another affine than the header's: make sform, qform and pixdim agree."
@@ -118,10 +120,9 @@ def _load(bundle: Bundle, path: Path, affine: Affine) -> dict[str, torch.Tensor]
     return case
 
 
-def _require_pixels(image: torch.Tensor, path: Path) -> None:
+def _require_pixels(image: torch.Tensor, pixels: NDArray[np.float32]) -> None:
     """A picture has no affine that would tell: MONAI's own reader swaps rows and columns."""
-    values, _ = read_image(path)
-    expected = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
+    expected = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     if not np.array_equal(np.asarray(image), expected):
         raise ValueError(
             "the bundle's reader turns or changes the picture: name "

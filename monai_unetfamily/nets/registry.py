@@ -120,10 +120,8 @@ def create_network(
     member = MEMBERS[name]
     _check_options(name, options, member.options)
     if preset is not None:
-        _check_preset(preset, options, [option for option in _OPEN if option in member.options])
-        _check_stages(name, member.preset(spatial_dims), options)
-        options = {**member.preset(spatial_dims), **options}
-    return member.network(spatial_dims, in_channels, out_channels, **member.fixed, **options)
+        _check_preset(name, preset, spatial_dims, options)
+    return member.network(spatial_dims, in_channels, out_channels, **member.arguments(spatial_dims, preset, options))
 
 
 def read_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -154,22 +152,20 @@ def _check_options(name: str, options: Mapping[str, Any], allowed: list[str]) ->
         raise ValueError(f"{name} has no option {', '.join(unknown)}; allowed are {', '.join(allowed)}.")
 
 
-def _check_stages(name: str, paper: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    if not paper:
-        raise ValueError(f"{name} has no preset 'paper': drop it.")
-    widths, given = paper.get("features", ()), options.get("features", ())
-    if widths and given and len(widths) != len(given):
-        raise ValueError(
-            f"features has {len(given)} entries; preset 'paper' of {name} has {len(widths)} stages of its own: give "
-            f"{len(widths)} widths, or drop the preset."
-        )
-
-
-def _check_preset(preset: str, options: Mapping[str, Any], left: list[str]) -> None:
-    if preset != "paper":
-        raise ValueError(f"preset is {preset!r}; allowed is 'paper', or none.")
+def _check_preset(name: str, preset: str, spatial_dims: int, options: Mapping[str, Any]) -> None:
+    member = MEMBERS[name]
+    if preset != "paper" or not member.paper:
+        allowed = "'paper', or none" if member.paper else f"none for {name}"
+        raise ValueError(f"preset is {preset!r}; allowed is {allowed}.")
+    left = [option for option in _OPEN if option in member.options]
     fixed = sorted(set(options) - set(left))
     if fixed:
         raise ValueError(
             f"preset 'paper' fixes {', '.join(fixed)}; it leaves {', '.join(left)}: drop the option or the preset."
+        )
+    widths, given = member.preset(spatial_dims).get("features", ()), options.get("features", ())
+    if widths and given and len(widths) != len(given):
+        raise ValueError(
+            f"features has {len(given)} entries; preset 'paper' of {name} has {len(widths)} stages of its own: give "
+            f"{len(widths)} widths, or drop the preset."
         )

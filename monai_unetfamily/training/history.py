@@ -86,10 +86,9 @@ class History:
 
     def finish(self, evaluator: Engine) -> None:
         """Validate the last epoch too, where the interval left it out: its weights are those that stay."""
-        last = self.epochs[-1]
-        if last.dice is None:
+        if self.epochs and self.epochs[-1].dice is None:
             evaluator.run()
-            self.epochs[-1] = replace(last, dice=self._dice)
+            self.epochs[-1] = replace(self.epochs[-1], dice=self._dice)
             self._write()
 
     def _write(self) -> None:
