@@ -12,7 +12,8 @@ from torch import nn
 def check_background(names: Mapping[int, str], *parts: Any) -> None:
     """Refuse a part (a network, an inferer, a loss) whose `background` says otherwise than the classes' names.
 
-    Softmax where classes overlap would let one class take the other's voxels, without a word.
+    Softmax where classes overlap would let one class take the other's voxels, without a word. A part that says nothing,
+    or None, is passed.
 
     Raises:
         ValueError: names the part.
@@ -21,7 +22,7 @@ def check_background(names: Mapping[int, str], *parts: Any) -> None:
     """
     has = 0 in names
     modules = [m for part in parts for m in (part.modules() if isinstance(part, nn.Module) else [part])]
-    wrong = [type(module).__name__ for module in modules if getattr(module, "background", has) is not has]
+    wrong = [type(module).__name__ for module in modules if getattr(module, "background", None) not in (None, has)]
     if wrong:
         raise ValueError(
             f"{wrong[0]} has background={not has}, where channel_def names {list(names.values())}; set it to {has}, or "

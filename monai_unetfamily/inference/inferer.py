@@ -1,34 +1,58 @@
 """The sliding window, as a MONAI inferer that a bundle names in its config."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from typing import Any
 
 import torch
-from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
+from monai.data.meta_tensor import MetaTensor
+from monai.data.utils import compute_importance_map
+from monai.inferers import Inferer
+from monai.utils import BlendMode, PytorchPadMode, ensure_tuple, ensure_tuple_rep, fall_back_tuple, look_up_option
 from torch import Tensor
+
+from monai_unetfamily.inference.passes import Pass, Passes
+from monai_unetfamily.inference.slabs import Front, Slab
+from monai_unetfamily.inference.windows import Windows, spread
+
+_DTYPES = {name: getattr(torch, name) for name in ("float32", "float16")}  # bfloat16 errs ten times more
 
 
 class WindowInferer(Inferer):
-    """Slide a network over a volume and blend its windows as probabilities.
+    """Slide a network over a volume and blend its windows, whole or slab by slab.
 
-    Probabilities, because the windows of a guided network must not be blended as logits: a mean of logits would let
-    a few windows that say "absent" veto their neighbours. Windows slide by MONAI's SlidingWindowInferer.
+    Windows, weights and padding are those of MONAI's SlidingWindowInferer, whose names these are, with one difference:
+    windows are evenly spread (`windows.spread`). Blended are probabilities: the windows of a guided network must not be
+    blended as logits, a mean of which would let a few windows that say "absent" veto their neighbours.
 
-    A 2-D `roi_size` on a 3-D volume runs slice by slice along `slice_axis` (MONAI's SliceInferer), with `neighbours`
+    A 2-D `roi_size` on a 3-D volume runs slice by slice along `slice_axis` (as MONAI's SliceInferer), with `neighbours`
     slices from either side as further channels (2.5-D): channels (z-n, ..., z, ..., z+n), the outermost slices
     repeated at the ends.
 
     Args:
-        roi_size: window, in voxels: as many numbers as the network has spatial axes.
-        background: whether channel 0 is background (softmax), or every channel a class of its own (sigmoid).
-        overlap: of neighbouring windows, as a fraction of the window.
+        roi_size: window, in voxels: as many numbers as the network has spatial axes, or one for all axes; None, or a
+            number below 1, is the whole axis.
+        background: whether channel 0 is background (softmax), or every channel a class of its own (sigmoid); None
+            blends what the network returns.
+        overlap: of neighbouring windows, as a fraction of the window: one number, or one an axis.
         mode: blending weights, "gaussian" or "constant".
+        sigma_scale: standard deviation of the Gaussian, as a fraction of the window: one number, or one an axis.
         sw_batch_size: windows that go through the network at once.
-        slice_axis: 0, 1 or 2, for 2-D networks.
-        neighbours: slices from either side, for 2-D networks.
+        padding_mode, cval: of volumes smaller than the window, in the words of `torch.nn.functional.pad`.
+        sw_device: where the network is; by default the device of the inputs.
+        device: where scores are summed and returned; by default the device of the inputs.
+        dtype: in which scores are summed and returned: "float32", or "float16", which halves the memory and errs by
+            0.002 of a probability (0.008 at an overlap of 0.75): so it changes labels only where two classes tie.
+        skip_below: a window without any value above this, in the units of the preprocessed image, is not run: all of it
+            is background, or no class. Exact where the network says so of every such window. The first batch is always
+            run, since it tells the number of classes.
+        mirror_axes: spatial axes of the image; scores are the mean over all 2^n ways to flip each window along them.
+        slice_axis: 0, 1 or 2, for 2-D networks on volumes.
+        neighbours: slices from either side, for 2-D networks on volumes.
 
     Raises:
-        ValueError: for inputs whose axes the window does not fit, and one channel where there is a background.
+        ValueError: for parameters outside these, inputs whose axes the window does not fit, a network whose output is
+            no map of its input's size, and one channel where there is a background.
 
     >>> inferer = WindowInferer((4, 4), neighbours=1)
     >>> inferer(torch.zeros(1, 1, 6, 5, 3), lambda x: torch.cat([x[:, :1], x[:, 1:2]], dim=1)).shape
@@ -37,63 +61,160 @@ class WindowInferer(Inferer):
 
     def __init__(
         self,
-        roi_size: Sequence[int],
+        roi_size: Sequence[int | None] | int,
         *,
-        background: bool = True,
-        overlap: float = 0.5,
+        background: bool | None = True,
+        overlap: Sequence[float] | float = 0.5,
         mode: str = "gaussian",
+        sigma_scale: Sequence[float] | float = 0.125,
         sw_batch_size: int = 1,
+        padding_mode: str = "constant",
+        cval: float = 0.0,
+        sw_device: torch.device | str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str = torch.float32,
+        skip_below: float | None = None,
+        mirror_axes: Sequence[int] = (),
         slice_axis: int = 2,
         neighbours: int = 0,
     ) -> None:
         super().__init__()
-        self.roi_size = tuple(roi_size)
+        self.roi_size = roi_size if isinstance(roi_size, int) else tuple(roi_size)
         self.background = background
+        self.overlap = overlap
+        self.mode = look_up_option(mode, BlendMode)
+        self.sigma_scale = sigma_scale
+        self.sw_batch_size = sw_batch_size
+        self.padding_mode = look_up_option(padding_mode, PytorchPadMode)
+        self.cval = cval
+        self.sw_device = sw_device
+        self.device = device
+        _require(str(dtype).removeprefix("torch.") in _DTYPES, f"dtype is {dtype}", ", ".join(_DTYPES))
+        self.dtype = _DTYPES[str(dtype).removeprefix("torch.")]
+        self.skip_below = skip_below
+        self.mirror_axes = tuple(mirror_axes)
         self.slice_axis = slice_axis
         self.neighbours = neighbours
-        window: dict[str, Any] = {
-            "roi_size": self.roi_size,
-            "sw_batch_size": sw_batch_size,
-            "overlap": overlap,
-            "mode": mode,
-        }
-        self.window = SlidingWindowInferer(**window)
-        self.slices = SliceInferer(slice_axis, **window) if len(self.roi_size) == 2 else None
+        self._check()
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Probabilities (N, C, *spatial) of (N, channels, *spatial)."""
-        axes = inputs.ndim - 2
-        if axes == len(self.roi_size):
-            return cast(Tensor, self.window(inputs, self._probabilities(network), *args, **kwargs))
-        if axes != 3 or self.slices is None:
+        """Scores (N, classes, *spatial) of (N, channels, *spatial); those of a MetaTensor are one.
+
+        `args` and `kwargs` are for the network.
+        """
+        image, windows = _plain(inputs), self._windows(inputs.shape[2:])
+        axis = windows.thinnest()
+        front = self._front(image, windows, axis, windows.size[axis])
+        for _ in self._slide(image, lambda x: network(x, *args, **kwargs), front):
+            pass
+        return MetaTensor(front.sums).copy_meta_from(inputs, False) if isinstance(inputs, MetaTensor) else front.sums
+
+    def slabs(self, inputs: Tensor, network: Callable[..., Tensor], axis: int | None = None) -> Iterator[Slab]:
+        """The same scores in slabs along a spatial axis, each as soon as no later window changes it.
+
+        Slabs come in order and cover the volume once. Memory is that of a window's planes along `axis`, by default the
+        one where that is least, however long the axis. An empty slab follows each batch of windows, with which a caller
+        may show how far the run is, or close the generator: the network is not called again. No gradients are kept.
+
+        >>> volume, labels = torch.rand(1, 1, 9, 4, 4), torch.zeros(1, 9, 4, 4)
+        >>> for slab in WindowInferer((4, 4, 4)).slabs(volume, lambda x: torch.cat([0.5 - x, x - 0.5], dim=1)):
+        ...     labels[:, *slab.where] = slab.scores.argmax(dim=1).float()
+        >>> f"{slab.done} of {slab.total}", bool((labels == (volume[:, 0] > 0.5)).all())
+        ('4 of 4', True)
+        """
+        image, windows = _plain(inputs), self._windows(inputs.shape[2:])
+        if axis is None:
+            axis = windows.thinnest()
+        if axis not in range(len(windows.size)):
+            raise ValueError(f"axis is {axis}; the image's spatial axes are 0 to {len(windows.size) - 1}.")
+        return torch.no_grad()(self._slide)(image, network, self._front(image, windows, axis, windows.roi[axis]))
+
+    def _slide(self, inputs: Tensor, network: Callable[..., Tensor], front: Front) -> Iterator[Slab]:
+        windows = front.windows
+        image = windows.pad(inputs, self.padding_mode, self.cval)
+        runner = Passes(image, windows, network, self.background, self.skip_below, self.sw_device or image.device)
+        axes = self.mirror_axes
+        mirrors = [flips for n in range(len(axes) + 1) for flips in combinations(axes, n)]
+        starts = windows.along(front.axis)
+        passes = [Pass(start, item, flips) for start in starts for item in range(len(image)) for flips in mirrors]
+        for first in range(0, len(passes), self.sw_batch_size):
+            yield from _blend(passes[first : first + self.sw_batch_size], runner, front)
+            yield front.report()
+        yield from front.close(windows.size[front.axis])
+
+    def _front(self, image: Tensor, windows: Windows, axis: int, planes: int) -> Front:
+        sigma = self._along(self.sigma_scale, windows.size, across=1.0)
+        device = self.device or image.device
+        weight = compute_importance_map(windows.roi, self.mode, sigma, device)
+        return Front(windows, len(image), weight, 2 ** len(self.mirror_axes), axis, planes, self.dtype)
+
+    def _windows(self, size: tuple[int, ...]) -> Windows:
+        """The windows of a volume of `size` voxels per axis."""
+        self._check_axes(len(size))
+        roi = fall_back_tuple(self._along(self.roi_size, size, across=1), size)
+        overlap = self._along(self.overlap, size, across=0.0)
+        starts = tuple(map(spread, size, roi, overlap))
+        return Windows(size, roi, starts, self.slice_axis if self._is_flat(size) else None, self.neighbours)
+
+    def _is_flat(self, size: Sequence[int]) -> bool:
+        """Whether a 2-D window slides over a volume."""
+        return len(size) == 3 and not isinstance(self.roi_size, int) and len(self.roi_size) == 2
+
+    def _along(self, values: Any, size: Sequence[int], across: float) -> tuple[Any, ...]:
+        """One value for each axis of the volume, `across` for the slices of a 2-D window."""
+        flat = self._is_flat(size)
+        along = ensure_tuple_rep(values, len(size) - flat)
+        return (*along[: self.slice_axis], across, *along[self.slice_axis :]) if flat else along
+
+    def _check_axes(self, axes: int) -> None:
+        window = self.roi_size
+        if not isinstance(window, int) and len(window) != axes and (len(window), axes) != (2, 3):
             raise ValueError(
-                f"image has {axes} spatial axes; a window of {self.roi_size} voxels takes {len(self.roi_size)}"
-                f"{' or 3' if self.slices else ''}: choose a bundle for such images."
+                f"image has {axes} spatial axes; a window of {window} voxels takes {len(window)}"
+                f"{' or 3' if len(window) == 2 else ''}: choose a bundle for such images."
             )
-        stacked = stack_neighbours(inputs, self.slice_axis, self.neighbours)
-        return cast(Tensor, self.slices(stacked, self._probabilities(network), *args, **kwargs))
+        if self.neighbours and not self._is_flat(range(axes)):
+            raise ValueError(
+                f"neighbours is {self.neighbours}, for slices of a volume under a window of two axes; the image has "
+                f"{axes} spatial axes, the window is {window}: use neighbours=0."
+            )
+        if any(axis >= axes for axis in self.mirror_axes):
+            raise ValueError(f"mirror_axes are {self.mirror_axes}; the image's spatial axes are 0 to {axes - 1}.")
 
-    def _probabilities(self, network: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def run(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            logits = network(x, *args, **kwargs).float()
-            if self.background and logits.shape[1] < 2:
-                raise ValueError("the network gives 1 channel, which softmax turns into ones: use background=False.")
-            return logits.softmax(dim=1) if self.background else logits.sigmoid()
+    def _check(self) -> None:
+        """Refuse what fits no image."""
+        lengths = {1, 1 if isinstance(self.roi_size, int) else len(self.roi_size)}
+        overlap, sigma, mirrors = ensure_tuple(self.overlap), ensure_tuple(self.sigma_scale), self.mirror_axes
+        each = "one, or one for each axis of roi_size"
+        _require(all(0 <= o < 1 for o in overlap), f"overlap is {self.overlap}", "fractions from 0 to below 1")
+        _require(len(overlap) in lengths, f"overlap is {self.overlap}", each)
+        _require(all(s > 0 for s in sigma), f"sigma_scale is {self.sigma_scale}", "fractions above 0")
+        _require(len(sigma) in lengths, f"sigma_scale is {self.sigma_scale}", each)
+        _require(self.sw_batch_size >= 1, f"sw_batch_size is {self.sw_batch_size}", "1 or more")
+        _require(self.slice_axis in (0, 1, 2), f"slice_axis is {self.slice_axis}", "0, 1 or 2")
+        _require(self.neighbours >= 0, f"neighbours is {self.neighbours}", "0 or more")
+        _require(
+            len({*mirrors}) == len(mirrors) and all(a >= 0 for a in mirrors),
+            f"mirror_axes are {mirrors}",
+            "different axes, from 0 up",
+        )
+        _require(
+            self.skip_below is None or self.background is not None,
+            "skip_below is given with background=None",
+            "True or False: what a skipped window holds",
+        )
 
-        return run
+
+def _blend(batch: Sequence[Pass], runner: Passes, front: Front) -> Iterator[Slab]:
+    for one, logits in zip(batch, runner.run(batch, skip=front.classes > 0), strict=True):
+        yield from front.close(one.start[front.axis])
+        front.add(one.item, one.start, runner.scores(one, logits, front.classes))
 
 
-def stack_neighbours(x: Tensor, slice_axis: int, neighbours: int) -> Tensor:
-    """Add each slice's neighbours as channels: (N, C, *spatial) to (N, (2n+1) C, *spatial).
+def _plain(inputs: Tensor) -> Tensor:
+    return inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
 
-    >>> x = torch.arange(3.0).reshape(1, 1, 1, 1, 3)
-    >>> stack_neighbours(x, 2, 1)[0, :, 0, 0].tolist()
-    [[0.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 2.0, 2.0]]
-    """
-    if neighbours == 0:
-        return x
-    axis = slice_axis + 2
-    slices = x.shape[axis]
-    places = torch.arange(slices, device=x.device)
-    shifts = range(-neighbours, neighbours + 1)
-    return torch.cat([x.index_select(axis, (places + s).clamp(0, slices - 1)) for s in shifts], dim=1)
+
+def _require(holds: bool, got: str, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{got}; allowed: {allowed}.")
