@@ -50,6 +50,7 @@ class Front:
     ) -> None:
         self.windows, self.items, self.axis, self.dtype = windows, items, axis, dtype
         self.planes = min(planes, windows.size[axis])
+        self.whole = self.planes == windows.size[axis]  # no plane of the ring is used twice
         self.weight = (weight / passes).to(dtype)
         self.layer = self._layer(passes)
         self.closed = 0  # planes given out
@@ -75,7 +76,7 @@ class Front:
 
     def close(self, until: int) -> Iterator[Slab]:
         """Give out the planes before `until`, in order."""
-        thickness = max(1, self.windows.roi[self.axis] // _THINNER)
+        thickness = self.planes if self.whole else max(1, self.planes // _THINNER)
         while self.closed < until:
             for planes, ring in self._runs(slice(self.closed, min(until, self.closed + thickness))):
                 self.closed = planes.stop
@@ -91,7 +92,7 @@ class Front:
 
     def _scores(self, planes: slice, ring: slice) -> Tensor:
         sums = self.sums.narrow(self.axis + 2, ring.start, ring.stop - ring.start)
-        if self.planes == self.windows.size[self.axis]:  # these planes are not used again
+        if self.whole:
             return sums.div_(self._weights(planes))
         scores = (sums / self._weights(planes)).to(self.dtype)
         sums.zero_()

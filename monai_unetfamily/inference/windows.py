@@ -73,7 +73,8 @@ class Windows:
             z, last = first[self.slice_axis], self.size[self.slice_axis] - 1
             shifts = range(-self.neighbours, self.neighbours + 1)
             index[self.slice_axis] = [min(max(z + shift, 0), last) for shift in shifts]
-        return padded[item : item + 1, :, *index].flip([axis + 2 for axis in flips])
+        window = padded[item : item + 1, :, *index]
+        return window.flip([axis + 2 for axis in flips]) if flips else window
 
     def stack(self, crop: Tensor) -> Tensor:
         """What the network takes: of slices (1, C, *roi), their neighbours as channels (1, (2n+1) C, *roi)."""
