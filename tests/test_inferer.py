@@ -11,6 +11,7 @@ from monai.data.utils import compute_importance_map
 from monai.inferers import SliceInferer, SlidingWindowInferer
 from torch import Tensor
 
+from monai_unetfamily.bundles.agreement import check_background
 from monai_unetfamily.inference.inferer import WindowInferer
 from monai_unetfamily.inference.windows import spread
 
@@ -119,6 +120,13 @@ def test_probabilities_sum_to_one_with_background_and_are_free_without() -> None
     torch.testing.assert_close(WindowInferer((4, 4), background=None)(x, network), network(x))
 
 
+def test_a_bundle_with_a_background_takes_an_inferer_that_says_nothing_of_it() -> None:
+    names = {0: "background", 1: "liver"}
+    check_background(names, WindowInferer((4, 4), background=None))
+    with pytest.raises(ValueError, match="WindowInferer has background=False"):
+        check_background(names, WindowInferer((4, 4), background=False))
+
+
 def test_windows_that_say_absent_do_not_veto_their_neighbours() -> None:
     """Blended as logits, one window's -1000 would outvote every other window; as probabilities it is one vote."""
     calls = iter(range(100))
@@ -171,18 +179,17 @@ def test_windows_of_nothing_but_background_are_skipped(background: bool, window:
     x[0, :, 5, 6, 3] = 1.0
     run: list[int] = []
 
-    def thresholds(w: Tensor) -> Tensor:
+    def finds_above(w: Tensor) -> Tensor:
         run.append(len(w))
-        w = w.amax(1, keepdim=True)
-        return torch.where(torch.cat([-w, w], dim=1) > 0, torch.inf if not background else 1e4, -1e4)
+        found = torch.where(w.amax(1, keepdim=True) > -1, 1e4, -1e4)
+        return torch.cat([-found if background else found, found], dim=1)
 
-    every = WindowInferer(background=background, sw_batch_size=3, **window)(x, thresholds)
-    if not background:
-        every[:, 0] = 1 - every[:, 0]
-    calls, some = sum(run), WindowInferer(background=background, sw_batch_size=3, skip_below=-1, **window)
-    if background:
-        torch.testing.assert_close(some(x, thresholds), every)
-        assert 0 < sum(run) - calls < calls / 2
+    every = WindowInferer(background=background, sw_batch_size=3, **window)(x, finds_above)
+    calls = sum(run)
+    some = WindowInferer(background=background, sw_batch_size=3, skip_below=-1, **window)(x, finds_above)
+    torch.testing.assert_close(some, every)
+    assert every[:, 1].max() == 1
+    assert 0 < sum(run) - calls < calls / 2
 
 
 def test_a_window_with_nan_is_never_skipped() -> None:
