@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"unetfamily {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_demo, add_networks, _add_phantom, _add_train, _add_predict, _add_evaluate):
+    for add in (_add_demo, add_networks, _add_phantom, _add_train, _add_predict, _add_evaluate, _add_prune):
         command = add(commands)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -196,6 +196,45 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.csv:
         write_csv(scores, options.csv)
         print(f"every case and class in {options.csv}")
+    return 0
+
+
+def _add_prune(commands: Commands) -> argparse.ArgumentParser:
+    command = commands.add_parser("prune", help="cut a trained UNet++ at a level: a smaller bundle")
+    _add_bundle(command)
+    command.add_argument("--level", type=int, metavar="D", help="keep the nodes X[i, j] with i + j <= D")
+    command.add_argument("--auto", action="store_true", help="keep the smallest level whose Dice is good enough")
+    command.add_argument("--dataset", type=Path, help="time and evaluate every level on its validation cases")
+    command.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.01,
+        metavar="DICE",
+        help="of --auto: mean Dice that may be lost to the last level (default: %(default)s)",
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="NEW", help="new folder for the bundle")
+    _add_device(command)
+    command.set_defaults(run=_prune)
+    return command
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from monai_unetfamily.bundles.bundle import find_bundle
+    from monai_unetfamily.training.levels import format_levels
+    from monai_unetfamily.training.pruning import prune
+
+    if options.auto == (options.level is not None):
+        raise ValueError(f"got {'both' if options.auto else 'neither'} of --level and --auto; give one of the two.")
+    levels = prune(
+        find_bundle(options.bundle),
+        options.output,
+        level=options.level,
+        dataset=options.dataset,
+        tolerance=options.tolerance,
+        device=options.device,
+        log=_say,
+    )
+    print(f"{format_levels(levels)}\nbundle in {options.output}")
     return 0
 
 
