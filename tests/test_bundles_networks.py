@@ -65,7 +65,7 @@ def test_an_inline_network_and_its_preset_are_the_model(untrained: Path) -> None
 
 def test_a_network_that_says_nothing_of_its_arguments(untrained: Path) -> None:
     edit(untrained, network="$monai_unetfamily.nets.PlainUNet(3, 1, 6)")
-    with pytest.raises(ValueError, match='define unet under "networks"'):
+    with pytest.raises(ValueError, match='define it under "networks"'):
         choose_network(untrained, "unet")
 
 

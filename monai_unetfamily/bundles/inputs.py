@@ -32,6 +32,24 @@ def takes_pictures(root: Path) -> bool:
     return _stated(root).axes == 2
 
 
+def image_shape(root: Path) -> tuple[int, ...]:
+    """Voxels per axis of the image that a bundle's metadata states.
+
+    Raises:
+        ValueError: it states none in numbers.
+
+    >>> from monai_unetfamily.bundles.bundle import find_bundle
+    >>> image_shape(find_bundle("phantom_2d"))
+    (128, 160)
+    """
+    try:
+        return tuple(map(int, read_metadata(root)["network_data_format"]["inputs"]["image"]["spatial_shape"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{root / 'configs' / METADATA}: network_data_format.inputs.image needs a spatial_shape in numbers; add it."
+        ) from error
+
+
 def check_source(root: Path, path: Path) -> None:
     """Refuse a picture or volume where the bundle is for the other, and a picture unlike what its metadata states.
 

@@ -1,6 +1,7 @@
 """Which network a bundle is: the one word of its metadata, and what it stands for."""
 
 import json
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from monai_unetfamily.bundles.bundle import METADATA, read_metadata, reason_of
+from monai_unetfamily.bundles.bundle import METADATA, config_file, read_metadata, reason_of
 from monai_unetfamily.nets import list_networks
 from monai_unetfamily.nets.registry import MEMBERS
 from monai_unetfamily.volumes.files import atomic_file
 
+_CHOSEN = "@_meta_#network"
 _NETWORKS = "@_meta_#networks#"
 
 
@@ -25,9 +27,7 @@ def choose_network(root: Path, name: str) -> None:
     Raises:
         ValueError: what `check_network` raises; then nothing is changed.
     """
-    metadata = check_network(root, name)
-    with atomic_file(root / "configs" / METADATA) as stream:
-        stream.write(f"{json.dumps(metadata, indent=2)}\n".encode())
+    _write(root, check_network(root, name))
 
 
 def check_network(root: Path, name: str) -> dict[str, Any]:
@@ -52,18 +52,52 @@ def check_network(root: Path, name: str) -> dict[str, Any]:
     return metadata
 
 
+def network_definition(root: Path) -> dict[str, Any]:
+    """The definition of the network that a bundle is: its `_target_` and arguments, as its metadata has them.
+
+    Raises:
+        ValueError: where the metadata has none, or the inference config defines the network itself.
+
+    >>> from monai_unetfamily.bundles.bundle import find_bundle
+    >>> network_definition(find_bundle("phantom_2d"))["features"]
+    [8, 16, 32, 64]
+    """
+    file = config_file(root, "inference")
+    given = ConfigParser.load_config_file(file).get("network_def")
+    if given != _CHOSEN:
+        raise ValueError(f"{file}: network_def is {given!r}; {_CHOSEN!r} is needed: define the network in {METADATA}.")
+    return _current(root, read_metadata(root))
+
+
+def redefine_network(root: Path, changes: Mapping[str, Any]) -> None:
+    """Change arguments of the network that a bundle is, in its metadata.
+
+    Raises:
+        ValueError: where the metadata has no definition, or the network cannot be built; then nothing is changed.
+    """
+    metadata = read_metadata(root)
+    _current(root, metadata).update(changes)
+    _require_buildable(root, metadata, "the network")
+    _write(root, metadata)
+
+
 def _like_the_current(root: Path, metadata: dict[str, Any], name: str) -> dict[str, Any]:
+    taken = {"spatial_dims", "in_channels", "out_channels", "preset", *MEMBERS[name].options}
+    arguments = {key: value for key, value in _current(root, metadata).items() if key in taken}
+    return {"_target_": "monai_unetfamily.nets.create_network", "name": name, **arguments}
+
+
+def _current(root: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """The part of the metadata that defines the network."""
     current = metadata.get("network")
     if isinstance(current, str) and current.startswith(_NETWORKS):
-        current = metadata["networks"].get(current.removeprefix(_NETWORKS))
+        current = metadata.get("networks", {}).get(current.removeprefix(_NETWORKS))
     if not isinstance(current, dict):
         raise ValueError(
-            f"{root / 'configs' / METADATA}: its network is {current!r}, of which {name} cannot take its arguments; "
-            f'define {name} under "networks" there.'
+            f"{root / 'configs' / METADATA}: its network is {current!r}, which shows no arguments; define it under "
+            f'"networks" there, by _target_ and arguments, and name it {_NETWORKS}NAME.'
         )
-    taken = {"spatial_dims", "in_channels", "out_channels", "preset", *MEMBERS[name].options}
-    arguments = {key: value for key, value in current.items() if key in taken}
-    return {"_target_": "monai_unetfamily.nets.create_network", "name": name, **arguments}
+    return current
 
 
 def _require_buildable(root: Path, metadata: dict[str, Any], name: str) -> None:
@@ -73,3 +107,8 @@ def _require_buildable(root: Path, metadata: dict[str, Any], name: str) -> None:
             parser.get_parsed_content("network")
     except (RuntimeError, ValueError, TypeError, KeyError, ModuleNotFoundError) as error:
         raise ValueError(f"{root / 'configs' / METADATA}: {name} cannot be built: {reason_of(error)}") from error
+
+
+def _write(root: Path, metadata: dict[str, Any]) -> None:
+    with atomic_file(root / "configs" / METADATA) as stream:
+        stream.write(f"{json.dumps(metadata, indent=2)}\n".encode())

@@ -85,13 +85,26 @@ def profile_network(
         preset=preset,
         size=tuple(size),
         parameters=sum(p.numel() for p in network.parameters()),
-        macs=_count_macs(network, shape),
+        macs=count_macs(network, shape),
         inference_bytes=_peak_of_inference(network, shape),
         training_bytes=_peak_of_training(network, shape),
         strides=_from_the_image(strides, len(size)),
         nodes=sum(len(cast(nn.ModuleList, getattr(network, room))) for room in MEMBERS[name].nodes),
         receptive_field=_receptive_field(name, strides, arguments, len(size)),
     )
+
+
+def count_macs(network: nn.Module, shape: Sequence[int]) -> int:
+    """Multiply-accumulate operations of the `eval()` pass on an image (N, C, *spatial), as `Profile` counts them.
+
+    The network is left in `eval()`.
+
+    >>> count_macs(nn.Conv2d(1, 8, kernel_size=3, padding=1, device="meta"), (1, 1, 10, 10))
+    7200
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(_image(network, shape))
+    return counter.get_total_flops() // 2
 
 
 def profile_rows(profiles: Sequence[Profile]) -> list[list[str]]:
@@ -128,12 +141,6 @@ def _from_the_image(strides: Sequence[Axes], spatial_dims: int) -> tuple[Axes, .
     ((1, 1), (1, 2), (2, 4))
     """
     return tuple(accumulate(strides, lambda a, b: tuple(map(mul, a, b)), initial=(1,) * spatial_dims))
-
-
-def _count_macs(network: nn.Module, shape: Sequence[int]) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(_image(network, shape))
-    return counter.get_total_flops() // 2
 
 
 def _peak_of_inference(network: nn.Module, shape: Sequence[int]) -> int:

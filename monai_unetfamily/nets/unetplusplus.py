@@ -93,8 +93,10 @@ class UNetPlusPlus(nn.Module):
         self.mode = mode or ("accurate" if joined == "none" else "fast")
         _check_grid(len(features), self.mode, self.deep_supervision)
         self.levels = L = len(features) - 1
+        self.in_channels = in_channels
+        self.features = tuple(features)
         self.strides = per_stage(strides, L, spatial_dims, "strides")
-        kernels = per_stage(kernel_size, L + 1, spatial_dims, "kernel_size", odd=True)
+        self.kernel_size = kernels = per_stage(kernel_size, L + 1, spatial_dims, "kernel_size", odd=True)
         self._check = partial(
             check_input, spatial_dims=spatial_dims, in_channels=in_channels, strides=self.strides, norm=norm
         )
@@ -107,7 +109,6 @@ class UNetPlusPlus(nn.Module):
             "upsample": upsample,
             **layers,
         }
-        self._per_stage = {"features": tuple(features), "kernel_size": kernels}
 
         self.D = nn.ModuleList(max_pool(spatial_dims, stride) for stride in self.strides)
         self.U = nn.ModuleDict(
@@ -154,8 +155,10 @@ class UNetPlusPlus(nn.Module):
         row = self.nodes(x, list(heads))
         return [head(row[j]) for j, head in heads.items()]
 
-    def pruned(self, level: int) -> "UNetPlusPlus":
+    def pruned(self, level: int, *, inner_heads: bool = False) -> "UNetPlusPlus":
         """The network cut at `level`: nodes with i + j <= level and head `level` alone, with these weights copied.
+
+        With `inner_heads` the heads below `level` stay, for training and for cutting again.
 
         Its output equals head `level` of this network bit for bit (TMI 2020, section III-D). Pruning implies
         `mode="fast"`. Levels below L need the heads that deep supervision trains. UNet^e, which is always supervised,
@@ -173,8 +176,13 @@ class UNetPlusPlus(nn.Module):
                 f"level is {level}; this network has heads at {allowed}: choose one of them, or train with "
                 "deep_supervision=True to have them all."
             )
-        stages: dict[str, Any] = {name: value[: level + 1] for name, value in self._per_stage.items()}
-        small = UNetPlusPlus(**self._arguments, **stages, strides=self.strides[:level], mode="fast")
+        stages: dict[str, Any] = {
+            "features": self.features[: level + 1],
+            "kernel_size": self.kernel_size[: level + 1],
+            "strides": self.strides[:level],
+            "deep_supervision": inner_heads and self.deep_supervision,
+        }
+        small = UNetPlusPlus(**self._arguments, **stages, mode="fast")
         head = self.head if level == self.levels else self.auxiliary_heads[str(level)]
         weights = self.state_dict() | {f"head.{key}": value for key, value in head.state_dict().items()}
         small.to(next(self.parameters())).load_state_dict({key: weights[key] for key in small.state_dict()})

@@ -9,9 +9,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from monai_unetfamily import __version__
+from monai_unetfamily.cli.networks import Commands, add_networks
 
 # What the library raises on input it cannot use; anything else is a defect and shows its traceback.
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError)
@@ -41,13 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"unetfamily {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_networks, _add_phantom, _add_train, _add_predict, _add_evaluate):
+    for add in (_add_demo, add_networks, _add_phantom, _add_train, _add_predict, _add_evaluate, _add_prune):
         command = add(commands)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
-
-
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add_demo(commands: Commands) -> argparse.ArgumentParser:
@@ -66,69 +63,6 @@ def _demo(options: argparse.Namespace) -> int:
 
     run_demo(options.output, minutes=options.minutes, device=options.device, log=print)
     return 0
-
-
-def _add_networks(commands: Commands) -> argparse.ArgumentParser:
-    command = commands.add_parser("networks", help="what each network costs and how far it sees; its diagram")
-    command.add_argument("name", nargs="?", metavar="NAME", help="this one alone, with its nodes (default: all)")
-    command.add_argument("--diagram", metavar="NAME", help="draw this one's nodes and skips instead")
-    command.add_argument("-o", "--output", type=Path, help="the diagram, .svg or .png (default: NAME.svg)")
-    command.add_argument(
-        "--size", type=int, nargs="+", default=[96, 96, 96], metavar="VOXELS", help="2 or 3 axes (default: 96 96 96)"
-    )
-    command.add_argument("--in-channels", type=int, default=1, metavar="N", help="(default: 1)")
-    command.add_argument("--out-channels", type=int, default=2, metavar="N", help="(default: 2)")
-    command.add_argument(
-        "--preset", choices=["default", "paper"], help="(default: a row of each; a diagram of default)"
-    )
-    command.add_argument(
-        "--set", nargs="+", default=[], metavar="OPTION=VALUE", help="of create_network: 'features=[16, 32, 64]'"
-    )
-    command.set_defaults(run=_networks)
-    return command
-
-
-def _networks(options: argparse.Namespace) -> int:
-    if options.diagram and options.name:
-        raise ValueError(f"got NAME {options.name} and --diagram {options.diagram}; one of the two is allowed.")
-    if options.output and not options.diagram:
-        raise ValueError(f"got -o {options.output} without --diagram; only a diagram is written to a file: add it.")
-    return _draw_network(options) if options.diagram else _list_networks(options)
-
-
-def _draw_network(options: argparse.Namespace) -> int:
-    from monai_unetfamily.inference.diagram import save_diagram
-    from monai_unetfamily.nets.diagram import trace_graph
-
-    output = options.output or Path(f"{options.diagram}.svg")
-    preset = "paper" if options.preset == "paper" else None
-    save_diagram(trace_graph(options.diagram, spatial_dims=len(options.size), preset=preset, **_of(options)), output)
-    print(f"diagram of {options.diagram} in {output}")
-    return 0
-
-
-def _list_networks(options: argparse.Namespace) -> int:
-    from monai_unetfamily.evaluation.tables import align
-    from monai_unetfamily.nets.diagram import stage_rows, trace_graph
-    from monai_unetfamily.nets.profiling import profile_network, profile_rows
-    from monai_unetfamily.nets.registry import list_networks
-
-    presets = {None: (None, "paper"), "default": (None,), "paper": ("paper",)}[options.preset]
-    names = [options.name] if options.name else list_networks()
-    pairs, arguments = [(name, preset) for name in names for preset in presets], _of(options)
-    print(align(profile_rows([profile_network(name, size=options.size, preset=p, **arguments) for name, p in pairs])))
-    if options.name:
-        graphs = [trace_graph(name, spatial_dims=len(options.size), preset=p, **arguments) for name, p in pairs]
-        for table in dict.fromkeys(align(stage_rows(graph)) for graph in graphs):
-            print(f"\n{table}")
-    return 0
-
-
-def _of(options: argparse.Namespace) -> dict[str, Any]:
-    """The network's arguments."""
-    from monai_unetfamily.nets.registry import read_options
-
-    return {"in_channels": options.in_channels, "out_channels": options.out_channels, **read_options(options.set)}
 
 
 def _add_phantom(commands: Commands) -> argparse.ArgumentParser:
@@ -265,6 +199,45 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_prune(commands: Commands) -> argparse.ArgumentParser:
+    command = commands.add_parser("prune", help="cut a trained UNet++ at a level: a smaller bundle")
+    _add_bundle(command)
+    command.add_argument("--level", type=int, metavar="D", help="keep the nodes X[i, j] with i + j <= D")
+    command.add_argument("--auto", action="store_true", help="keep the smallest level whose Dice is good enough")
+    command.add_argument("--dataset", type=Path, help="time and evaluate every level on its validation cases")
+    command.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.01,
+        metavar="DICE",
+        help="of --auto: mean Dice that may be lost to the last level (default: %(default)s)",
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="NEW", help="new folder for the bundle")
+    _add_device(command)
+    command.set_defaults(run=_prune)
+    return command
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from monai_unetfamily.bundles.bundle import find_bundle
+    from monai_unetfamily.training.levels import format_levels
+    from monai_unetfamily.training.pruning import prune
+
+    if options.auto == (options.level is not None):
+        raise ValueError(f"got {'both' if options.auto else 'neither'} of --level and --auto; give one of the two.")
+    levels = prune(
+        find_bundle(options.bundle),
+        options.output,
+        level=options.level,
+        dataset=options.dataset,
+        tolerance=options.tolerance,
+        device=options.device,
+        log=_say,
+    )
+    print(f"{format_levels(levels)}\nbundle in {options.output}")
+    return 0
+
+
 def _section(options: argparse.Namespace, datasets: Sequence[Path], key: str) -> list[Path]:
     from monai_unetfamily.volumes.cases import load_cases
 
@@ -285,7 +258,3 @@ def _say(line: str) -> None:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-if __name__ == "__main__":
-    sys.exit(main())
