@@ -1,0 +1,59 @@
+"""Run the benchmarks: `make bench`, or `PYTHONPATH=tests python -m benchmarks [--quick] [NAME ...]`.
+
+Every benchmark prints its table as it ends and goes into the JSON file at once, so that a run that is broken off keeps
+what it has; a later run of some of them replaces those alone. Each keeps the header of its own run.
+"""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+from benchmarks.machine import in_one_line, machine
+from benchmarks.table import Row, markdown, to_json
+
+RESULTS = "benchmarks.json"
+
+
+class Benchmark(NamedTuple):
+    """One table: `rows` measures it at a scale, "full", "quick" (all of them in minutes) or "toy" (for tests)."""
+
+    title: str
+    rows: Callable[[str], list[Row]]
+
+
+BENCHMARKS: dict[str, Benchmark] = {}
+
+
+def main() -> None:
+    parser = ArgumentParser(prog="make bench", description="Measure costs as ratios against peers.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"benchmarks to run (all): {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="smaller networks and fewer rounds: under 5 minutes")
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/bench"), help="folder of the results")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    print(in_one_line(machine()))
+    for name in arguments.names or BENCHMARKS:
+        run(name, "quick" if arguments.quick else "full", arguments.output / RESULTS)
+
+
+def run(name: str, scale: str, file: Path) -> None:
+    """Run one benchmark, print its table and put it into the file."""
+    benchmark = BENCHMARKS[name]
+    print(f"\n== {benchmark.title} ({name}, {scale}) ==", flush=True)
+    start = monotonic()
+    rows = benchmark.rows(scale)
+    record = {"title": benchmark.title, "scale": scale, "machine": machine(), "rows": to_json(rows)}
+    record["minutes"] = round((monotonic() - start) / 60, 1)
+    print(f"{markdown(rows)}\n{record['minutes']} minutes", flush=True)
+    before = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    file.write_text(json.dumps(before | {name: record}, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
