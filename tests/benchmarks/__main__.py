@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+from benchmarks import hybrid_loss, members, upsampling, windows
 from benchmarks.machine import in_one_line, machine
 from benchmarks.table import Row, markdown, to_json
 
@@ -24,7 +25,12 @@ class Benchmark(NamedTuple):
     rows: Callable[[str], list[Row]]
 
 
-BENCHMARKS: dict[str, Benchmark] = {}
+BENCHMARKS: dict[str, Benchmark] = {
+    "unet3plus": Benchmark("UNet 3+ against the paper's form, and the price of both in U-Nets", upsampling.rows),
+    "members": Benchmark("The family and MONAI's networks at equal widths, times in U-Nets", members.rows),
+    "windows": Benchmark("Sliding windows, times and memory against MONAI's", windows.rows),
+    "hybrid_loss": Benchmark("The hybrid loss against Dice and cross entropy", hybrid_loss.rows),
+}
 
 
 def main() -> None:
@@ -48,9 +54,10 @@ def run(name: str, scale: str, file: Path) -> None:
     print(f"\n== {benchmark.title} ({name}, {scale}) ==", flush=True)
     start = monotonic()
     rows = benchmark.rows(scale)
-    record = {"title": benchmark.title, "scale": scale, "machine": machine(), "rows": to_json(rows)}
-    record["minutes"] = round((monotonic() - start) / 60, 1)
-    print(f"{markdown(rows)}\n{record['minutes']} minutes", flush=True)
+    minutes = round((monotonic() - start) / 60, 1)
+    print(f"{markdown(rows)}\n{minutes} minutes", flush=True)
+    header = {"title": benchmark.title, "scale": scale, "machine": machine(), "minutes": minutes}
+    record = {**header, "rows": to_json(rows)}
     before = json.loads(file.read_text("utf-8")) if file.exists() else {}
     file.write_text(json.dumps(before | {name: record}, indent=1) + "\n", "utf-8")
 

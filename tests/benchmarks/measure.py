@@ -2,7 +2,8 @@
 
 A *candidate* is a picklable function (usually a `functools.partial` of one at module level) that builds whatever it
 needs and returns the step to measure. It is called in processes of its own, so that nothing that ran before it, and
-no other candidate, is in its figures.
+no other candidate, is in its figures. The processes are forked from a server that has imported the packages and done
+nothing else.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ T = TypeVar("T")
 Step = Callable[[], object]
 Candidate = Callable[[], Step]
 
+PACKAGES = ["torch", "monai.networks.nets", "monai.inferers", "monai_unetfamily.nets"]
 SAMPLE = 0.05  # seconds that one sample takes at least: a faster step is run several times
 FAILURES = (RuntimeError, MemoryError, ValueError, TypeError, ImportError, OSError)  # a killed process is the first
 
@@ -35,7 +37,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        low, _, high = quantiles(values, method="inclusive") if len(values) > 1 else values * 3
+        low, _, high = quantiles(values, method="inclusive") if len(values) > 1 else [*values] * 3
         return cls(median(values), low, high)
 
 
@@ -61,10 +63,10 @@ def compare(candidates: Mapping[str, Candidate], *, rounds: int, device: str = "
     """Measure the candidates against each other; one that fails has a result that says why.
 
     Each candidate's memory is measured in a fresh process; then one more process runs those that came back in turns,
-    A B C A B C ..., `rounds` times after a round that warms up.
+    A B C A B C ..., `rounds` times after a round that warms up (0: memory alone).
     """
     results = {name: _memory(candidate, device) for name, candidate in candidates.items()}
-    alive = {name: candidate for name, candidate in candidates.items() if results[name].failure is None}
+    alive = {name: candidate for name, candidate in candidates.items() if results[name].failure is None and rounds}
     try:
         seconds = in_fresh_process(interleave, alive, rounds, torch.get_num_threads())
     except FAILURES as error:
@@ -101,8 +103,10 @@ def peak_bytes(candidate: Candidate, device: str, threads: int) -> int:
 
 
 def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a picklable function in a new interpreter; what it raises is raised here."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    """Call a picklable function in a process of its own; what it raises is raised here."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(PACKAGES)
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *args, **kwargs).result()
 
 
