@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from benchmarks import hybrid_loss, members, upsampling, windows
 from benchmarks.machine import in_one_line, machine
+from benchmarks.plot import draw
 from benchmarks.table import Row, markdown, to_json
 
-RESULTS = "benchmarks.json"
+RESULTS, PICTURE = "benchmarks.json", "benchmark.svg"
 
 
 class Benchmark(NamedTuple):
@@ -46,6 +47,8 @@ def main() -> None:
     print(in_one_line(machine()))
     for name in arguments.names or BENCHMARKS:
         run(name, "quick" if arguments.quick else "full", arguments.output / RESULTS)
+    draw(json.loads((arguments.output / RESULTS).read_text("utf-8")), arguments.output / PICTURE)
+    print(f"\nwritten to {arguments.output}: {', '.join(sorted(file.name for file in arguments.output.iterdir()))}")
 
 
 def run(name: str, scale: str, file: Path) -> None:

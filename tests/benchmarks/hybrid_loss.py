@@ -17,7 +17,7 @@ CASES: dict[str, list[tuple[int, ...]]] = {
     "quick": [(32, 32, 32)],
     "toy": [(16, 16)],
 }
-ROUNDS = {"full": 9, "quick": 5, "toy": 1}
+ROUNDS = {"full": 9, "quick": 3, "toy": 1}
 
 
 def rows(scale: str) -> list[Row]:

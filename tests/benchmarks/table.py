@@ -22,7 +22,7 @@ def markdown(rows: Sequence[Row]) -> str:
     titles = list(dict.fromkeys(title for row in rows for title in row))
     cells = [titles, *([text(row[title]) if title in row else "" for title in titles] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    right = [not any(isinstance(row.get(title), str) for row in rows) for title in titles]
+    right = [any(not isinstance(row.get(title, ""), str) for row in rows) for title in titles]
     rule = ["-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)]
     aligned = [
         [c.rjust(w) if r and i else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)]

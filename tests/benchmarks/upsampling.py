@@ -48,12 +48,12 @@ CASES: dict[str, list[Case]] = {
     ],
     "quick": [
         Case(widths(32), 32, (256, 256)),
-        Case(widths(16), 16, (64, 64, 64)),
-        Case(widths(16), 16, (48, 48, 48), "training step"),
+        Case(widths(16), 16, (48, 48, 48)),
+        Case(widths(16), 16, (32, 32, 32), "training step"),
     ],
     "toy": [Case((2, 4, 8), 2, (12, 16)), Case((2, 4), 2, (8, 8, 8), "training step", "paper")],
 }
-ROUNDS = {"full": 9, "quick": 5, "toy": 2}
+ROUNDS = {"full": 9, "quick": 3, "toy": 2}
 CPU, GPU = ("cpu", "float32"), [("cuda", "float32"), ("cuda", "bfloat16")]
 
 
@@ -104,9 +104,7 @@ def in_papers_form(case: Case) -> nn.Module:
 
 
 def unet(case: Case) -> nn.Module:
-    layers: dict[str, Any] = (
-        {} if case.preset is None else {"act": "relu", "norm": "batch"}
-    )  # as UNet 3+ of that preset
+    layers: dict[str, Any] = {"act": "relu", "norm": "batch"} if case.preset == "paper" else {}
     return PlainUNet(len(case.size), 1, CLASSES, features=case.features, **layers)
 
 
