@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from benchmarks import hybrid_loss, members, upsampling, windows
+from benchmarks import hybrid_loss, members, parts, upsampling, windows
 from benchmarks.machine import in_one_line, machine
 from benchmarks.plot import draw
 from benchmarks.table import Row, markdown, to_json
@@ -28,6 +28,7 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS: dict[str, Benchmark] = {
     "unet3plus": Benchmark("UNet 3+ against the paper's form, and the price of both in U-Nets", upsampling.rows),
+    "parts": Benchmark("Where the time of UNet 3+ goes", parts.rows),
     "members": Benchmark("The family and MONAI's networks at equal widths, times in U-Nets", members.rows),
     "windows": Benchmark("Sliding windows, times and memory against MONAI's", windows.rows),
     "hybrid_loss": Benchmark("The hybrid loss against Dice and cross entropy", hybrid_loss.rows),

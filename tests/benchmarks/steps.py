@@ -10,16 +10,13 @@ from torch.nn import functional as F
 from torch.optim import SGD
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.measure import Step
-
 CLASSES = 3
-
 PASSES = ("eval", "training step")
 
 
 def network_step(
     build: Callable[[], nn.Module], size: Sequence[int], which: str, device: str = "cpu", precision: str = "float32"
-) -> Step:
+) -> "Eval | TrainingStep":
     """The step of a network from one channel to `CLASSES`, on one random image of `size` voxels.
 
     "eval" is the forward pass without gradients; "training step" clears the gradients and runs the forward pass, the
