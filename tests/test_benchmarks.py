@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from benchmarks import measure, table, windows
+from benchmarks import measure, plot, publish, table, windows
 from benchmarks.__main__ import BENCHMARKS, run
 from benchmarks.measure import Result, Spread, Step, compare
 from family import SIZES, small
@@ -96,6 +97,35 @@ def test_a_table_goes_through_json_unchanged() -> None:
         "| x | 1.00 (0.50-2.00) | 1,234 |",
         "| y |                - |  0.25 |",
     ]
+
+
+@pytest.mark.parametrize("page", publish.PAGES, ids=lambda page: page.name)
+def test_a_page_shows_the_run_that_is_committed_with_it(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert publish.filled(text, json.loads(publish.RESULTS.read_text("utf-8"))) == text
+    assert set(publish.TABLE.findall(text)) <= set(BENCHMARKS)
+
+
+def test_a_table_goes_into_its_place_alone() -> None:
+    record = {"scale": "full", "machine": {"threads": 2}, "rows": [{"network": "a", "speed": 2.0}]}
+    before = "<!-- benchmark x -->\nold\n<!-- end -->\ntext\n<!-- benchmark y -->\nold\n<!-- end -->\n"
+    after = publish.filled(before, {"x": record})
+    table_of_x = "| network | speed |\n|---------|------:|\n| a       |  2.00 |\n\n*threads 2*\n"
+    assert after == before.replace("x -->\nold\n", f"x -->\n{table_of_x}")
+
+
+def test_the_picture_shows_every_network(tmp_path: Path) -> None:
+    spread = asdict(Spread(2.0, 1.9, 2.1))
+    price = {"speed": spread, "memory": 0.5, "price before": spread, "price now": spread}
+    unet3plus = [{"network": "3-D", "device": "cpu float32", **price}]
+    times = {"eval, time": spread, "training step, time": "MemoryError: too much"}
+    members = [
+        {"image, widths": size, "network": name, **times} for size in ("8x8", "4x4x4") for name in ("a", "MONAI b")
+    ]
+    plot.draw({"unet3plus": {"rows": unet3plus}, "members": {"rows": members}}, tmp_path / "benchmark.svg")
+    drawn = (tmp_path / "benchmark.svg").read_text("utf-8")
+    for text in ("3-D", "2.00x the speed, 0.50x the memory", "a", "MONAI b", "Image 8x8", "Image 4x4x4"):
+        assert f"<!-- {text} -->" in drawn
 
 
 @pytest.mark.parametrize("name", windows.inferers())

@@ -66,7 +66,7 @@ def _row(case: Case, name: str, own: Result, base: Result) -> Row:
 def inferers() -> dict[str, Callable[[Case, nn.Module], Callable[[Tensor], Tensor]]]:
     """By name: what makes of a case and a network the function from a volume (1, 1, *size) to labels (*size)."""
     nnunet = {"nnU-Net's predictor": nnunet_labels} if find_spec("nnunetv2") else {}
-    return {BASE: monai_labels, "WindowInferer": own_labels, **nnunet}
+    return {BASE: monai_labels, "WindowInferer": own_labels, "WindowInferer, in slabs": slab_labels, **nnunet}
 
 
 def inferer_step(name: str, case: Case) -> Step:
@@ -88,8 +88,21 @@ def monai_labels(case: Case, network: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def own_labels(case: Case, network: nn.Module) -> Callable[[Tensor], Tensor]:
-    inferer = WindowInferer((case.window,) * 3, overlap=OVERLAP, mode="gaussian")
-    return lambda volume: inferer(volume, network)[0].argmax(0)
+    return lambda volume: own_inferer(case)(volume, network)[0].argmax(0)
+
+
+def slab_labels(case: Case, network: nn.Module) -> Callable[[Tensor], Tensor]:
+    def run(volume: Tensor) -> Tensor:
+        labels = torch.empty(case.size, dtype=torch.long)
+        for slab in own_inferer(case).slabs(volume, network):
+            labels[slab.where] = slab.scores[0].argmax(0)
+        return labels
+
+    return run
+
+
+def own_inferer(case: Case) -> WindowInferer:
+    return WindowInferer((case.window,) * 3, overlap=OVERLAP, mode="gaussian")
 
 
 def nnunet_labels(case: Case, network: nn.Module) -> Callable[[Tensor], Tensor]:
