@@ -11,8 +11,9 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from benchmarks import hybrid_loss, members, parts, upsampling, windows
+from benchmarks import hybrid_loss, members, nested, parts, upsampling, windows
 from benchmarks.machine import in_one_line, machine
+from benchmarks.measure import FAILURES, reason
 from benchmarks.plot import draw
 from benchmarks.table import Row, markdown, to_json
 
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "unet3plus": Benchmark("UNet 3+ against the paper's form, and the price of both in U-Nets", upsampling.rows),
     "parts": Benchmark("Where the time of UNet 3+ goes", parts.rows),
     "members": Benchmark("The family and MONAI's networks at equal widths, times in U-Nets", members.rows),
+    "nested": Benchmark("UNet++ against BasicUNetPlusPlus", nested.rows),
     "windows": Benchmark("Sliding windows, times and memory against MONAI's", windows.rows),
     "hybrid_loss": Benchmark("The hybrid loss against Dice and cross entropy", hybrid_loss.rows),
 }
@@ -39,17 +41,19 @@ def main() -> None:
     parser = ArgumentParser(prog="make bench", description="Measure costs as ratios against peers.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"benchmarks to run (all): {', '.join(BENCHMARKS)}")
     parser.add_argument("--quick", action="store_true", help="smaller networks and fewer rounds: under 5 minutes")
-    parser.add_argument("-o", "--output", type=Path, default=Path("build/bench"), help="folder of the results")
+    parser.add_argument("-o", "--output", type=Path, help="folder of the results (build/bench/full, build/bench/quick)")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    scale = "quick" if arguments.quick else "full"
+    folder = arguments.output or Path("build/bench", scale)
+    folder.mkdir(parents=True, exist_ok=True)
     print(in_one_line(machine()))
     for name in arguments.names or BENCHMARKS:
-        run(name, "quick" if arguments.quick else "full", arguments.output / RESULTS)
-    draw(json.loads((arguments.output / RESULTS).read_text("utf-8")), arguments.output / PICTURE)
-    print(f"\nwritten to {arguments.output}: {', '.join(sorted(file.name for file in arguments.output.iterdir()))}")
+        run(name, scale, folder / RESULTS)
+    draw(json.loads((folder / RESULTS).read_text("utf-8")), folder / PICTURE)
+    print(f"\nwritten to {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
 
 
 def run(name: str, scale: str, file: Path) -> None:
@@ -57,7 +61,10 @@ def run(name: str, scale: str, file: Path) -> None:
     benchmark = BENCHMARKS[name]
     print(f"\n== {benchmark.title} ({name}, {scale}) ==", flush=True)
     start = monotonic()
-    rows = benchmark.rows(scale)
+    try:
+        rows = benchmark.rows(scale)
+    except FAILURES as error:  # of what every row needs
+        rows = [{"failed": reason(error)}]
     minutes = round((monotonic() - start) / 60, 1)
     print(f"{markdown(rows)}\n{minutes} minutes", flush=True)
     header = {"title": benchmark.title, "scale": scale, "machine": machine(), "minutes": minutes}

@@ -65,6 +65,7 @@ def compare(candidates: Mapping[str, Candidate], *, rounds: int, device: str = "
     Each candidate's memory is measured in a fresh process; then one more process runs those that came back in turns,
     A B C A B C ..., `rounds` times after a round that warms up (0: memory alone).
     """
+    print(f"  {', '.join(candidates)}: memory, then {rounds} rounds", flush=True)
     results = {name: _memory(candidate, device) for name, candidate in candidates.items()}
     alive = {name: candidate for name, candidate in candidates.items() if results[name].failure is None and rounds}
     try:

@@ -16,10 +16,9 @@ ARROW = {"arrowstyle": "->", "color": BEFORE, "lw": 2}
 
 def draw(results: Mapping[str, Any], file: Path) -> None:
     """Draw the records "unet3plus" and "members" of a run's JSON, if both are there."""
-    if not {"unet3plus", "members"} <= set(results):
+    unet3plus, members = (_rows(results, name) for name in ("unet3plus", "members"))
+    if not (unet3plus and members):
         return
-    unet3plus, members = (from_json(results[name]["rows"]) for name in ("unet3plus", "members"))
-    unet3plus = [row for row in unet3plus if "failed" not in row]
     sizes = list(dict.fromkeys(str(row["image, widths"]) for row in members))
     figure = Figure(figsize=(10, 1.6 + 0.45 * len(unet3plus) + 0.27 * len(members) / len(sizes)), layout="constrained")
     heights = (1.2 + 0.5 * len(unet3plus), 0.8 + 0.3 * len(members) / len(sizes))
@@ -31,6 +30,10 @@ def draw(results: Mapping[str, Any], file: Path) -> None:
         _dots(axes, size, [row for row in members if row["image, widths"] == size])
     _legend(panels[-1])
     figure.savefig(file, metadata={"Date": None})
+
+
+def _rows(results: Mapping[str, Any], name: str) -> list[Row]:
+    return [row for row in from_json(results[name]["rows"]) if "failed" not in row] if name in results else []
 
 
 def _dumbbells(axes: Axes, rows: Sequence[Row]) -> None:

@@ -48,4 +48,4 @@ def shown(record: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    publish(Path(sys.argv[1] if len(sys.argv) > 1 else "build/bench/benchmarks.json"))
+    publish(Path(sys.argv[1] if len(sys.argv) > 1 else "build/bench/full/benchmarks.json"))
