@@ -8,7 +8,7 @@ nothing else.
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median, quantiles
@@ -71,8 +71,8 @@ def compare(candidates: Mapping[str, Candidate], *, rounds: int, device: str = "
     try:
         seconds = in_fresh_process(interleave, alive, rounds, torch.get_num_threads())
     except FAILURES as error:
-        return {name: Result(failure=results[name].failure or reason(error)) for name in candidates}
-    return {name: Result(tuple(seconds.get(name, ())), r.peak_bytes, r.failure) for name, r in results.items()}
+        return {name: replace(result, failure=result.failure or reason(error)) for name, result in results.items()}
+    return {name: replace(result, seconds=tuple(seconds.get(name, ()))) for name, result in results.items()}
 
 
 def interleave(candidates: Mapping[str, Candidate], rounds: int, threads: int) -> dict[str, list[float]]:

@@ -20,8 +20,12 @@ def network_step(
     """The step of a network from one channel to `CLASSES`, on one random image of `size` voxels.
 
     "eval" is the forward pass without gradients; "training step" clears the gradients and runs the forward pass, the
-    sum of the heads' cross entropies, the backward pass and one step of plain gradient descent.
+    sum of the heads' cross entropies, the backward pass and one step of plain gradient descent. On a GPU "float32" is
+    float32 in convolutions and matrix products alike, "tf32" lets both round their factors to TF32 (torch's default
+    lets convolutions alone), and "bfloat16" is autocast.
     """
+    if device == "cuda":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.manual_seed(0)
     network = build().to(device).train(which == "training step")
     image = torch.randn(1, 1, *size, device=device)
@@ -54,4 +58,4 @@ class TrainingStep:
 
 
 def _autocast(image: Tensor, precision: str) -> AbstractContextManager[Any]:
-    return nullcontext() if precision == "float32" else torch.autocast(image.device.type, getattr(torch, precision))
+    return torch.autocast(image.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
