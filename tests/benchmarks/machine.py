@@ -3,9 +3,12 @@
 import platform
 from datetime import date
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+
+PACKAGES = ("torch", "monai", "monai_unetfamily", "nnunetv2")
 
 
 def machine() -> dict[str, str | int]:
@@ -16,7 +19,7 @@ def machine() -> dict[str, str | int]:
         "instructions": _instructions(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "monai", "monai_unetfamily")},
+        **{package: version(package) for package in PACKAGES if find_spec(package)},
         "onednn": "on" if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled else "off",
         "date": date.today().isoformat(),
     }
