@@ -7,10 +7,10 @@ PYTEST := $(VENV)/bin/python -m pytest
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gpu lint types clean
+.PHONY: help install demo test test-gpu lint types bench bench-docs clean
 
 help:  ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "make PYTHON=python3.12 TARGET chooses the interpreter of a new $(VENV)"
 
 install: $(READY)  ## make the environment alone
@@ -39,6 +39,12 @@ lint: $(READY)  ## check style and format
 types: $(READY)  ## check types
 	@echo "== Types (mypy) =="
 	@$(VENV)/bin/mypy
+
+bench: $(READY)  ## measure time and memory against peers: an hour, alone on the machine; QUICK=1: 5 minutes
+	@PYTHONPATH=tests $(VENV)/bin/python -m benchmarks $(if $(QUICK),--quick) $(ONLY)
+
+bench-docs: $(READY)  ## show what make bench measured in docs/performance.md and the README
+	@PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.publish
 
 clean:  ## remove what make made: .venv, caches, build leftovers, demo_output
 	rm -rf $(VENV) build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = ["linknet.py"]  # adds itself to the registry: test_adding_a_network.py says when
+# The first adds itself to the registry (test_adding_a_network.py says when); the second measures.
+collect_ignore = ["linknet.py", "benchmarks"]
 PHANTOM_SHAPE = (32, 26, 16)  # voxels of 10 x 10 x 12.5 mm: a whole abdomen in a blink
 
 

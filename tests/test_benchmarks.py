@@ -1,0 +1,146 @@
+"""The benchmarks run and their arithmetic is right; no time is judged here."""
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchmarks import measure, plot, publish, table, windows
+from benchmarks.__main__ import BENCHMARKS, run
+from benchmarks.measure import Result, Spread, Step, compare
+from family import SIZES, small
+from paper_form import PaperUpsampleConv, paper_form
+
+from monai_unetfamily.nets.blocks import UpsampleConv
+
+
+def test_a_spread_is_the_median_and_the_quartiles() -> None:
+    assert Spread.of([5.0, 1.0, 3.0, 2.0, 4.0]) == Spread(3.0, 2.0, 4.0)
+    assert Spread.of([7.0]) == Spread(7.0, 7.0, 7.0)
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    own, base = Result((2.0, 30.0, 4.0), 600), Result((1.0, 10.0, 1.0), 200)
+    assert own.time_over(base) == Spread(3.0, 2.5, 3.5)
+    assert own.memory_over(base) == 3.0
+    assert base.time_over(own) == Spread.of([1 / 2, 1 / 3, 1 / 4])
+
+
+def test_a_candidate_that_failed_has_no_ratio() -> None:
+    failed = Result(failure="RuntimeError: no")
+    assert failed.time_over(Result((1.0,), 1)) is None
+    assert Result((1.0,), 1).time_over(failed) is None
+    assert failed.memory_over(Result((1.0,), 1)) is None
+
+
+MEGABYTES = 64
+
+
+def allocating(megabytes: int) -> Step:
+    return partial(torch.ones, megabytes << 18)  # float32
+
+
+def out_of_memory() -> Step:
+    raise MemoryError("too much. Buy more.")
+
+
+def test_memory_is_what_the_step_adds_and_a_failure_costs_its_row() -> None:
+    candidates = {"small": partial(allocating, MEGABYTES), "large": partial(allocating, 3 * MEGABYTES)}
+    results = compare({**candidates, "failing": out_of_memory}, rounds=2)
+    assert results["large"].memory_over(results["small"]) == pytest.approx(3, rel=0.1)
+    assert [len(result.seconds) for result in results.values()] == [2, 2, 0]
+    assert results["failing"].failure == "MemoryError: too much"
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No processes and no repetition: the toy sizes are about running at all."""
+
+    def call(function: Callable[..., Any], *args: Any) -> Any:
+        threads = torch.get_num_threads()
+        try:
+            return function(*args)
+        finally:
+            torch.set_num_threads(threads)
+
+    monkeypatch.setattr(measure, "in_fresh_process", call)
+    monkeypatch.setattr(measure, "SAMPLE", 0.0)
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_runs_and_nothing_fails(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "benchmarks.json"
+    file.write_text(json.dumps({"before": {}}))
+    run(name, "toy", file)
+    record = json.loads(file.read_text())[name]
+    assert set(json.loads(file.read_text())) == {"before", name}
+    assert {"title", "scale", "machine", "minutes", "rows"} == set(record)
+    rows = table.from_json(record["rows"])
+    assert table.markdown(rows) in capsys.readouterr().out
+    figures = [cell for row in rows for cell in row.values() if isinstance(cell, Spread | float)]
+    assert len(figures) >= len(rows)
+    assert "Error" not in table.markdown(rows)
+
+
+def test_a_table_goes_through_json_unchanged() -> None:
+    rows = [{"a": "x", "b": Spread(1.0, 0.5, 2.0), "c": 1234}, {"a": "y", "b": None, "c": 0.25}]
+    assert table.from_json(json.loads(json.dumps(table.to_json(rows)))) == rows
+    assert table.markdown(rows).splitlines() == [
+        "| a | b                | c     |",
+        "|---|-----------------:|------:|",
+        "| x | 1.00 (0.50-2.00) | 1,234 |",
+        "| y |                - |  0.25 |",
+    ]
+
+
+@pytest.mark.parametrize("page", publish.PAGES, ids=lambda page: page.name)
+def test_a_page_shows_the_run_that_is_committed_with_it(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert publish.filled(text, json.loads(publish.RESULTS.read_text("utf-8"))) == text
+    assert set(publish.TABLE.findall(text)) <= set(BENCHMARKS)
+
+
+def test_a_table_goes_into_its_place_alone() -> None:
+    record = {"scale": "full", "machine": {"threads": 2}, "rows": [{"network": "a", "speed": 2.0}]}
+    before = "<!-- benchmark x -->\nold\n<!-- end -->\ntext\n<!-- benchmark y -->\nold\n<!-- end -->\n"
+    after = publish.filled(before, {"x": record})
+    table_of_x = "| network | speed |\n|---------|------:|\n| a       |  2.00 |\n\n*threads 2*\n"
+    assert after == before.replace("x -->\nold\n", f"x -->\n{table_of_x}")
+
+
+def test_the_picture_shows_every_network(tmp_path: Path) -> None:
+    spread = asdict(Spread(2.0, 1.9, 2.1))
+    price = {"speed": spread, "memory": 0.5, "price before": spread, "price now": spread}
+    unet3plus = [{"network": "3-D", "device": "cpu float32", **price}]
+    times = {"eval, time": spread, "training step, time": "MemoryError: too much"}
+    members = [
+        {"image, widths": size, "network": name, **times} for size in ("8x8", "4x4x4") for name in ("a", "MONAI b")
+    ]
+    plot.draw({"unet3plus": {"rows": unet3plus}, "members": {"rows": members}}, tmp_path / "benchmark.svg")
+    drawn = (tmp_path / "benchmark.svg").read_text("utf-8")
+    for text in ("3-D", "2.00x the speed, 0.50x the memory", "a", "MONAI b", "Image 8x8", "Image 4x4x4"):
+        assert f"<!-- {text} -->" in drawn
+
+
+@pytest.mark.parametrize("name", windows.inferers())
+def test_every_inferer_comes_to_the_same_labels(name: str) -> None:
+    (case,) = windows.CASES["toy"]
+    labels, expected = (windows.inferer_step(inferer, case)() for inferer in (name, windows.BASE))
+    assert (labels != expected).float().mean() < (0.01 if "nnU-Net" in name else 1e-9)  # which sums in half precision
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_papers_form_is_the_same_function_of_the_same_parameters(dims: int) -> None:
+    network = small("unet3plus", dims).eval()
+    plain = paper_form(deepcopy(network))
+    plain.load_state_dict(network.state_dict())
+    image = torch.randn(1, 2, *SIZES[dims][1])  # odd
+    torch.testing.assert_close(plain(image), network(image), rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(module, UpsampleConv) for module in plain.modules())
+    assert sum(isinstance(module, PaperUpsampleConv) for module in plain.modules()) == 6  # branches of 4 stages
