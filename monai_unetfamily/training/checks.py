@@ -1,13 +1,14 @@
 """What is held against a request to train, before any time is spent on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from monai_unetfamily.bundles.bundle import INSTALLED, find_weights, label_names
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
 from monai_unetfamily.bundles.inputs import check_source
 from monai_unetfamily.bundles.networks import check_network
-from monai_unetfamily.volumes.cases import IGNORE, check_labels, load_cases, read_label_names
+from monai_unetfamily.volumes.cases import IGNORE, Section, check_labels, load_cases, read_label_names
 from monai_unetfamily.volumes.files import require_free
 
 
@@ -45,7 +46,12 @@ def check_request(
         require_free(output)
 
 
-def check_dataset(bundle: Path, dataset: Path, log: Callable[[str], None]) -> None:
+def check_dataset(
+    bundle: Path,
+    dataset: Path,
+    log: Callable[[str], None],
+    sections: Sequence[Section] = ("training", "validation"),
+) -> None:
     """Refuse labels that do not fit their images or the bundle's classes, before any time is spent.
 
     Raises:
@@ -59,11 +65,11 @@ def check_dataset(bundle: Path, dataset: Path, log: Callable[[str], None]) -> No
         raise ValueError(
             f"{dataset}: has labels {other} where this bundle has {names}; choose another bundle, or rename."
         )
-    training, validation = load_cases(dataset, "training"), load_cases(dataset, "validation")
+    cases = {section: load_cases(dataset, section) for section in sections}
     listed = {label: name for label, name in names.items() if label in table or name != IGNORE}
     if not table:
         log(f"{dataset} names no labels; they are taken for the bundle's: {listed}")
-    log(f"checking {len(training)} training and {len(validation)} validation cases of {dataset}")
-    for case in training + validation:
+    log(f"checking {' and '.join(f'{len(cases[s])} {s}' for s in sections)} cases of {dataset}")
+    for case in chain.from_iterable(cases.values()):
         check_source(bundle, Path(case["image"]))
         check_labels(case, listed)
