@@ -19,8 +19,8 @@ from monai_unetfamily.inference.predictor import predict_volume
 from monai_unetfamily.losses import GuidedLoss
 from monai_unetfamily.nets import UNet3Plus
 from monai_unetfamily.training.calibration import Calibration, calibrate, choose_threshold, describe
+from monai_unetfamily.training.presence import GuideWatch
 from monai_unetfamily.training.run import train
-from monai_unetfamily.training.windows import GuideWatch
 from monai_unetfamily.volumes.cases import load_cases
 
 Said = pytest.CaptureFixture[str]

@@ -23,7 +23,7 @@ from monai_unetfamily.losses import GuidedLoss
 from monai_unetfamily.nets import UNet3Plus
 from monai_unetfamily.nets.cgm import ClassificationGuide
 from monai_unetfamily.training.checks import check_dataset
-from monai_unetfamily.training.windows import Windows, watch_windows
+from monai_unetfamily.training.presence import WindowPresence, watch_windows
 from monai_unetfamily.volumes.cases import load_cases
 
 ENOUGH = 1000  # windows that hold a class, under which a share of 99.9 % cannot be counted
@@ -155,7 +155,7 @@ def _parts(bundle: Bundle) -> tuple[Callable[[Tensor], list[Tensor]], Classifica
     return network.encode, network.cgm
 
 
-def _calibration(bundle: Bundle, windows: Windows, before: Sequence[float], recall: float) -> Calibration:
+def _calibration(bundle: Bundle, windows: WindowPresence, before: Sequence[float], recall: float) -> Calibration:
     names = [name for label, name in sorted(bundle.names.items()) if label]
     classes = tuple(
         _class_threshold(name, scores, held, absent, threshold, recall)

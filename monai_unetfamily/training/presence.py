@@ -15,7 +15,7 @@ Load = Callable[[Mapping[str, str]], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Windows:
+class WindowPresence:
     """Of W windows and C foreground classes, each (W, C): presence logits, which are held, which surely absent."""
 
     presence: Tensor
@@ -43,15 +43,15 @@ class GuideWatch:
         self.loss = loss
         self.channels = (image_channels, label_channels)
         self.out_channels = out_channels
-        self.seen: list[Windows] = []
+        self.seen: list[WindowPresence] = []
 
     def __call__(self, x: Tensor) -> Tensor:
         """Zeros (N, out_channels, *window) of windows (N, slices * channels, *window)."""
         images, labels = x.unflatten(1, (-1, sum(self.channels))).split(self.channels, dim=2)
         presence = self.presence(images.flatten(1, 2)).float()
-        reference = labels[:, labels.shape[1] // 2]
+        reference = labels[:, labels.shape[1] // 2].clamp(min=0)  # below is what an inferer pads with
         held, absent = self.loss.held_and_absent(reference, presence.shape[1])
-        self.seen.append(Windows(presence.cpu(), held.cpu(), absent.cpu()))
+        self.seen.append(WindowPresence(presence.cpu(), held.cpu(), absent.cpu()))
         return x.new_zeros(len(x), self.out_channels, *x.shape[2:])
 
 
@@ -63,7 +63,7 @@ def watch_windows(
     load: Load,
     cases: Sequence[Mapping[str, str]],
     log: Callable[[str], None],
-) -> Windows:
+) -> WindowPresence:
     """All windows that the bundle's inferer sees of the cases, `{"image": path, "label": path}`.
 
     Args:
@@ -73,7 +73,7 @@ def watch_windows(
     Raises:
         ValueError: where prediction's preprocessing brings an image elsewhere than `load` does.
     """
-    seen: list[Windows] = []
+    seen: list[WindowPresence] = []
     for case in cases:
         image, label = _load(bundle, load, case)
         watch = GuideWatch(presence, loss, len(image), len(label), len(bundle.names))
@@ -81,7 +81,9 @@ def watch_windows(
             bundle.inferer(torch.cat([image, label])[None].to(bundle.device), watch)
         log(f"{sum(len(each.held) for each in watch.seen)} windows of {case['image']}")
         seen += watch.seen
-    return Windows(*(torch.cat([getattr(each, part) for each in seen]) for part in ("presence", "held", "absent")))
+    return WindowPresence(
+        *(torch.cat([getattr(each, part) for each in seen]) for part in ("presence", "held", "absent"))
+    )
 
 
 def _load(bundle: Bundle, load: Load, case: Mapping[str, str]) -> tuple[Tensor, Tensor]:
