@@ -56,12 +56,14 @@ def measure(rounds: int = 3, *, bundle: Path = BUNDLE, shape: tuple[int, int, in
     early, full = (partial(_scores, opened, exit_early) for exit_early in (True, False))
     runs = {"early": early, "full": full, "encoder": _encode(opened)}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    scores: dict[str, Tensor] = {}
     for _ in range(rounds + 1):
         for name, run in runs.items():
-            seconds[name].append(_seconds(run, image))
+            scores[name], spent = _timed(run, image)
+            seconds[name].append(spent)
     timed = {name: each[1:] for name, each in seconds.items()}
     exits, touched = _shares(opened, image, reference)
-    labels = [run(image).argmax(1) for run in (early, full)]
+    labels = [scores[name].argmax(1) for name in ("early", "full")]
     return EarlyExit(
         ratios=tuple(f / e for f, e in zip(timed["full"], timed["early"], strict=True)),
         bounds=tuple(f / e for f, e in zip(timed["full"], timed["encoder"], strict=True)),
@@ -143,20 +145,20 @@ def _guided(bundle: Bundle) -> UNet3Plus:
     return network
 
 
-def _seconds(run: Callable[[Tensor], Tensor], image: Tensor) -> float:
+def _timed(run: Callable[[Tensor], Tensor], image: Tensor) -> tuple[Tensor, float]:
     start = perf_counter()
-    run(image)
-    return perf_counter() - start
+    return run(image), perf_counter() - start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="write the 30 cases of the training there instead")
     options = parser.parse_args()
     if options.data:
         return write_trunks(options.data, 30)
-    found = measure(options.rounds)
+    found = measure(options.rounds, bundle=options.bundle)
     print(
         f"{found.windows} windows of 32^3, organs in {found.touched:.1%} of them; {found.exits:.1%} exit\n"
         f"full run over early exit: {median(found.ratios):.2f} ({min(found.ratios):.2f} to {max(found.ratios):.2f}); "
