@@ -85,7 +85,7 @@ class GuidedLoss(nn.Module):
         """
         labelled = is_labelled(label, self.ignore_label)
         voxels = self._voxels(label * labelled, classes)
-        return voxels >= self.min_voxels, (voxels == 0) & labelled.flatten(2).all(dim=2)
+        return voxels >= max(1, self.min_voxels), (voxels == 0) & labelled.flatten(2).all(dim=2)
 
     def _voxels(self, label: Tensor, classes: int) -> Tensor:
         """Voxels of each foreground class in each patch: (N, classes)."""

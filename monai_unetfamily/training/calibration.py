@@ -92,7 +92,7 @@ def calibrate_on(
 
     Raises:
         ValueError: a network without guide, a loss that is no `GuidedLoss`, a recall outside 0..1, configs that bring
-            a case to different grids.
+            a case to different grids, scores that are not finite.
     """
     if not 0 < recall <= 1:
         raise ValueError(f"recall is {recall}; more than 0 and at most 1 is allowed: 0.999 is usual.")
@@ -102,7 +102,10 @@ def calibrate_on(
     if not isinstance(loss, GuidedLoss):
         raise ValueError(f"{root}: its loss is {type(loss).__name__}; a GuidedLoss says which windows hold a class.")
     windows = watch_windows(bundle, lambda images: guide(encode(images)[-1]), loss, load, cases, log)
-    found = _calibration(bundle, windows, guide.threshold.tolist(), recall)
+    if not windows.presence.isfinite().all():
+        raise ValueError(f"{root}: its guide gives scores that are not finite: its weights are damaged; train anew.")
+    before = [float(f"{threshold:.7g}") for threshold in guide.threshold.tolist()]  # as written: it is float32
+    found = _calibration(bundle, windows, before, recall)
     store_thresholds(root, [each.threshold for each in found.classes])
     for line in describe(found, recall):
         log(line)
