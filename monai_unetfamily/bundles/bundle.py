@@ -185,6 +185,20 @@ def open_bundle(root: Path, device: torch.device) -> Bundle:
     )
 
 
+def training_part(root: Path, part: str) -> Any:
+    """One part of a bundle's train config, such as "loss", as an object.
+
+    Raises:
+        FileNotFoundError: no train config.
+        ValueError: a config that cannot be used.
+
+    >>> type(training_part(find_bundle("hippocampus_mr"), "loss")).__name__
+    'GuidedLoss'
+    """
+    file = config_file(root, "train")
+    return _resolve(_parse(root, file, torch.device("cpu")), part, file)
+
+
 def find_weights(name: Path) -> Path:
     """The file of weights that a path means: itself, or that of a bundle, given by its folder or a shipped name.
 

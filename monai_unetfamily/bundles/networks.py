@@ -81,6 +81,13 @@ def redefine_network(root: Path, changes: Mapping[str, Any]) -> None:
     _write(root, metadata)
 
 
+def forget_thresholds(root: Path) -> None:
+    """Set the presence thresholds of a bundle's network back to 0.5, if it has any: they belong to its weights."""
+    network = _chosen(read_metadata(root))
+    if isinstance(network, dict) and "presence_threshold" in network:
+        redefine_network(root, {"presence_threshold": 0.5})
+
+
 def _like_the_current(root: Path, metadata: dict[str, Any], name: str) -> dict[str, Any]:
     taken = {"spatial_dims", "in_channels", "out_channels", "preset", *MEMBERS[name].options}
     arguments = {key: value for key, value in _current(root, metadata).items() if key in taken}
@@ -89,14 +96,19 @@ def _like_the_current(root: Path, metadata: dict[str, Any], name: str) -> dict[s
 
 def _current(root: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     """The part of the metadata that defines the network."""
-    current = metadata.get("network")
-    if isinstance(current, str) and current.startswith(_NETWORKS):
-        current = metadata.get("networks", {}).get(current.removeprefix(_NETWORKS))
+    current = _chosen(metadata)
     if not isinstance(current, dict):
         raise ValueError(
             f"{root / 'configs' / METADATA}: its network is {current!r}, which shows no arguments; define it under "
             f'"networks" there, by _target_ and arguments, and name it {_NETWORKS}NAME.'
         )
+    return current
+
+
+def _chosen(metadata: dict[str, Any]) -> Any:
+    current = metadata.get("network")
+    if isinstance(current, str) and current.startswith(_NETWORKS):
+        return metadata.get("networks", {}).get(current.removeprefix(_NETWORKS))
     return current
 
 

@@ -41,7 +41,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"unetfamily {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_demo, add_networks, _add_phantom, _add_train, _add_predict, _add_evaluate, _add_prune):
+    for add in (
+        _add_demo,
+        add_networks,
+        _add_phantom,
+        _add_train,
+        _add_calibrate,
+        _add_predict,
+        _add_evaluate,
+        _add_prune,
+    ):
         command = add(commands)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -116,18 +125,30 @@ def _train(options: argparse.Namespace) -> int:
     from monai_unetfamily.bundles.bundle import find_bundle
     from monai_unetfamily.training.run import train
 
-    weights = train(
-        find_bundle(options.bundle),
-        options.dataset,
-        output=options.output,
-        network=options.network,
-        minutes=options.minutes,
-        resume=options.resume,
-        init_from=options.init_from,
-        device=options.device,
-        log=_say,
-    )
+    names = ("output", "network", "minutes", "resume", "init_from", "device")
+    how = {name: getattr(options, name) for name in names}
+    weights = train(find_bundle(options.bundle), options.dataset, log=_say, **how)
     print(f"weights in {weights}; history and pictures in {weights.parents[1] / 'logs'}")
+    return 0
+
+
+def _add_calibrate(commands: Commands) -> argparse.ArgumentParser:
+    command = commands.add_parser("calibrate", help="set when a guided network takes a class for absent")
+    _add_bundle(command)
+    command.add_argument("--dataset", type=Path, required=True, help="whose validation cases are used")
+    command.add_argument("--recall", type=float, default=0.999, help="of windows with a class (default: %(default)s)")
+    _add_device(command)
+    command.set_defaults(run=_calibrate)
+    return command
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from monai_unetfamily.bundles.bundle import find_bundle
+    from monai_unetfamily.training.calibration import calibrate
+
+    bundle = find_bundle(options.bundle)
+    calibrate(bundle, options.dataset, recall=options.recall, device=options.device, log=_say)
+    print(f"thresholds in {bundle / 'configs' / 'metadata.json'}")
     return 0
 
 
@@ -173,11 +194,7 @@ def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
         "--section", choices=SECTIONS, help="REFERENCES is a data set: take its labels of this section"
     )
     command.add_argument(
-        "--tolerance",
-        type=float,
-        default=1.0,
-        metavar="MM",
-        help="of surface Dice (default: 1 mm; for pictures 1 pixel)",
+        "--tolerance", type=float, default=1.0, metavar="MM", help="of surface Dice (default: 1 mm, or 1 pixel)"
     )
     command.add_argument("--csv", type=Path, help="write every case and class to this file")
     command.set_defaults(run=_evaluate)

@@ -73,13 +73,19 @@ class GuidedLoss(nn.Module):
 
     def presence_loss(self, presence: Tensor, label: Tensor) -> Tensor:
         """Binary cross-entropy of presence logits (N, classes), slivers and what may be unlabelled left out."""
-        labelled = is_labelled(label, self.ignore_label)
-        voxels = self._voxels(label * labelled, presence.shape[1])
-        absent = (voxels == 0) & labelled.flatten(2).all(dim=2)
-        target = (voxels > 0).float()
-        weight = (absent | (voxels >= self.min_voxels)).float()
-        loss = F.binary_cross_entropy_with_logits(presence.float(), target, weight=weight, reduction="sum")
+        held, absent = self.held_and_absent(label, presence.shape[1])
+        weight = (held | absent).float()
+        loss = F.binary_cross_entropy_with_logits(presence.float(), held.float(), weight=weight, reduction="sum")
         return loss / weight.sum().clamp(min=1)
+
+    def held_and_absent(self, label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        """Which classes each patch holds, and which it surely does not: two of (N, classes), true or false.
+
+        Neither is true of slivers and of what may be unlabelled.
+        """
+        labelled = is_labelled(label, self.ignore_label)
+        voxels = self._voxels(label * labelled, classes)
+        return voxels >= max(1, self.min_voxels), (voxels == 0) & labelled.flatten(2).all(dim=2)
 
     def _voxels(self, label: Tensor, classes: int) -> Tensor:
         """Voxels of each foreground class in each patch: (N, classes)."""

@@ -9,14 +9,14 @@ a value that loses, in `eval()` alone (published code: multiplies the logits by 
 after the sigmoid, and an argmax stops the gradient); presence is trained by its own loss (`losses.GuidedLoss`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from monai_unetfamily.nets.blocks import max_over_space
+from monai_unetfamily.nets.blocks import max_over_space, shapes_are_symbols
 
 MARGIN = 10.0  # logits by which an absent class loses: a probability below 5e-5
 
@@ -81,13 +81,45 @@ class ClassificationGuide(nn.Module):
         """Presence logits (N, classes) of the deepest features (N, in_channels, *coarse)."""
         return max_over_space(self.conv(self.dropout(features)))
 
+    def absent(self, presence: Tensor) -> Tensor:
+        """Which classes are absent: (N, classes), true or false. What is not a number is present: it must be seen."""
+        return torch.sigmoid(presence) < self.threshold
+
     def gate(self, logits: Tensor, presence: Tensor) -> Tensor:
         """Replace the logits (N, out_channels, *spatial) of absent classes by ones that lose."""
-        absent = (torch.sigmoid(presence) < self.threshold).reshape(*presence.shape, *[1] * (logits.ndim - 2))
+        absent = self.absent(presence).reshape(*presence.shape, *[1] * (logits.ndim - 2))
         if not self.background:
             return torch.where(absent, logits.new_tensor(-MARGIN), logits)
         background, classes = logits[:, :1], logits[:, 1:]
         return torch.cat([background, torch.where(absent, background - MARGIN, classes)], dim=1)
+
+    def run_where_present(
+        self, decode: Callable[[Sequence[Tensor]], Tensor], features: Sequence[Tensor], presence: Tensor
+    ) -> Tensor:
+        """Gated logits, as `gate(decode(features), presence)`, with `decode` run where a class is present alone.
+
+        The early exit: a sample without any class is background wherever one looks, so that its logits are taken as 0
+        for the background and -10 for the others, and -10 everywhere without background. After softmax or sigmoid and
+        `argmax` that is what the full run gives.
+
+        Args:
+            decode: maps features (n, C_i, *grid_i) to logits (n, out_channels, *spatial).
+            features: those of the encoder, finest first, at the size of the logits.
+            presence: logits (N, classes).
+        """
+        present = ~self.absent(presence).all(dim=1)
+        if present.all():
+            return self.gate(decode(features), presence)
+        channels = presence.shape[1] + self.background
+        logits = self.gate(presence.new_zeros(len(presence), channels, *features[0].shape[2:]), presence)
+        if present.any():
+            logits[present] = self.gate(decode([f[present] for f in features]), presence[present]).to(logits.dtype)
+        return logits
+
+
+def values_are_symbols(x: Tensor) -> bool:
+    """Whether no answer may hang on the values of x: a network is traced, exported or compiled, or x has none."""
+    return shapes_are_symbols() or torch.compiler.is_compiling() or x.is_meta
 
 
 def _thresholds(threshold: float | Sequence[float], classes: int) -> Tensor:

@@ -20,7 +20,7 @@ Deviations, each by an argument except the last two:
 from collections.abc import Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -35,7 +35,7 @@ from monai_unetfamily.nets.blocks import (
     max_pool,
     resize,
 )
-from monai_unetfamily.nets.cgm import ClassificationGuide, GuidedOutput
+from monai_unetfamily.nets.cgm import ClassificationGuide, GuidedOutput, values_are_symbols
 from monai_unetfamily.nets.checks import check_choice, check_construction, check_input, per_stage
 
 
@@ -61,6 +61,8 @@ class UNet3Plus(nn.Module):
         cgm: add the classification-guided module.
         background: whether channel 0 is background (softmax), or every channel a class of its own (sigmoid).
         presence_threshold: of the CGM: a probability, or one for each foreground class.
+        exit_when_absent: in `eval()`, decode the samples alone in which the CGM finds a class; what the others give is
+            known (cgm.py). The labels are the same; eager alone: what is traced, exported or compiled decodes all.
         use_checkpoint: activation checkpointing: less memory in training, more time, the same gradients.
 
     Raises:
@@ -93,6 +95,7 @@ class UNet3Plus(nn.Module):
         cgm: bool = False,
         background: bool = True,
         presence_threshold: float | Sequence[float] = 0.5,
+        exit_when_absent: bool = False,
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -100,6 +103,8 @@ class UNet3Plus(nn.Module):
             raise ValueError(f"skip_channels is {skip_channels!r}; a whole number of at least 1 is needed.")
         if presence_threshold != 0.5 and not cgm:
             raise ValueError(f"presence_threshold is {presence_threshold} without cgm; drop it, or set cgm=True.")
+        if exit_when_absent and not cgm:
+            raise ValueError("exit_when_absent is True without cgm, which decides what is absent: set cgm=True.")
         branches = [skip_channels, len(features) * skip_channels] if isinstance(features, Sequence) else []
         check_construction(spatial_dims, in_channels, out_channels, features, norm, act, branches)
         check_choice("encoder", encoder, list(BLOCKS))
@@ -109,6 +114,7 @@ class UNet3Plus(nn.Module):
             check_input, spatial_dims=spatial_dims, in_channels=in_channels, strides=self.strides, norm=norm
         )
         self.deep_supervision = deep_supervision
+        self.exit_when_absent = exit_when_absent
         self.N = N = len(features) - 1
         layers: dict[str, Any] = {"act": act, "norm": norm, "dropout": dropout, "use_checkpoint": use_checkpoint}
 
@@ -141,20 +147,40 @@ class UNet3Plus(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor] | GuidedOutput:
         """Logits of (N, in_channels, *spatial); see the class."""
-        De = self.nodes(x)
+        En = self.encode(x)
         if not self.training:
-            logits = self.head(De[0])
-            return logits if self.cgm is None else self.cgm.gate(logits, self.cgm(De[-1]))
+            return self._evaluate(En)
+        De = self.decode(En)
         heads = self.side_outputs(De) if self.deep_supervision else self.head(De[0])
-        return heads if self.cgm is None else GuidedOutput(heads, self.cgm(De[-1]))
+        return heads if self.cgm is None else GuidedOutput(heads, self.cgm(En[-1]))
+
+    def _evaluate(self, En: Sequence[Tensor]) -> Tensor:
+        """The final head's logits, gated where there is a guide."""
+        if self.cgm is None:
+            return self._final(En)
+        presence = self.cgm(En[-1])
+        if self.exit_when_absent and not values_are_symbols(presence):
+            return self.cgm.run_where_present(self._final, En, presence)
+        return self.cgm.gate(self._final(En), presence)
+
+    def _final(self, En: Sequence[Tensor]) -> Tensor:
+        return cast(Tensor, self.head(self.decode(En)[0]))
 
     def nodes(self, x: Tensor) -> list[Tensor]:
         """De[0..N], finest first; De[i] is (N, len(features) * skip_channels, *grid of stage i)."""
+        return self.decode(self.encode(x))
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """En[0..N], finest first; En[i] is (N, features[i], *grid of stage i)."""
         self._check(x, training=self.training)
-        N = self.N
         En = [self.En[0](x)]
-        for i in range(1, N + 1):
+        for i in range(1, self.N + 1):
             En.append(self.En[i](self.D[i - 1](En[i - 1])))
+        return En
+
+    def decode(self, En: Sequence[Tensor]) -> list[Tensor]:
+        """De[0..N] of En[0..N]."""
+        N = self.N
         De = {N: En[N]}
         for i in reversed(range(N)):
             size = En[i].shape[2:]

@@ -15,10 +15,11 @@ from yaml import YAMLError
 from monai_unetfamily.bundles.agreement import check_background
 from monai_unetfamily.bundles.bundle import class_names, config_file, find_weights, reason_of
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
-from monai_unetfamily.bundles.networks import choose_network
+from monai_unetfamily.bundles.networks import choose_network, forget_thresholds
 from monai_unetfamily.bundles.weights import start_from
 from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.training.budget import check_schedule, decay_over, require_time, stop_in_time
+from monai_unetfamily.training.calibration import calibrate_on
 from monai_unetfamily.training.checks import check_dataset, check_request
 from monai_unetfamily.training.history import History
 from monai_unetfamily.training.room import logged_to, opened_room
@@ -41,7 +42,8 @@ def train(
     """Train a bundle on a data set in MSD layout or in paired folders, and return its file of weights.
 
     The workflow is the one that `python -m monai.bundle run` runs on the bundle's `train` config. After every epoch
-    `models/checkpoint.pt` and `models/model.pt` are replaced whole. The last epoch is always validated. History,
+    `models/checkpoint.pt` and `models/model.pt` are replaced whole. The last epoch is always validated; then the
+    presence thresholds of a guided network are set on the cases that were watched (`calibration.py`). History,
     learning curve and a validation sample lie in `logs/`, beside TensorBoard's scalars and the log.
 
     Args:
@@ -68,6 +70,8 @@ def train(
     with opened_room(bundle, output) as room, logged_to(room / "logs" / "train.log"):
         if network:
             choose_network(room, network)
+        if output:
+            forget_thresholds(room)
         history = History(room / "logs", class_names(room), log, resume=resume)
         try:
             _run(_workflow(room, dataset, chosen), room, history, minutes, resume, init_from)
@@ -90,7 +94,19 @@ def _run(
     history.log(f"training on {workflow.device}")
     workflow.run()
     history.finish(workflow.evaluator)
+    _calibrate(workflow, room, history.log)
     workflow.finalize()
+
+
+def _calibrate(workflow: ConfigWorkflow, bundle: Path, log: Callable[[str], None]) -> None:
+    """Set a guide's thresholds on the cases that training watched: without a decoder, so quicker than validation."""
+    if getattr(workflow.parser.get_parsed_content("network"), "cgm", None) is None:
+        return
+    log("setting the presence thresholds on the watched cases (unetfamily calibrate: on all validation cases)")
+    try:
+        calibrate_on(bundle, workflow.evaluator.data_loader.dataset.data, workflow.device, log=log)
+    except ValueError as error:  # the training is whole without them
+        log(f"the presence thresholds stay as they were: {error}")
 
 
 def _workflow(bundle: Path, dataset: Path, device: torch.device) -> ConfigWorkflow:
