@@ -25,6 +25,31 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
+_LINEAR = {2: "bilinear", 3: "trilinear"}
+
+
+class Upsampled(NamedTuple):
+    """A map (N, C, *coarse) that is to be interpolated linearly to `size` voxels per axis by whoever reads it."""
+
+    coarse: Tensor
+    size: Sequence[int]
+
+    def interpolated(self) -> Tensor:
+        """The map (N, C, *size)."""
+        return resize(self.coarse, self.size)
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Interpolate (N, C, *spatial) linearly to `size` voxels per axis (`align_corners=False`).
+
+    >>> resize(torch.arange(4.0).reshape(1, 1, 2, 2), (2, 4))[0, 0, 0].tolist()
+    [0.0, 0.25, 0.75, 1.0]
+    """
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode=_LINEAR[x.ndim - 2], align_corners=False)
+
+
 class Piece(NamedTuple):
     """A piece of an axis's matrix: some fine voxels, the coarse ones that they draw on, (fine, taps, coarse)."""
 
@@ -84,11 +109,11 @@ class CoarseConvolution(torch.autograd.Function):
         ctx.size = size
         plan = _plan(x, kernel, size)
         mixing = _mixing(kernel)
-        out = x.new_empty(x.shape[0], *size, kernel.shape[0])
-        for image, result in zip(x.movedim(1, -1), out, strict=True):
+        out = x.new_empty(x.shape[0], kernel.shape[0], *size).contiguous(memory_format=torch.channels_last_3d)
+        for image, result in zip(x.movedim(1, -1), out.movedim(1, -1), strict=True):
             for piece in plan.axes[0]:
                 _spread(_mix(image[piece.coarse], mixing), piece, plan, result[piece.fine])
-        return out.movedim(-1, 1)
+        return out
 
     @staticmethod
     @once_differentiable
@@ -168,3 +193,7 @@ def coarse_convolution(x: Tensor, kernel: Tensor, size: Sequence[int]) -> Tensor
     if x.ndim == 4:
         return CoarseConvolution.apply(x.unsqueeze(3), kernel.unsqueeze(3), (size[0], 1, size[1])).squeeze(3)
     return CoarseConvolution.apply(x, kernel, tuple(size))
+
+
+def coarse_is_cheaper(x: Tensor, kernel: Tensor, size: Sequence[int]) -> bool:
+    return prod(size) >= 1.5 * prod(x.shape[2:])
