@@ -12,20 +12,20 @@ from math import prod
 from typing import Any, cast
 
 import torch
-from monai.networks.blocks.convolutions import Convolution
 from monai.networks.layers.factories import Conv, Pool
 from monai.networks.layers.utils import get_act_layer
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
+
+from monai_unetfamily.nets.convolution import ConvLayer, shapes_are_symbols
+from monai_unetfamily.nets.upsampling import Upsampled
 
 Layer = str | tuple[str, dict[str, Any]] | None
 PerStage = int | Sequence[int | Sequence[int]]
 Axes = tuple[int, ...]
 
 SPATIAL_DIMS = (2, 3)
-_LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 class Block(nn.Module):
@@ -79,12 +79,16 @@ class ConvBlock(Block):
         acts = [act] * (convolutions - 1) + [act if last_act else None]
         layers: dict[str, Any] = {"kernel_size": kernel_size, "norm": norm, "dropout": dropout or None}
         self.convs = nn.Sequential(
-            *(Convolution(spatial_dims, a, b, act=f, **layers) for (a, b), f in zip(widths, acts, strict=True))
+            *(ConvLayer(spatial_dims, a, b, act=f, **layers) for (a, b), f in zip(widths, acts, strict=True))
         )
 
-    def compute(self, *maps: Tensor) -> Tensor:
+    def compute(self, *maps: Tensor | Upsampled) -> Tensor:
         """Map (N, C_k, *grid) for each k to (N, out_channels, *grid); the C_k add up to in_channels."""
-        return cast(Tensor, self.convs(join(maps)))
+        first, *others = self.convs
+        y = first(*maps)
+        for layer in others:
+            y = layer(y)
+        return cast(Tensor, y)
 
 
 class ResidualBlock(ConvBlock):
@@ -111,14 +115,13 @@ class ResidualBlock(ConvBlock):
         self.shortcut = (
             nn.Identity()
             if in_channels == out_channels
-            else Convolution(spatial_dims, in_channels, out_channels, kernel_size=1, act=None, norm=norm)
+            else ConvLayer(spatial_dims, in_channels, out_channels, kernel_size=1, act=None, norm=norm)
         )
         self.act = nn.Identity() if act is None else get_act_layer(act)
 
-    def compute(self, *maps: Tensor) -> Tensor:
+    def compute(self, *maps: Tensor | Upsampled) -> Tensor:
         """As ConvBlock's."""
-        x = join(maps)
-        return cast(Tensor, self.act(self.convs(x) + self.shortcut(x)))
+        return cast(Tensor, self.act(super().compute(*maps) + self.shortcut(*maps)))
 
 
 BLOCKS: dict[str, type[ConvBlock]] = {"plain": ConvBlock, "residual": ResidualBlock}
@@ -142,7 +145,7 @@ class UpsampleConv(Block):
 
     def compute(self, x: Tensor, size: Sequence[int]) -> Tensor:
         """Interpolate x to `size` (voxels per axis), then convolve."""
-        return cast(Tensor, self.conv(resize(x, size)))
+        return cast(Tensor, self.conv(Upsampled(x, size)))
 
 
 class TransposedUp(nn.Module):
@@ -164,11 +167,11 @@ class TransposedUp(nn.Module):
 
 
 class LinearUp(nn.Module):
-    """Linear interpolation to the target's size; channels stay as they are."""
+    """Linear interpolation to the target's size; channels stay as they are. The block that follows computes it."""
 
-    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """Map (N, C, *coarse) to (N, C, *size)."""
-        return resize(x, size)
+    def forward(self, x: Tensor, size: Sequence[int]) -> Upsampled:
+        """Map (N, C, *coarse) to (N, C, *size), when it is read."""
+        return Upsampled(x, size)
 
 
 def upsampler(spatial_dims: int, in_channels: int, out_channels: int, stride: Axes, upsample: str) -> nn.Module:
@@ -176,11 +179,6 @@ def upsampler(spatial_dims: int, in_channels: int, out_channels: int, stride: Ax
     if upsample == "linear":
         return LinearUp()
     return TransposedUp(spatial_dims, in_channels, out_channels, stride=stride)
-
-
-def join(maps: Sequence[Tensor]) -> Tensor:
-    """Concatenate maps (N, C_k, *grid) along channels."""
-    return maps[0] if len(maps) == 1 else torch.cat(list(maps), dim=1)
 
 
 def fit(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -194,17 +192,6 @@ def fit(x: Tensor, size: Sequence[int]) -> Tensor:
             planes = torch.arange(n, device=x.device).clamp(max=x.shape[axis] - 1)
             x = x.index_select(axis, planes)
     return x
-
-
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Interpolate (N, C, *spatial) linearly to `size` voxels per axis (`align_corners=False`).
-
-    >>> resize(torch.arange(4.0).reshape(1, 1, 2, 2), (2, 4))[0, 0, 0].tolist()
-    [0.0, 0.25, 0.75, 1.0]
-    """
-    if tuple(x.shape[2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size=tuple(size), mode=_LINEAR[x.ndim - 2], align_corners=False)
 
 
 def max_pool(spatial_dims: int, stride: Axes) -> nn.Module:
@@ -223,11 +210,6 @@ def conv_head(spatial_dims: int, in_channels: int, out_channels: int, kernel_siz
 def max_over_space(x: Tensor) -> Tensor:
     """Global max pooling: (N, C, *spatial) to (N, C)."""
     return torch.amax(x, dim=tuple(range(2, x.ndim)))
-
-
-def shapes_are_symbols() -> bool:
-    """Whether a network is being traced or exported, so that no answer may hang on the sizes of this input."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def _twice(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -8,7 +8,8 @@ from typing import Any
 from monai.networks.layers.utils import get_act_layer, get_norm_layer
 from torch import Tensor
 
-from monai_unetfamily.nets.blocks import SPATIAL_DIMS, Axes, Layer, PerStage, shapes_are_symbols
+from monai_unetfamily.nets.blocks import SPATIAL_DIMS, Axes, Layer, PerStage
+from monai_unetfamily.nets.convolution import shapes_are_symbols
 
 
 def per_stage(value: PerStage, stages: int, spatial_dims: int, name: str, odd: bool = False) -> list[Axes]:

@@ -34,10 +34,10 @@ from monai_unetfamily.nets.blocks import (
     PerStage,
     conv_head,
     max_pool,
-    resize,
     upsampler,
 )
 from monai_unetfamily.nets.checks import check_choice, check_construction, check_input, per_stage, per_stage_count
+from monai_unetfamily.nets.upsampling import resize
 
 
 class PlainUNet(nn.Module):

@@ -33,10 +33,10 @@ from monai_unetfamily.nets.blocks import (
     UpsampleConv,
     conv_head,
     max_pool,
-    resize,
 )
 from monai_unetfamily.nets.cgm import ClassificationGuide, GuidedOutput, values_are_symbols
 from monai_unetfamily.nets.checks import check_choice, check_construction, check_input, per_stage
+from monai_unetfamily.nets.upsampling import resize
 
 
 class UNet3Plus(nn.Module):
