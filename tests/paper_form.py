@@ -1,30 +1,33 @@
-"""UNet 3+ as its paper computes it, every branch interpolated first and convolved at full size: the oracle."""
+"""The plain form of a network, which its fast form must equal: the oracle of tests, and the "before" of benchmarks.
 
-from collections.abc import Sequence
-from typing import TypeVar, cast
+Every map is interpolated to full size first, concatenated, and convolved there; norm and activation are torch's own,
+one after the other, in torch's usual layout.
+"""
 
+from typing import TypeVar
+
+from monai.networks.blocks.convolutions import Convolution
 from torch import Tensor, nn
 
-from monai_unetfamily.nets.blocks import Block, UpsampleConv, resize
+from monai_unetfamily.nets.convolution import ConvLayer, Head2d, Head3d, joined
+from monai_unetfamily.nets.upsampling import Upsampled
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class PaperUpsampleConv(Block):
-    """`UpsampleConv` in the plain form: conv(resize(x, size)), with the same parameters under the same names."""
+class PlainLayer(ConvLayer):
+    """MONAI's own `Convolution` of the concatenated maps."""
 
-    def __init__(self, fast: UpsampleConv) -> None:
-        super().__init__(fast.use_checkpoint)
-        self.conv = fast.conv
-        self.train(fast.training)
-
-    def compute(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        return cast(Tensor, self.conv(resize(x, size)))
+    def forward(self, *maps: Tensor | Upsampled) -> Tensor:
+        return Convolution.forward(self, joined(maps))
 
 
 def paper_form(network: Network) -> Network:
-    """Change every `UpsampleConv` of the network to the plain form, in place; its parameters stay the same objects."""
-    for path, module in list(network.named_modules()):
-        if isinstance(module, UpsampleConv):
-            network.set_submodule(path, PaperUpsampleConv(module))
+    """Change the network to the plain form, in place; its parameters stay the same objects under the same names."""
+    plain = {ConvLayer: PlainLayer, Head2d: nn.Conv2d, Head3d: nn.Conv3d}
+    for module in network.modules():
+        if type(module) in plain:
+            module.__class__ = plain[type(module)]
+        if isinstance(module, nn.ReLU):
+            module.inplace = False  # as MONAI makes it; a leaky one is told otherwise by the members' own default
     return network

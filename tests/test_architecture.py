@@ -27,7 +27,8 @@ FLOORS = {
     "cli": 4,
     "napari_plugin": 4,
 }
-BUILDING_BLOCKS = {"blocks", "checks"}  # inside nets: what every member may import
+# inside nets: what every member may import
+BUILDING_BLOCKS = {"blocks", "checks", "convolution", "norms", "upsampling"}
 OVERVIEWS = {"__init__", "registry", "profiling", "diagram"}  # inside nets: what may import every member
 MEMBERS_KNOWN = {("unet3plus", "cgm")}  # every other file of nets is a member, and knows no other member
 GUI = {"napari", "qtpy", "magicgui"}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
-from monai_unetfamily.nets.convolution import ConvLayer, shapes_are_symbols
+from monai_unetfamily.nets.convolution import ConvLayer, Head2d, Head3d, shapes_are_symbols
 from monai_unetfamily.nets.upsampling import Upsampled
 
 Layer = str | tuple[str, dict[str, Any]] | None
@@ -203,8 +203,8 @@ def max_pool(spatial_dims: int, stride: Axes) -> nn.Module:
 
 def conv_head(spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int) -> nn.Module:
     """Logits from features: one zero-padded convolution with bias."""
-    conv = Conv[Conv.CONV, spatial_dims]
-    return cast(nn.Module, conv(in_channels, out_channels, kernel_size, padding=kernel_size // 2))
+    head = Head2d if spatial_dims == 2 else Head3d
+    return head(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
 
 def max_over_space(x: Tensor) -> Tensor:

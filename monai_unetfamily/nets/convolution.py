@@ -6,18 +6,23 @@ that plain form.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import accumulate, pairwise
+from math import prod
 from typing import Any, cast
 
 import torch
 from monai.networks.blocks.convolutions import Convolution
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from monai_unetfamily.nets.norms import fold_batch_norm, instance_norm
 from monai_unetfamily.nets.upsampling import Upsampled, coarse_convolution, coarse_is_cheaper
 
+_BLOCK = 16  # channels that a CPU convolves at once
+_TINY = 100  # voxels of a grid that oneDNN is slower on
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -36,6 +41,8 @@ class ConvLayer(Convolution):
     torch.Size([1, 8, 7, 5])
     """
 
+    conv: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for module in self.modules():
@@ -45,7 +52,7 @@ class ConvLayer(Convolution):
     def forward(self, *maps: Tensor | Upsampled) -> Tensor:
         """Map (N, C_k, *grid) for each k to (N, out_channels, *grid); the C_k add up to in_channels."""
         if shapes_are_symbols():
-            return cast(Tensor, super().forward(_join(maps)))
+            return cast(Tensor, super().forward(joined(maps)))
         folded = self._folded_norm()
         weight, bias = self.conv.weight, self.conv.bias
         if folded is not None:
@@ -62,29 +69,43 @@ class ConvLayer(Convolution):
         return norm if isinstance(norm, _BatchNorm) and norm.track_running_stats and not norm.training else None
 
     def _convolve(self, maps: Sequence[Tensor | Upsampled], weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The sum over the coarse maps and the others together, which are concatenated."""
+        """The sum over the maps that are cheaper on their coarse grid and the others together."""
         kernels = [weight[:, a:b] for a, b in pairwise(accumulate(map(_width, maps), initial=0))]
-        cheap = [isinstance(x, Upsampled) and coarse_is_cheaper(x.coarse, k, x.size) for x, k in zip(maps, kernels)]
-        coarse = [coarse_convolution(x.coarse, k, x.size) for x, k, c in zip(maps, kernels, cheap) if c]
-        fine = [(x, k) for x, k, c in zip(maps, kernels, cheap) if not c]
+        parts, fine = [], []
+        for x, kernel in zip(maps, kernels, strict=True):
+            if isinstance(x, Upsampled) and coarse_is_cheaper(x, kernel):
+                parts.append(coarse_convolution(x, kernel))
+            else:
+                fine.append((x, kernel))
         if fine:
-            kernel = weight if not coarse else torch.cat([k for _, k in fine], dim=1)
-            y = self.conv._conv_forward(lay_out(_join([x for x, _ in fine])), kernel, bias)
-        else:
-            y, *coarse = coarse
-            y = y if bias is None else y.add_(bias.view(-1, *[1] * (y.ndim - 2)))
-        for part in coarse:
-            y = y.add_(part)
-        return y
+            kernel = torch.cat([kernel for _, kernel in fine], dim=1) if parts else weight
+            parts.append(_convolve(self.conv, lay_out(joined([x for x, _ in fine])), kernel, bias))
+        elif bias is not None:
+            parts.append(bias.view(-1, *[1] * (parts[0].ndim - 2)))
+        return reduce(Tensor.add_, parts)
 
 
 def _width(x: Tensor | Upsampled) -> int:
     return (x if isinstance(x, Tensor) else x.coarse).shape[1]
 
 
-def _join(maps: Sequence[Tensor | Upsampled]) -> Tensor:
+def joined(maps: Sequence[Tensor | Upsampled]) -> Tensor:
+    """Interpolate the maps that are to be, and concatenate all along channels."""
     fine = [x if isinstance(x, Tensor) else x.interpolated() for x in maps]
     return fine[0] if len(fine) == 1 else torch.cat(fine, dim=1)
+
+
+def _convolve(conv: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve; torch passes oneDNN by for one image (1, C, D, H, W) of C D H <= 20480, up to twelve times slower."""
+    passed_by = x.ndim == 5 and len(x) == 1 and prod(x.shape[:4]) <= 20480 and prod(x.shape[2:]) > _TINY
+    if passed_by and _plain_float(x) and torch.backends.mkldnn.is_available():
+        return torch.mkldnn_convolution(x, weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups)
+    return cast(Tensor, conv._conv_forward(x, weight, bias))
+
+
+def _plain_float(x: Tensor) -> bool:
+    """Whether x is float32 on a CPU, and convolved as such."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def _apply(layer: nn.Module, y: Tensor) -> Tensor:
@@ -96,7 +117,43 @@ def _apply(layer: nn.Module, y: Tensor) -> Tensor:
 
 def lay_out(x: Tensor) -> Tensor:
     """Lay (N, C, *spatial) with its channels last on a CPU; nothing changes elsewhere."""
-    return x if x.is_cuda else x.contiguous(memory_format=_CHANNELS_LAST[x.ndim])
+    return x.contiguous(memory_format=_CHANNELS_LAST[x.ndim]) if x.device.type in ("cpu", "meta") else x
+
+
+class _Head:
+    """Logits of (N, in_channels, *spatial), in torch's usual layout.
+
+    A convolution on a CPU costs as if it had 16 outputs at the least. Where there are a third of them, the taps of the
+    last axis become outputs of a kernel that is one voxel thin there, and are shifted and added afterwards.
+    """
+
+    weight: Any
+    bias: Any
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, *spatial) to (N, out_channels, *spatial)."""
+        few = self.weight.shape[-1] == 3 and 3 * len(self.weight) <= _BLOCK and x.device.type == "cpu"
+        if shapes_are_symbols() or not few:
+            return cast(Tensor, super().forward(x)).contiguous()  # type: ignore[misc]
+        before, here, after = self._taps(x).tensor_split(3, dim=1)
+        y = here + self.bias.view(-1, *[1] * (x.ndim - 2))
+        y[..., 1:] += before[..., :-1]
+        y[..., :-1] += after[..., 1:]
+        return y.contiguous()
+
+    def _taps(self, x: Tensor) -> Tensor:
+        """What each tap of the last axis adds: (N, 3 out_channels, *spatial)."""
+        thin = self.weight.movedim(-1, 0).flatten(0, 1).unsqueeze(-1)
+        convolve = F.conv2d if x.ndim == 4 else F.conv3d
+        return convolve(x, thin, padding=[*(n // 2 for n in self.weight.shape[2:-1]), 0])
+
+
+class Head2d(_Head, nn.Conv2d):
+    """A head of two dimensions."""
+
+
+class Head3d(_Head, nn.Conv3d):
+    """A head of three dimensions."""
 
 
 def shapes_are_symbols() -> bool:

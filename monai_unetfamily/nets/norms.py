@@ -27,8 +27,9 @@ def fold_batch_norm(norm: _BatchNorm, weight: Tensor, bias: Tensor | None) -> tu
 def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Subtract the mean of each image and channel of (N, C, *spatial), divide by the deviation, scale and shift.
 
-    For channels-last maps on a CPU. torch's instance norm copies them to another layout first; its group and batch norm
-    read them, but sum in float32 one by one: errors of 1e-4 at 96^3 voxels. Where no gradient is kept, x is overwritten.
+    For channels-last maps on a CPU. torch's instance norm copies them to another layout first; its group and batch
+    norms read them, but sum in float32 one by one: errors of 1e-4 at 96^3 voxels. Where no gradient is kept, x is
+    overwritten.
 
     >>> x = torch.randn(2, 3, 8, 8)
     >>> expected = torch.nn.functional.instance_norm(x)
@@ -52,8 +53,13 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     space = tuple(range(2, x.ndim))
     mean = x.mean(space, keepdim=True)
     slices = x.split(max(1, _CACHED * x.shape[2] // x.numel()), dim=2)
-    squares = torch.stack([(part - mean).square_().sum(space, keepdim=True) for part in slices]).sum(0)
-    return mean, squares * (mean.numel() / x.numel())
+    room = torch.empty_like(slices[0])  # one for all: fresh memory costs more than the sums
+    squares = [_sum_of_squares(part, mean, room[:, :, : part.shape[2]]) for part in slices]
+    return mean, torch.stack(squares).sum(0) * (mean.numel() / x.numel())
+
+
+def _sum_of_squares(x: Tensor, mean: Tensor, room: Tensor) -> Tensor:
+    return torch.sub(x, mean, out=room).square_().sum(tuple(range(2, x.ndim)), keepdim=True)
 
 
 def _scale(x: Tensor, mean: Tensor, rate: Tensor, weight: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:

@@ -17,11 +17,12 @@ Deviations, each by an argument except the last two:
 - pooling floors everywhere (published code: skips round up while encoders floor, so odd sizes fail there).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import prod
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from monai_unetfamily.nets.blocks import (
@@ -183,11 +184,13 @@ class UNet3Plus(nn.Module):
         N = self.N
         De = {N: En[N]}
         for i in reversed(range(N)):
-            size = En[i].shape[2:]
-            finer = [self.C[f"{i}_{k}"](En[k]) for k in range(i + 1)]
-            coarser = [self.C[f"{i}_{k}"](De[k], size) for k in range(i + 1, N + 1)]
-            De[i] = self.De[i](*finer, *coarser)
+            De[i] = self.De[i](torch.cat([self._C(i, k, En, De) for k in range(N + 1)], dim=1))
         return [De[i] for i in range(N + 1)]
+
+    def _C(self, i: int, k: int, En: Sequence[Tensor], De: Mapping[int, Tensor]) -> Tensor:
+        """The branch from stage k to stage i."""
+        branch = self.C[f"{i}_{k}"]
+        return cast(Tensor, branch(En[k]) if k <= i else branch(De[k], En[i].shape[2:]))
 
     def side_outputs(self, De: Sequence[Tensor]) -> list[Tensor]:
         """Logits of the head on each node, De[0] first, interpolated to input size after the head."""

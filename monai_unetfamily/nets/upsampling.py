@@ -7,15 +7,16 @@ Linear interpolation U acts on space, the channels' mixing W_t of the kernel's t
 
 W_t x is computed on the coarse grid, which has s^d times fewer voxels. What is left, the sum over taps of "interpolate,
 then shift, zero outside", is separable: along an axis of n coarse and m fine voxels it is one matrix (m, taps, n), and
-a few neighbouring fine voxels draw on a few coarse ones, so that the matrix is applied in pieces near its diagonal.
-Exact but for rounding, edges and zero padding included, for any pair of sizes. The idea is this project's own.
+neighbouring fine voxels draw on few coarse ones, so that the matrix is applied in pieces near its diagonal. Exact but
+for rounding, edges and zero padding included, for any pair of sizes. The idea is this project's own.
 
-Two dimensions are three, the middle axis being one voxel wide. `coarse_convolution` works through the first axis piece
-by piece, so that of the taps' maps only a slice exists at a time; so does its backward pass, which keeps nothing but
-x and the kernel.
+The first axis is worked through piece by piece, forward and backward, so that of the taps' maps only a slice exists at
+a time; for the way back nothing is kept but x and the kernel. Two dimensions are three whose second has one voxel.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
 from math import ceil, floor, prod
 from typing import Any, NamedTuple, cast
 
@@ -24,8 +25,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+Triple = tuple[int, int, int]
 
 _LINEAR = {2: "bilinear", 3: "trilinear"}
+_SLACK = 1e-3  # voxels by which float32 may round a coordinate
+# Prices in multiply-accumulates of a convolution, measured on two CPU cores; see docs/performance.md.
+_INTERPOLATE = 100  # a voxel of one channel
+_MIX = 1.5  # a multiply-accumulate on the coarse grid
+_SPREAD = 3  # one of the pieces
+_CALL = 1_000_000
 
 
 class Upsampled(NamedTuple):
@@ -50,150 +58,167 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode=_LINEAR[x.ndim - 2], align_corners=False)
 
 
-class Piece(NamedTuple):
-    """A piece of an axis's matrix: some fine voxels, the coarse ones that they draw on, (fine, taps, coarse)."""
+def coarse_convolution(x: Upsampled, kernel: Tensor) -> Tensor:
+    """Convolve (N, C, *coarse), interpolated to (N, C, *size), with (c, C, *taps), zero padded: (N, c, *size).
+
+    >>> x, kernel = torch.randn(1, 8, 3, 5), torch.randn(4, 8, 3, 3)
+    >>> plain = torch.conv2d(resize(x, (7, 10)), kernel, padding=1)
+    >>> torch.allclose(coarse_convolution(Upsampled(x, (7, 10)), kernel), plain, atol=1e-5)
+    True
+    """
+    if torch.is_autocast_enabled(x.coarse.device.type):
+        dtype = torch.get_autocast_dtype(x.coarse.device.type)
+        x, kernel = Upsampled(x.coarse.to(dtype), x.size), kernel.to(dtype)
+    flat = x.coarse.ndim == 4
+    coarse, kernel = (t.unsqueeze(3) if flat else t for t in (x.coarse, kernel))
+    y: Tensor = _CoarseConvolution.apply(coarse, kernel, _three(x.size))
+    return y.squeeze(3) if flat else y
+
+
+def coarse_is_cheaper(x: Upsampled, kernel: Tensor) -> bool:
+    """Whether `coarse_convolution` costs less than the plain form; from shapes alone, so that the choice stays."""
+    c, C, *taps = kernel.shape
+    plain = prod(x.size) * (prod(taps) * C * c + _INTERPOLATE * C)
+    return _cheapest(_three(x.coarse.shape[2:]), _three(x.size), _three(taps), C, c)[0] < plain
+
+
+def _three(values: Sequence[int]) -> Triple:
+    """Axes of two dimensions or three as those of three."""
+    return cast(Triple, tuple(values) if len(values) == 3 else (values[0], 1, values[1]))
+
+
+@lru_cache(maxsize=1024)
+def _cheapest(n: Triple, m: Triple, taps: Triple, C: int, c: int) -> tuple[float, Triple]:
+    """The least price of one image, and the pieces' widths (fine voxels, per axis) that it takes."""
+    widths = [(16, 32, 64) if n[1] == 1 else (8, 16, 32), (8, 16, 32), (8, 16, 32, 64)]
+    choices = [[w for w in axis if w == axis[0] or w < 2 * size] for axis, size in zip(widths, m, strict=True)]
+    return min((_price(n, m, taps, C, c, cast(Triple, w)), cast(Triple, w)) for w in product(*choices))
+
+
+def _price(n: Triple, m: Triple, taps: Triple, C: int, c: int, widths: Triple) -> float:
+    axes = [_cut(*axis) for axis in zip(n, m, taps, widths, strict=True)]
+    first, second, third = (
+        sum((f.stop - f.start) * (k.stop - k.start) for f, k in axis) * t for axis, t in zip(axes, taps, strict=True)
+    )
+    mixed = sum(k.stop - k.start for _, k in axes[0]) * n[1] * n[2]
+    spread = first * taps[1] * n[1] * taps[2] * n[2] + m[0] * second * taps[2] * n[2] + m[0] * m[1] * third
+    calls = len(axes[0]) * (2 + len(axes[1]) * (taps[1] + 2 * len(axes[2])))
+    return _MIX * mixed * prod(taps) * C * c + _SPREAD * spread * c + _CALL * calls
+
+
+def _cut(n: int, m: int, taps: int, width: int) -> list[tuple[slice, slice]]:
+    """Pieces of an axis: `width` fine voxels, and the coarse ones that they and their neighbours lie between."""
+    fine = [slice(start, min(start + width, m)) for start in range(0, m, width)]
+    return [(voxels, _drawn_on(voxels, n, m, taps)) for voxels in fine]
+
+
+def _drawn_on(fine: slice, n: int, m: int, taps: int) -> slice:
+    first, last = max(fine.start - taps // 2, 0), min(fine.stop - 1 + taps // 2, m - 1)
+    low, high = ((i + 0.5) * n / m - 0.5 for i in (first, last))
+    return slice(max(floor(low - _SLACK), 0), min(ceil(high + _SLACK), n - 1) + 1)
+
+
+class _Piece(NamedTuple):
+    """A piece of an axis's matrix: fine voxels, the coarse ones that they draw on, and (fine, taps, coarse)."""
 
     fine: slice
     coarse: slice
     matrix: Tensor
 
 
-def pieces(n: int, m: int, taps: int, width: int, like: Tensor) -> list[Piece]:
-    """Cut "interpolate n voxels to m, then shift by each tap, zero outside" into pieces of `width` fine voxels.
+def _pieces(n: int, m: int, taps: int, width: int, like: Tensor) -> list[_Piece]:
+    """Cut "interpolate n voxels to m, then shift by each tap, zero outside".
 
-    >>> [whole] = pieces(2, 4, 3, 4, torch.zeros(1))
+    >>> [whole] = _pieces(2, 4, 3, 4, torch.zeros(1))
     >>> whole.matrix[:, 1].tolist()  # no shift: the interpolation itself
     [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
     """
     unit = torch.eye(n, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)[None]
     interpolation = F.pad(F.interpolate(unit, size=m, mode="linear", align_corners=False)[0], [taps // 2] * 2)
     matrix = torch.stack([interpolation[:, t : t + m] for t in range(taps)]).permute(2, 0, 1).to(like.dtype)
-    fine = [slice(start, min(start + width, m)) for start in range(0, m, width)]
-    coarse = [_drawn_on(rows, n, m, taps) for rows in fine]
-    return [Piece(rows, columns, matrix[rows, :, columns]) for rows, columns in zip(fine, coarse, strict=True)]
+    return [_Piece(fine, coarse, matrix[fine, :, coarse]) for fine, coarse in _cut(n, m, taps, width)]
 
 
-def _drawn_on(fine: slice, n: int, m: int, taps: int) -> slice:
-    """The coarse voxels between which the fine ones and their neighbours lie."""
-    first, last = max(fine.start - taps // 2, 0), min(fine.stop - 1 + taps // 2, m - 1)
-    low, high = ((i + 0.5) * n / m - 0.5 for i in (first, last))
-    return slice(max(floor(low - _SLACK), 0), min(ceil(high + _SLACK), n - 1) + 1)
+class _Work:
+    """What the forward and the backward pass share: the axes' pieces, and the kernel as (k2 k1, C, k3 c)."""
+
+    def __init__(self, x: Tensor, kernel: Tensor, size: Triple) -> None:
+        self.c, self.C, *taps = kernel.shape
+        self.n = cast(Triple, tuple(x.shape[2:]))
+        self.taps = cast(Triple, tuple(taps))
+        _, widths = _cheapest(self.n, size, self.taps, self.C, self.c)
+        axes = zip(self.n, size, taps, widths, strict=True)
+        self.first, self.second, self.third = (_pieces(*axis, like=x) for axis in axes)
+        self.mixing = kernel.permute(3, 2, 1, 4, 0).reshape(taps[1] * taps[0], self.C, taps[2] * self.c)
+
+    def spread(self, y: Tensor, piece: _Piece, out: Tensor) -> None:
+        """Taps' maps (k2 k1, K1 n2 n3, k3 c) of coarse voxels to (J1, m2, m3, c), axis by axis."""
+        (_, k2, k3), (_, n2, n3), J1 = self.taps, self.n, len(out)
+        z = _times(piece.matrix.flatten(1), y.view(k2, -1, n2 * n3 * k3 * self.c)).view(k2, J1, n2, -1)
+        for second in self.second:
+            u = _times(second.matrix[:, 0], z[0, :, second.coarse])
+            for t in range(1, k2):
+                u.baddbmm_(second.matrix[:, t].expand(J1, -1, -1), z[t, :, second.coarse])
+            u = u.view(-1, n3 * k3, self.c)
+            for third in self.third:
+                rows, matrix = self._rows(third)
+                out[:, second.fine, third.fine] = _times(matrix, u[:, rows]).view(J1, -1, len(matrix), self.c)
+
+    def gather(self, out: Tensor, piece: _Piece) -> Tensor:
+        """The adjoint of `spread`: (J1, m2, m3, c) to (k2 k1, K1 n2 n3, k3 c)."""
+        (k1, k2, k3), (_, n2, n3), J1 = self.taps, self.n, len(out)
+        z = out.new_zeros(k2, J1, n2, n3 * k3 * self.c)
+        for second in self.second:
+            u = out.new_zeros(J1 * len(second.matrix), n3 * k3, self.c)
+            for third in self.third:
+                rows, matrix = self._rows(third)
+                voxels = out[:, second.fine, third.fine].reshape(len(u), len(matrix), self.c)
+                u[:, rows].baddbmm_(matrix.T.expand(len(u), -1, -1), voxels)
+            for t in range(k2):
+                transposed = second.matrix[:, t].T.expand(J1, -1, -1)
+                z[t, :, second.coarse].baddbmm_(transposed, u.view(J1, len(second.matrix), -1))
+        return _times(piece.matrix.flatten(1).T, z.view(k2, J1, -1)).view(k2 * k1, -1, k3 * self.c)
+
+    def _rows(self, third: _Piece) -> tuple[slice, Tensor]:
+        """A piece of the last axis, where each coarse voxel has its taps beside it: rows (n3 k3) and (J3, K3 k3)."""
+        k3 = self.taps[2]
+        return slice(third.coarse.start * k3, third.coarse.stop * k3), third.matrix.transpose(1, 2).flatten(1)
 
 
-_SLACK = 1e-3  # voxels; coordinates in float32 are rounded
+def _times(matrix: Tensor, batch: Tensor) -> Tensor:
+    """One matrix (a, b) times each of (batch, b, columns)."""
+    return torch.bmm(matrix.expand(len(batch), -1, -1), batch)
 
 
-class _Plan(NamedTuple):
-    """How three axes are cut, and the numbers of taps."""
+class _CoarseConvolution(torch.autograd.Function):
+    """(N, C, *coarse) and (c, C, *taps) to (N, c, *size), channels last, of three axes."""
 
-    axes: tuple[list[Piece], list[Piece], list[Piece]]
-    taps: tuple[int, int, int]
-
-
-def _plan(x: Tensor, kernel: Tensor, size: Sequence[int]) -> _Plan:
-    taps = kernel.shape[2:]
-    widths = [_width(n, m, x) for n, m in zip(x.shape[2:], size, strict=True)]
-    axes = [pieces(n, m, t, w, x) for n, m, t, w in zip(x.shape[2:], size, taps, widths, strict=True)]
-    return _Plan(cast(Any, tuple(axes)), cast(Any, tuple(taps)))
-
-
-def _width(n: int, m: int, x: Tensor) -> int:
-    flat = x.shape[3] == 1
-    return min(64 if flat else 16, (16 if flat else 4) * max(1, round(m / n)))
-
-
-class CoarseConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, size: Sequence[int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, size: Triple) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.size = size
-        plan = _plan(x, kernel, size)
-        mixing = _mixing(kernel)
-        out = x.new_empty(x.shape[0], kernel.shape[0], *size).contiguous(memory_format=torch.channels_last_3d)
-        for image, result in zip(x.movedim(1, -1), out.movedim(1, -1), strict=True):
-            for piece in plan.axes[0]:
-                _spread(_mix(image[piece.coarse], mixing), piece, plan, result[piece.fine])
-        return out
+        work = _Work(x, kernel, size)
+        shape = (len(x), work.c, *size)
+        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
+        for image, out in zip(x.movedim(1, -1), y.movedim(1, -1), strict=True):
+            for piece in work.first:
+                voxels = image[piece.coarse].reshape(-1, work.C)
+                work.spread(_times(voxels, work.mixing), piece, out[piece.fine])
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, kernel = ctx.saved_tensors
-        plan = _plan(x, kernel, ctx.size)
-        mixing = _mixing(kernel)
-        dx, dmixing = torch.zeros_like(x.movedim(1, -1).contiguous()), torch.zeros_like(mixing)
-        for image, d_image, result in zip(x.movedim(1, -1), dx, gradient.movedim(1, -1), strict=True):
-            for piece in plan.axes[0]:
-                dy = _gather(result[piece.fine], piece, plan, x.shape[2:])
-                voxels = image[piece.coarse].reshape(1, -1, x.shape[1])
-                dmixing.baddbmm_(voxels.transpose(1, 2).expand(len(dy), -1, -1), dy)
-                d_image[piece.coarse] += torch.bmm(dy, mixing.transpose(1, 2)).sum(0).view_as(d_image[piece.coarse])
-        k1, k2, k3 = plan.taps
-        dkernel = dmixing.view(k2, k1, x.shape[1], k3, -1).permute(4, 2, 1, 0, 3)
-        return dx.movedim(-1, 1), dkernel, None
-
-
-def _mixing(kernel: Tensor) -> Tensor:
-    """The kernel (c, C, k1, k2, k3) as matrices (k2 k1, C, k3 c)."""
-    c, C, k1, k2, k3 = kernel.shape
-    return kernel.permute(3, 2, 1, 4, 0).reshape(k2 * k1, C, k3 * c)
-
-
-def _mix(x: Tensor, mixing: Tensor) -> Tensor:
-    """(K1, n2, n3, C) to (k2 k1, K1 n2 n3, k3 c)"""
-    return torch.matmul(x.reshape(1, -1, x.shape[-1]), mixing)
-
-
-def _spread(y: Tensor, first: Piece, plan: _Plan, out: Tensor) -> None:
-    """Apply the three axes' matrices to the taps' maps"""
-    (_, seconds, thirds), (k1, k2, k3) = plan.axes, plan.taps
-    J1, c = out.shape[0], out.shape[-1]
-    n2, n3 = seconds[-1].coarse.stop, thirds[-1].coarse.stop
-    op = first.matrix.reshape(J1, -1)
-    z = torch.bmm(op.expand(k2, -1, -1), y.view(k2, op.shape[1], -1)).view(k2, J1, n2, -1)
-    for second in seconds:
-        u = _sum_of_taps(second, z)
-        u = u.view(-1, n3 * k3, c)
-        for third in thirds:
-            op = third.matrix.transpose(1, 2).reshape(third.matrix.shape[0], -1)
-            part = torch.bmm(op.expand(len(u), -1, -1), u[:, k3 * third.coarse.start : k3 * third.coarse.stop])
-            out[:, second.fine, third.fine] = part.view(J1, -1, *part.shape[1:])
-
-
-def _sum_of_taps(piece: Piece, z: Tensor) -> Tensor:
-    J1 = z.shape[1]
-    u = torch.bmm(piece.matrix[:, 0].expand(J1, -1, -1), z[0, :, piece.coarse])
-    for t in range(1, len(z)):
-        u.baddbmm_(piece.matrix[:, t].expand(J1, -1, -1), z[t, :, piece.coarse])
-    return u
-
-
-def _gather(d_out: Tensor, first: Piece, plan: _Plan, grid: Sequence[int]) -> Tensor:
-    """The adjoint of _spread"""
-    (_, seconds, thirds), (k1, k2, k3) = plan.axes, plan.taps
-    J1, c = d_out.shape[0], d_out.shape[-1]
-    n2, n3 = grid[1:]
-    dz = d_out.new_zeros(k2, J1, n2, n3 * k3 * c)
-    for second in seconds:
-        J2 = second.matrix.shape[0]
-        du = d_out.new_zeros(J1 * J2, n3 * k3, c)
-        for third in thirds:
-            op = third.matrix.transpose(1, 2).reshape(third.matrix.shape[0], -1).T
-            part = d_out[:, second.fine, third.fine].reshape(J1 * J2, -1, c)
-            du[:, k3 * third.coarse.start : k3 * third.coarse.stop].baddbmm_(op.expand(J1 * J2, -1, -1), part)
-        du = du.view(J1, J2, -1)
-        for t in range(k2):
-            dz[t, :, second.coarse].baddbmm_(second.matrix[:, t].T.expand(J1, -1, -1), du)
-    op = first.matrix.reshape(J1, -1).T
-    K1 = first.matrix.shape[2]
-    return torch.bmm(op.expand(k2, -1, -1), dz.view(k2, J1, -1)).view(-1, K1 * n2 * n3, k3 * c)
-
-
-def coarse_convolution(x: Tensor, kernel: Tensor, size: Sequence[int]) -> Tensor:
-    if x.ndim == 4:
-        return CoarseConvolution.apply(x.unsqueeze(3), kernel.unsqueeze(3), (size[0], 1, size[1])).squeeze(3)
-    return CoarseConvolution.apply(x, kernel, tuple(size))
-
-
-def coarse_is_cheaper(x: Tensor, kernel: Tensor, size: Sequence[int]) -> bool:
-    return prod(size) >= 1.5 * prod(x.shape[2:])
+        work = _Work(x, kernel, ctx.size)
+        dx, dmixing = torch.zeros_like(x, memory_format=torch.channels_last_3d), torch.zeros_like(work.mixing)
+        images = zip(x.movedim(1, -1), dx.movedim(1, -1), gradient.movedim(1, -1), strict=True)
+        for image, d_image, d_out in images:
+            for piece in work.first:
+                d_taps = work.gather(d_out[piece.fine], piece)
+                voxels = image[piece.coarse].reshape(-1, work.C)
+                dmixing += _times(voxels.T, d_taps)
+                d_voxels = torch.bmm(d_taps, work.mixing.transpose(1, 2)).sum(0)
+                d_image[piece.coarse] += d_voxels.view_as(d_image[piece.coarse])
+        k1, k2, k3 = work.taps
+        return dx, dmixing.view(k2, k1, work.C, k3, work.c).permute(4, 2, 1, 0, 3), None
