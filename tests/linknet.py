@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from monai_unetfamily.nets.blocks import ConvBlock, Layer, PerStage, TransposedUp, conv_head, max_pool, resize
+from monai_unetfamily.nets.blocks import ConvBlock, Layer, PerStage, TransposedUp, conv_head, max_pool
 from monai_unetfamily.nets.checks import check_construction, check_input, per_stage
 from monai_unetfamily.nets.registry import MEMBERS, Member
+from monai_unetfamily.nets.upsampling import resize
 
 
 class LinkNet(nn.Module):

@@ -29,8 +29,8 @@ def linknet() -> Iterator[str]:
     del MEMBERS["linknet"], sys.modules[add_linknet.NAME]
 
 
-def test_it_takes_less_than_sixty_lines() -> None:
-    assert len((HERE / "linknet.py").read_text().splitlines()) < 60
+def test_it_takes_no_more_than_sixty_lines() -> None:
+    assert len((HERE / "linknet.py").read_text().splitlines()) <= 60
 
 
 def pytest_says(*arguments: str) -> str:

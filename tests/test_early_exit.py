@@ -28,8 +28,9 @@ def guided(dims: int, background: bool, held: list[bool]) -> tuple[UNet3Plus, Te
     x = x[order][torch.tensor(held).int().argsort(descending=True, stable=True).argsort()]
     with torch.no_grad():
         presence = net.cgm(net.encode(x)[-1]).sigmoid()
-    between = torch.cat([presence.sort(dim=0).values, torch.ones(1, presence.shape[1])])
-    net.cgm.threshold.copy_(between[3 - sum(held)])
+    ends = torch.zeros(1, presence.shape[1])
+    ordered = torch.cat([ends, presence.sort(dim=0).values, 1 - ends])
+    net.cgm.threshold.copy_(ordered[3 - sum(held) :][:2].mean(dim=0))  # between two: rounding decides nothing
     assert (presence >= net.cgm.threshold).any(dim=1).tolist() == held
     return net, x
 

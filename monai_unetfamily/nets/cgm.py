@@ -17,7 +17,6 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from monai_unetfamily.nets.blocks import max_over_space
-from monai_unetfamily.nets.convolution import shapes_are_symbols
 
 MARGIN = 10.0  # logits by which an absent class loses: a probability below 5e-5
 
@@ -116,11 +115,6 @@ class ClassificationGuide(nn.Module):
         if present.any():
             logits[present] = self.gate(decode([f[present] for f in features]), presence[present]).to(logits.dtype)
         return logits
-
-
-def values_are_symbols(x: Tensor) -> bool:
-    """Whether no answer may hang on the values of x: a network is traced, exported or compiled, or x has none."""
-    return shapes_are_symbols() or torch.compiler.is_compiling() or x.is_meta
 
 
 def _thresholds(threshold: float | Sequence[float], classes: int) -> Tensor:

@@ -1,8 +1,8 @@
 """One layer, (convolution, norm, dropout, activation), of one or several maps: MONAI's, at a lower price.
 
 The numbers are those of concatenating the maps, interpolating first those that are to be upsampled, and of torch's
-modules one after the other; what changes is the order of the work (see `ConvLayer`). Exporters and tracers are given
-that plain form.
+modules one after the other; what changes is the order of the work (see `ConvLayer`). Exporters, tracers, compilers and
+meta tensors are given that plain form.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class ConvLayer(Convolution):
 
     def forward(self, *maps: Tensor | Upsampled) -> Tensor:
         """Map (N, C_k, *grid) for each k to (N, out_channels, *grid); the C_k add up to in_channels."""
-        if shapes_are_symbols():
+        if values_are_symbols(_tensor(maps[0])):
             return cast(Tensor, super().forward(joined(maps)))
         folded = self._folded_norm()
         weight, bias = self.conv.weight, self.conv.bias
@@ -70,7 +70,7 @@ class ConvLayer(Convolution):
 
     def _convolve(self, maps: Sequence[Tensor | Upsampled], weight: Tensor, bias: Tensor | None) -> Tensor:
         """The sum over the maps that are cheaper on their coarse grid and the others together."""
-        kernels = [weight[:, a:b] for a, b in pairwise(accumulate(map(_width, maps), initial=0))]
+        kernels = [weight[:, a:b] for a, b in pairwise(accumulate((_tensor(x).shape[1] for x in maps), initial=0))]
         parts, fine = [], []
         for x, kernel in zip(maps, kernels, strict=True):
             if isinstance(x, Upsampled) and coarse_is_cheaper(x, kernel):
@@ -85,8 +85,8 @@ class ConvLayer(Convolution):
         return reduce(Tensor.add_, parts)
 
 
-def _width(x: Tensor | Upsampled) -> int:
-    return (x if isinstance(x, Tensor) else x.coarse).shape[1]
+def _tensor(x: Tensor | Upsampled) -> Tensor:
+    return x if isinstance(x, Tensor) else x.coarse
 
 
 def joined(maps: Sequence[Tensor | Upsampled]) -> Tensor:
@@ -117,7 +117,7 @@ def _apply(layer: nn.Module, y: Tensor) -> Tensor:
 
 def lay_out(x: Tensor) -> Tensor:
     """Lay (N, C, *spatial) with its channels last on a CPU; nothing changes elsewhere."""
-    return x.contiguous(memory_format=_CHANNELS_LAST[x.ndim]) if x.device.type in ("cpu", "meta") else x
+    return x.contiguous(memory_format=_CHANNELS_LAST[x.ndim]) if x.device.type == "cpu" else x
 
 
 class _Head:
@@ -133,10 +133,10 @@ class _Head:
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, *spatial) to (N, out_channels, *spatial)."""
         few = self.weight.shape[-1] == 3 and 3 * len(self.weight) <= _BLOCK and x.device.type == "cpu"
-        if shapes_are_symbols() or not few:
+        if values_are_symbols(x) or not few:
             return cast(Tensor, super().forward(x)).contiguous()  # type: ignore[misc]
         before, here, after = self._taps(x).tensor_split(3, dim=1)
-        y = here + self.bias.view(-1, *[1] * (x.ndim - 2))
+        y = here + self.bias.to(here.dtype).view(-1, *[1] * (x.ndim - 2))
         y[..., 1:] += before[..., :-1]
         y[..., :-1] += after[..., 1:]
         return y.contiguous()
@@ -159,3 +159,8 @@ class Head3d(_Head, nn.Conv3d):
 def shapes_are_symbols() -> bool:
     """Whether a network is being traced or exported, so that no answer may hang on the sizes of this input."""
     return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def values_are_symbols(x: Tensor) -> bool:
+    """Whether no answer may hang on the values of x: a network is traced, exported or compiled, or x has none."""
+    return shapes_are_symbols() or torch.compiler.is_compiling() or x.is_meta

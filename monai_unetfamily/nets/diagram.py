@@ -152,8 +152,7 @@ class _Provenance(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.visits: dict[str, _Visit] = {}
-        # by the address of what holds the numbers, which views share; kept, so that none comes twice
-        self._sources: dict[int, tuple[Tensor, frozenset[_Source]]] = {}
+        self._sources: dict[int, tuple[Tensor, frozenset[_Source]]] = {}  # by id: kept, so that none comes twice
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -162,12 +161,12 @@ class _Provenance(TorchDispatchMode):
         sources = self.sources(args, kwargs)
         for tensor in _tensors(result):
             made_of = {_Source(node, numbers or tensor.ndim < 3) for node, numbers in sources}
-            self._sources[_address(tensor)] = tensor, frozenset(made_of)
+            self._sources[id(tensor)] = tensor, frozenset(made_of)
         return result
 
     def sources(self, *values: Any) -> frozenset[_Source]:
         """What the tensors among `values` are made of."""
-        known = (self._sources.get(_address(tensor)) for tensor in _tensors(values))
+        known = (self._sources.get(id(tensor)) for tensor in _tensors(values))
         return frozenset().union(*(entry[1] for entry in known if entry))
 
     def enter(self, name: str, _: nn.Module, maps: tuple[Any, ...]) -> None:
@@ -177,16 +176,12 @@ class _Provenance(TorchDispatchMode):
     def leave(self, name: str, _: nn.Module, __: Any, result: Tensor) -> None:
         """End a node: a module's hook."""
         self.visit(name, result)
-        self._sources[_address(result)] = result, frozenset([_Source(name)])
+        self._sources[id(result)] = result, frozenset([_Source(name)])
 
     def visit(self, name: str, result: Tensor) -> None:
         """Note what leaves a node."""
         visit = self.visits.setdefault(name, _Visit(self.sources(result)))
         visit.grid, visit.width = tuple(result.shape[2:]), result.shape[1]
-
-
-def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 def _tensors(values: Any) -> list[Tensor]:

@@ -52,7 +52,8 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     space = tuple(range(2, x.ndim))
     mean = x.mean(space, keepdim=True)
-    slices = x.split(max(1, _CACHED * x.shape[2] // x.numel()), dim=2)
+    rows = max(1, _CACHED * x.shape[2] // x.numel())
+    slices = x.split(rows, dim=2)
     room = torch.empty_like(slices[0])  # one for all: fresh memory costs more than the sums
     squares = [_sum_of_squares(part, mean, room[:, :, : part.shape[2]]) for part in slices]
     return mean, torch.stack(squares).sum(0) * (mean.numel() / x.numel())

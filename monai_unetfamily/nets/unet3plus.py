@@ -35,8 +35,9 @@ from monai_unetfamily.nets.blocks import (
     conv_head,
     max_pool,
 )
-from monai_unetfamily.nets.cgm import ClassificationGuide, GuidedOutput, values_are_symbols
+from monai_unetfamily.nets.cgm import ClassificationGuide, GuidedOutput
 from monai_unetfamily.nets.checks import check_choice, check_construction, check_input, per_stage
+from monai_unetfamily.nets.convolution import values_are_symbols
 from monai_unetfamily.nets.upsampling import resize
 
 

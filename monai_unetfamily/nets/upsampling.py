@@ -28,7 +28,7 @@ from torch.nn import functional as F
 Triple = tuple[int, int, int]
 
 _LINEAR = {2: "bilinear", 3: "trilinear"}
-_SLACK = 1e-3  # voxels by which float32 may round a coordinate
+_PIECES = 128  # of an axis, at the most
 # Prices in multiply-accumulates of a convolution, measured on two CPU cores; see docs/performance.md.
 _INTERPOLATE = 100  # a voxel of one channel
 _MIX = 1.5  # a multiply-accumulate on the coarse grid
@@ -66,8 +66,9 @@ def coarse_convolution(x: Upsampled, kernel: Tensor) -> Tensor:
     >>> torch.allclose(coarse_convolution(Upsampled(x, (7, 10)), kernel), plain, atol=1e-5)
     True
     """
-    if torch.is_autocast_enabled(x.coarse.device.type):
-        dtype = torch.get_autocast_dtype(x.coarse.device.type)
+    device = x.coarse.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
         x, kernel = Upsampled(x.coarse.to(dtype), x.size), kernel.to(dtype)
     flat = x.coarse.ndim == 4
     coarse, kernel = (t.unsqueeze(3) if flat else t for t in (x.coarse, kernel))
@@ -91,7 +92,10 @@ def _three(values: Sequence[int]) -> Triple:
 def _cheapest(n: Triple, m: Triple, taps: Triple, C: int, c: int) -> tuple[float, Triple]:
     """The least price of one image, and the pieces' widths (fine voxels, per axis) that it takes."""
     widths = [(16, 32, 64) if n[1] == 1 else (8, 16, 32), (8, 16, 32), (8, 16, 32, 64)]
-    choices = [[w for w in axis if w == axis[0] or w < 2 * size] for axis, size in zip(widths, m, strict=True)]
+    choices = [
+        {max(w, ceil(size / _PIECES)) for w in axis if w == axis[0] or w < 2 * size}
+        for axis, size in zip(widths, m, strict=True)
+    ]
     return min((_price(n, m, taps, C, c, cast(Triple, w)), cast(Triple, w)) for w in product(*choices))
 
 
@@ -115,7 +119,7 @@ def _cut(n: int, m: int, taps: int, width: int) -> list[tuple[slice, slice]]:
 def _drawn_on(fine: slice, n: int, m: int, taps: int) -> slice:
     first, last = max(fine.start - taps // 2, 0), min(fine.stop - 1 + taps // 2, m - 1)
     low, high = ((i + 0.5) * n / m - 0.5 for i in (first, last))
-    return slice(max(floor(low - _SLACK), 0), min(ceil(high + _SLACK), n - 1) + 1)
+    return slice(max(floor(low), 0), min(ceil(high), n - 1) + 1)
 
 
 class _Piece(NamedTuple):
@@ -133,10 +137,15 @@ def _pieces(n: int, m: int, taps: int, width: int, like: Tensor) -> list[_Piece]
     >>> whole.matrix[:, 1].tolist()  # no shift: the interpolation itself
     [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
     """
-    unit = torch.eye(n, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)[None]
-    interpolation = F.pad(F.interpolate(unit, size=m, mode="linear", align_corners=False)[0], [taps // 2] * 2)
-    matrix = torch.stack([interpolation[:, t : t + m] for t in range(taps)]).permute(2, 0, 1).to(like.dtype)
-    return [_Piece(fine, coarse, matrix[fine, :, coarse]) for fine, coarse in _cut(n, m, taps, width)]
+    cut = _cut(n, m, taps, width)
+    return [_Piece(fine, coarse, _matrix(fine, coarse, n, m, taps).to(like)) for fine, coarse in cut]
+
+
+def _matrix(fine: slice, coarse: slice, n: int, m: int, taps: int) -> Tensor:
+    voxels = torch.arange(fine.start, fine.stop)[:, None] + torch.arange(taps) - taps // 2
+    source = ((voxels.double() + 0.5) * n / m - 0.5).clamp(0, n - 1)[..., None]
+    weights = (1 - (source - torch.arange(coarse.start, coarse.stop)).abs()).clamp(min=0)
+    return weights * ((voxels >= 0) & (voxels < m))[..., None]
 
 
 class _Work:
