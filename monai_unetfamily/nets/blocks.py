@@ -130,6 +130,8 @@ BLOCKS: dict[str, type[ConvBlock]] = {"plain": ConvBlock, "residual": ResidualBl
 class UpsampleConv(Block):
     """Linear interpolation to a target's size, then one zero-padded convolution, norm and activation.
 
+    Computed on the coarse grid where that is cheaper: see `upsampling`.
+
     `forward(x, size)` maps (N, in_channels, *coarse) to (N, out_channels, *size); `align_corners=False`. `layers` are
     the options of `ConvBlock`.
 

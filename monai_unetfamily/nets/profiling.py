@@ -34,8 +34,9 @@ class Profile:
     Attributes:
         name, preset, size: what was measured.
         parameters: numbers that training may change.
-        macs: multiply-accumulate operations of the convolutions, transposed ones included, in the `eval()` pass;
-            interpolation, pooling, norm and activation are not counted.
+        macs: multiply-accumulate operations of the convolutions, transposed ones included, in the `eval()` pass, each
+            at its full size (UNet 3+ does less: `upsampling`); interpolation, pooling, norm and activation are not
+            counted.
         inference_bytes: the most bytes of tensors that live at once in the `eval()` pass: image, maps and logits.
         training_bytes: the same over forward and backward pass in `train()`, with what autograd keeps and the
             gradients of maps. Not counted, in both: weights, their gradients and the optimizer's state; the loss;

@@ -6,7 +6,8 @@ Segmentation", ICASSP 2020 (arXiv 2004.08790), eq. 1, with stages counted from 0
     De[i] = H([C(D(En[k])) for k < i, C(En[i]), C(U(De[k])) for k > i]),   De[N] = En[N]
 
 C is one convolution to `skip_channels`, D max pooling, U linear interpolation: each branch is resampled first and
-convolved then. H fuses the N + 1 branches by one convolution. Each C and H is followed by norm and activation.
+convolved then. H fuses the N + 1 branches by one convolution. Each C and H is followed by norm and activation. C(U(x))
+is computed on the coarse grid where that is cheaper (upsampling.py): the same numbers.
 
 Deviations, each by an argument except the last two:
 - any number of stages, any stride and kernel per stage and axis (paper: five, 2x2, 3x3);

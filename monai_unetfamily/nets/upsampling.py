@@ -77,7 +77,13 @@ def coarse_convolution(x: Upsampled, kernel: Tensor) -> Tensor:
 
 
 def coarse_is_cheaper(x: Upsampled, kernel: Tensor) -> bool:
-    """Whether `coarse_convolution` costs less than the plain form; from shapes alone, so that the choice stays."""
+    """Whether `coarse_convolution` costs less than the plain form; from shapes alone, so that the choice stays.
+
+    The prices are a CPU's. On a GPU, where many small products wait for each other, nothing has been measured yet: there
+    the plain form is taken.
+    """
+    if x.coarse.device.type not in ("cpu", "meta"):
+        return False
     c, C, *taps = kernel.shape
     plain = prod(x.size) * (prod(taps) * C * c + _INTERPOLATE * C)
     return _cheapest(_three(x.coarse.shape[2:]), _three(x.size), _three(taps), C, c)[0] < plain

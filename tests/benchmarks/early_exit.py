@@ -1,7 +1,7 @@
-"""The early exit of a guided network on tall phantoms, beside its full run: python tests/benchmarks/early_exit.py.
+"""The early exit of a guided network on tall phantoms, beside its full run.
 
 The network is the bundle `organs_ct` beside this file. It knows the spleen and the kidneys, which touch a window in
-sixteen of a phantom of a metre. Its data: python tests/benchmarks/early_exit.py --data FOLDER.
+sixteen of a phantom of a metre. Its data: PYTHONPATH=tests python -m benchmarks.early_exit FOLDER.
 """
 
 import argparse
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
 import nibabel as nib
@@ -19,6 +18,8 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
+from benchmarks.measure import Spread
+from benchmarks.table import Row
 from monai_unetfamily.bundles.bundle import Bundle, class_names, open_bundle
 from monai_unetfamily.nets import UNet3Plus
 from monai_unetfamily.volumes.anatomy import ID
@@ -40,13 +41,26 @@ class EarlyExit:
     touched: float  # share of the windows that hold a voxel of an organ
     exits: float  # share of the windows whose decoder did not run
     differing: int  # voxels whose label is another one
-    voxels: int
-    organ_voxels: int  # voxels of the reference's organs
 
-    @property
-    def decoder(self) -> float:
-        """The decoder's share of the full run's time."""
-        return 1 - 1 / median(self.bounds)
+
+CASES = {"full": (SHAPE, 3), "quick": ((96, 80, 160), 1), "toy": ((48, 48, 48), 1)}  # voxels, rounds
+
+
+def rows(scale: str) -> list[Row]:
+    """One row: the full run's time over that with the exit, and that of the encoder alone, which none can beat."""
+    shape, rounds = CASES[scale]
+    found = measure(rounds, shape=shape)
+    return [
+        {
+            "volume": "x".join(map(str, shape)),
+            "windows": found.windows,
+            "organs in, %": round(100 * found.touched, 1),
+            "exit, %": round(100 * found.exits, 1),
+            "speed": Spread.of(found.ratios),
+            "at most": Spread.of(found.bounds),
+            "voxels with another label": found.differing,
+        }
+    ]
 
 
 def measure(rounds: int = 3, *, bundle: Path = BUNDLE, shape: tuple[int, int, int] = SHAPE) -> EarlyExit:
@@ -71,8 +85,6 @@ def measure(rounds: int = 3, *, bundle: Path = BUNDLE, shape: tuple[int, int, in
         touched=float(touched.double().mean()),
         exits=float(exits.double().mean()),
         differing=int((labels[0] != labels[1]).sum()),
-        voxels=labels[0].numel(),
-        organ_voxels=int((reference > 0).sum()),
     )
 
 
@@ -152,19 +164,8 @@ def _timed(run: Callable[[Tensor], Tensor], image: Tensor) -> tuple[Tensor, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bundle", type=Path, default=BUNDLE)
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="write the 30 cases of the training there instead")
-    options = parser.parse_args()
-    if options.data:
-        return write_trunks(options.data, 30)
-    found = measure(options.rounds, bundle=options.bundle)
-    print(
-        f"{found.windows} windows of 32^3, organs in {found.touched:.1%} of them; {found.exits:.1%} exit\n"
-        f"full run over early exit: {median(found.ratios):.2f} ({min(found.ratios):.2f} to {max(found.ratios):.2f}); "
-        f"the encoder alone {median(found.bounds):.2f}: the decoder is {found.decoder:.0%} of the time\n"
-        f"labels that differ: {found.differing} of {found.voxels} voxels ({found.organ_voxels} of organs)"
-    )
+    parser.add_argument("data", type=Path, metavar="FOLDER", help="write the 30 cases of the training there")
+    write_trunks(parser.parse_args().data, 30)
 
 
 if __name__ == "__main__":

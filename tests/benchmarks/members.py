@@ -27,7 +27,7 @@ CASES: dict[str, list[tuple[Size, int]]] = {  # voxels, and the first of five wi
     "quick": [((128, 128), 16), ((32, 32, 32), 8)],
     "toy": [((32, 32), 8)],
 }
-ROUNDS = {"full": 9, "quick": 3, "toy": 1}
+ROUNDS = {"full": 5, "quick": 3, "toy": 1}
 
 
 def rows(scale: str) -> list[Row]:

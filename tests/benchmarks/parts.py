@@ -22,7 +22,7 @@ from benchmarks.upsampling import Case, in_papers_form, unet3plus
 
 PARTS = ("encoder", "branches from finer stages", "branches from coarser stages", "fusion", "heads", "other")
 FORMS: dict[str, Callable[[Case], nn.Module]] = {"the paper's form": in_papers_form, "here": unet3plus}
-ROUNDS = {"full": 9, "quick": 3, "toy": 1}
+ROUNDS = {"full": 5, "quick": 3, "toy": 1}
 
 
 def rows(scale: str) -> list[Row]:

@@ -1,6 +1,6 @@
 """Train the bundle of the early exit's benchmark: train_organs_ct.py BUNDLE FOLDER STAGE MINUTES.
 
-FOLDER is the data set that `early_exit.py --data` writes. STAGE "guide" trains encoder and guide on presence alone, a
+FOLDER is the data set that `benchmarks.early_exit` writes. STAGE "guide" trains encoder and guide on presence alone, a
 twelfth of a whole step's time; then "decoder" trains the rest on the encoder as it is, so that the guide
 stays; `unetfamily calibrate` sets the thresholds. Each goes on from the bundle's weights, where it has some.
 """

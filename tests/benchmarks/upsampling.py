@@ -53,7 +53,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "toy": [Case((2, 4, 8), 2, (12, 16)), Case((2, 4), 2, (8, 8, 8), "training step", "paper")],
 }
-ROUNDS = {"full": 9, "quick": 3, "toy": 2}
+ROUNDS = {"full": 5, "quick": 3, "toy": 2}
 CPU, GPU = ("cpu", "float32"), [("cuda", "float32"), ("cuda", "tf32"), ("cuda", "bfloat16")]
 
 
