@@ -79,8 +79,8 @@ def coarse_convolution(x: Upsampled, kernel: Tensor) -> Tensor:
 def coarse_is_cheaper(x: Upsampled, kernel: Tensor) -> bool:
     """Whether `coarse_convolution` costs less than the plain form; from shapes alone, so that the choice stays.
 
-    The prices are a CPU's. On a GPU, where many small products wait for each other, nothing has been measured yet: there
-    the plain form is taken.
+    The prices are a CPU's. On a GPU, where many small products wait for each other, nothing has been measured yet:
+    there the plain form is taken.
     """
     if x.coarse.device.type not in ("cpu", "meta"):
         return False
