@@ -101,12 +101,13 @@ def test_a_norm_that_has_learned_goes_into_kernel_and_bias(bias: bool, affine: b
 @pytest.mark.parametrize("mean", [0.0, 30.0])
 def test_instance_norm_is_as_exact_as_torchs(shape: tuple[int, ...], mean: float) -> None:
     """Also for maps whose mean is far from 0, where a sum of squares would lose its digits."""
-    x = torch.randn(shape) + mean
+    torch.manual_seed(0)
+    x = torch.randn(shape) + mean  # a value's own rounding: 2e-6 of a deviation at 30
     exact = F.instance_norm(x.double())
     layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
     mine = instance_norm(x.contiguous(memory_format=layout).clone(), None, None, 1e-5)
     ours, theirs = (float((y - exact).abs().max()) for y in (mine, F.instance_norm(x)))
-    assert ours < max(4 * theirs, 1e-6)
+    assert ours < max(4 * theirs, 1e-5)
 
 
 def test_gradient_of_instance_norm_is_that_of_torchs() -> None:
