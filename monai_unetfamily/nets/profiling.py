@@ -113,7 +113,7 @@ def profile_rows(profiles: Sequence[Profile]) -> list[list[str]]:
 
     >>> profile = profile_network("unet", size=(256, 256), in_channels=1, out_channels=1, features=(32, 64))
     >>> profile_rows([profile])[1]
-    ['unet', 'default', '101,473', '3.48', '60.3', '134.8', '2', '3', '18']
+    ['unet', 'default', '101,473', '3.48', '44.3', '134.8', '2', '3', '18']
     """
     memory = ["inference MiB", "training MiB"]
     header = ["network", "preset", "parameters", "GMAC", *memory, "stages", "nodes", "receptive field"]
