@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from monai_unetfamily.volumes import nifti
+from monai_unetfamily.volumes.cases import check_labels
 from monai_unetfamily.volumes.nifti import open_volume, read_volume, save_image
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
@@ -151,14 +152,28 @@ def test_a_flipped_bit_in_a_gzip_is_never_silent(tmp_path: Path) -> None:
             read_volume(path)
 
 
-def test_voxel_sizes_that_pixdim_contradicts_are_refused(tmp_path: Path) -> None:
+def two_ways(path: Path) -> Path:
     image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([-2.0, -2.0, 2.0, 1.0]))
     image.set_sform(image.affine, 2)
     image.set_qform(None, 0)
     image.header["pixdim"][1:4] = 2.04
-    nib.save(image, tmp_path / "a.nii.gz")
-    with pytest.raises(ValueError, match=r"a.nii.gz: got voxels of .*readers disagree"):
-        open_volume(tmp_path / "a.nii.gz")
+    nib.save(image, path)
+    return path
+
+
+def test_voxel_sizes_that_pixdim_contradicts_are_those_of_the_sform(tmp_path: Path) -> None:
+    image = open_volume(two_ways(tmp_path / "a.nii.gz"))
+    np.testing.assert_array_equal(image.affine, np.diag([-2.0, -2.0, 2.0, 1.0]))
+
+
+@pytest.mark.parametrize("odd", ["image", "label"])
+def test_training_refuses_voxel_sizes_that_pixdim_contradicts(odd: str, tmp_path: Path) -> None:
+    """MONAI's reader, which training uses, falls back on a qform of code 0."""
+    files = {key: two_ways(tmp_path / f"{key}.nii.gz") for key in ("image", "label")}
+    even = files["label" if odd == "image" else "image"]
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([-2.0, -2.0, 2.0, 1.0])), even)
+    with pytest.raises(ValueError, match=rf"{odd}.nii.gz: got voxels of .*readers disagree"):
+        check_labels({key: str(file) for key, file in files.items()}, {0: "background"})
 
 
 def test_a_damaged_header_is_read_or_refused_but_never_crashes(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_header_that_two_readers_read_two_ways_is_refused(opened: Bundle, tmp_
     image.set_qform(None, 0)
     image.header["pixdim"][1:4] = 2.04
     nib.save(image, tmp_path / "two_ways.nii.gz")
-    with pytest.raises(ValueError, match="two_ways.nii.gz: .*readers disagree"):
+    with pytest.raises(ValueError, match="two_ways.nii.gz: .*reader takes another affine"):
         predict_volume(opened, tmp_path / "two_ways.nii.gz")
 
 

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from monai_unetfamily.volumes.headers import require_pixdim
 from monai_unetfamily.volumes.masks import may_overlap, require_channel_names
-from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift
+from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift, open_volume
 from monai_unetfamily.volumes.sources import (
     is_picture,
     list_sources,
@@ -107,9 +108,9 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
     which no picture is, all others a label map.
 
     Raises:
-        ValueError: another shape, a label map in place of masks or the reverse, another number of masks or other
-            names in their header, another affine, fractional values, ids outside the table; and what `read_image`
-            and `read_label_map` raise.
+        ValueError: an sform that pixdim contradicts, another shape, a label map in place of masks or the reverse,
+            another number of masks or other names in their header, another affine, fractional values, ids outside
+            the table; and what `read_image` and `read_label_map` raise.
 
     >>> from tempfile import TemporaryDirectory
     >>> from monai_unetfamily.volumes.phantom import write_phantoms
@@ -118,6 +119,7 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
     ...     for case in load_cases(Path(folder)):
     ...         check_labels(case, read_label_names(Path(folder)))
     """
+    _require_one_reading(case)
     image, image_affine = read_image(Path(case["image"]))
     label = Path(case["label"])
     voxels, affine = read_label_map(label)
@@ -135,6 +137,13 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
         raise ValueError(f"{label}: {got}; {GRID_TOLERANCE} is allowed, bring it to the image's grid first")
     unlabelled = set() if ignored is None else {ignored}
     _require_ids(np.unique(voxels), ({0, 1} if may_overlap(classes) else {0, *classes}) | unlabelled, label)
+
+
+def _require_one_reading(case: Mapping[str, str]) -> None:
+    """Training reads with MONAI's own reader, which must find the same affine."""
+    for file in (Path(case[key]) for key in _KEYS):
+        if not is_picture(file):
+            require_pixdim(open_volume(file, channels=True), file)
 
 
 def _require_channels(got: int, labels: Mapping[int, str], file: Path) -> None:

@@ -26,6 +26,8 @@ def require_file(path: Path) -> None:
         raise IsADirectoryError(f"{path}: is a folder; one NIfTI file is meant, name a file in it")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; name an existing NIfTI file")
+    if not path.is_file():
+        raise ValueError(f"{path}: is a pipe or a device; a file is needed, save the volume in one")
     if not path.name.lower().endswith((".nii", ".nii.gz", *_PAIR)):
         got = f"{path}: is not named as NIfTI"
         raise ValueError(f"{got}; .nii, .nii.gz and .hdr/.img are read (.png and .tif as pictures), convert it first")
@@ -50,11 +52,7 @@ def require_one_volume(image: Nifti1Pair, path: Path, channels: bool = False) ->
 
 
 def require_affine(image: Nifti1Pair, path: Path) -> None:
-    """Refuse an affine that is not finite or not invertible, or whose voxel sizes pixdim contradicts.
-
-    Readers part there: nibabel keeps the sform, MONAI's takes the qform, whatever its code, and with it perhaps
-    another side of the patient.
-    """
+    """Refuse an affine that is not finite or not invertible."""
     affine = image.affine
     if affine is None or not np.isfinite(affine).all():
         raise ValueError(f"{path}: got an affine that is not finite; numbers are needed, mend sform or qform")
@@ -62,7 +60,15 @@ def require_affine(image: Nifti1Pair, path: Path) -> None:
     if not np.linalg.cond(affine[:3, :3]) < 1e6:
         got = f"got the singular affine {affine[:3, :3].tolist()}"
         raise ValueError(f"{path}: {got}; three independent axes are needed, mend sform or qform")
-    sizes, pixdim = voxel_sizes(affine), image.header.get_zooms()[:3]
+
+
+def require_pixdim(image: Nifti1Pair, path: Path) -> None:
+    """Refuse an affine whose voxel sizes pixdim contradicts: for what MONAI's own reader is to read.
+
+    Readers part there: nibabel keeps the sform, MONAI's takes the qform, whatever its code, and with it perhaps
+    another side of the patient.
+    """
+    sizes, pixdim = voxel_sizes(image.affine), image.header.get_zooms()[:3]
     if not np.allclose(sizes, pixdim, rtol=1e-5) and not _qform_agrees(image):
         got = (
             f"got voxels of {np.round(sizes, 5).tolist()} mm by the sform, {np.round(pixdim, 5).tolist()} mm by pixdim"
@@ -70,14 +76,14 @@ def require_affine(image: Nifti1Pair, path: Path) -> None:
         raise ValueError(f"{path}: {got}; readers disagree on such files, make the two agree")
 
 
-def require_bytes(image: Nifti1Pair, path: Path) -> None:
-    """Refuse a header that claims more than `MAX_VOXELS` voxels, or more bytes than its file can hold.
+def require_bytes(image: Nifti1Pair, path: Path, most: int = MAX_VOXELS) -> None:
+    """Refuse a header that claims more than `most` voxels, or more bytes than its file can hold.
 
     Exact for plain files; deflate cannot expand a byte to more than 1032.
     """
     voxels = math.prod(image.shape)
-    if voxels > MAX_VOXELS:
-        raise ValueError(f"{path}: the header claims {voxels} voxels; {MAX_VOXELS} are allowed, crop it first")
+    if voxels > most:
+        raise ValueError(f"{path}: the header claims {voxels} voxels; {most} are allowed, crop it or raise the limit")
     file = voxel_file(image)
     claimed = cast(ArrayProxy, image.dataobj).offset + voxels * image.get_data_dtype().itemsize
     held = file.stat().st_size * (_DEFLATE_RATIO if file.suffix.lower() == ".gz" else 1)

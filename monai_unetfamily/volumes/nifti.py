@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.volumes.files import atomic_file
 from monai_unetfamily.volumes.headers import (
+    MAX_VOXELS,
     require_affine,
     require_bytes,
     require_file,
@@ -37,7 +38,7 @@ _UNREADABLE = (
 )
 
 
-def open_volume(path: Path, channels: bool = False) -> Nifti1Pair:
+def open_volume(path: Path, channels: bool = False, max_voxels: int = MAX_VOXELS) -> Nifti1Pair:
     """Open a NIfTI-1 or NIfTI-2 volume as a nibabel proxy; no voxel is read.
 
     The image is one 3-D volume: `shape[:3]` voxels, further axes singleton; `affine` (4, 4) maps voxel
@@ -46,12 +47,13 @@ def open_volume(path: Path, channels: bool = False) -> Nifti1Pair:
     Args:
         path: of the file.
         channels: whether a fourth axis may be longer than 1, as that of `masks.write_masks`.
+        max_voxels: the most that a header may claim.
 
     Raises:
         FileNotFoundError: no such file, or half of a `.hdr`/`.img` pair.
         IsADirectoryError: a folder.
         ValueError: not NIfTI; not one 3-D volume of real numbers; an affine that is not invertible; a header
-            that claims more bytes than its file can hold, or more than `headers.MAX_VOXELS` voxels.
+            that claims more bytes than its file can hold, or more than `max_voxels` voxels.
 
     >>> open_volume(Path("absent.nii.gz"))
     Traceback (most recent call last):
@@ -61,7 +63,7 @@ def open_volume(path: Path, channels: bool = False) -> Nifti1Pair:
     image = _load_header(path)
     require_one_volume(image, path, channels)
     require_affine(image, path)
-    require_bytes(image, path)
+    require_bytes(image, path, max_voxels)
     return image
 
 
@@ -82,15 +84,31 @@ def read_volume(path: Path, channels: bool = False) -> tuple[NDArray[np.float32]
     ((2, 3, 4), 'float32', [2.0, 2.0, 5.0, 1.0])
     """
     image = open_volume(path, channels)
+    voxels = read_voxels(image, path)
+    require_finite(voxels, path)
+    shape = (*image.shape[:3], -1) if channels else image.shape[:3]
+    return voxels.reshape(shape, order="F"), np.asarray(image.affine, np.float64)
+
+
+def read_voxels(image: Nifti1Pair, path: Path) -> NDArray[np.float32]:
+    """Read the voxels, of the image's shape, of what `open_volume` opened at `path`, NaN and infinity as they are.
+
+    Raises:
+        ValueError: the file is cut off or damaged.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "ct.nii.gz"
+    ...     save_image(nib.Nifti1Image(np.full((2, 3, 4, 1), 40, np.int16), np.eye(4)), path)
+    ...     read_voxels(open_volume(path), path).shape
+    (2, 3, 4, 1)
+    """
     try:
-        voxels = _read_voxels(image)
+        return _read_voxels(image)
     except _UNREADABLE as error:
         raise ValueError(
             f"{path}: the voxels cannot be read ({_one_line(error)}); a whole file is needed, copy it again"
         ) from error
-    require_finite(voxels, path)
-    shape = (*image.shape[:3], -1) if channels else image.shape[:3]
-    return voxels.reshape(shape, order="F"), np.asarray(image.affine, np.float64)
 
 
 def grid_shift(affine: NDArray[np.float64], other: NDArray[np.float64]) -> float:
