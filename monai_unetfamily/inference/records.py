@@ -1,0 +1,141 @@
+"""What is known of each case of a cohort: one JSON file beside its label map, from which everything else follows.
+
+A case is finished when its record names the same bundle, settings and input, by their hashes, and the files that it
+wrote are whole, by theirs. Whatever else is there is done again: a truncated file is never taken for a result.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai_unetfamily.volumes.files import atomic_file, make_folder
+
+SUFFIX = ".json"
+_KIND = "monai_unetfamily case"  # what tells a record from other JSON files of the folder
+_HASHED = (
+    "configs/inference.yaml",
+    "configs/inference.yml",
+    "configs/inference.json",
+    "configs/metadata.json",
+    "models/*",
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked for, as far as it decides what comes out: bundles by name and hash, and settings."""
+
+    bundles: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of a case.
+
+    Attributes:
+        name: of the study.
+        request: that it was done for.
+        files: that hold it.
+        input_hash: of their bytes; None where they could not be read.
+        outputs: each file written, relative to the output folder -> its hash.
+        error: why there are no outputs.
+        classes: the rows of measures, one a class.
+        notes: of what was read and done.
+        seconds: of each stage.
+        software: versions.
+    """
+
+    name: str
+    request: Request
+    files: tuple[str, ...]
+    input_hash: str | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    error: str | None = None
+    classes: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    software: Mapping[str, str] = field(default_factory=dict)
+
+
+def record_file(output: Path, name: str) -> Path:
+    """Where the record of a study lies."""
+    return output / f"{name}{SUFFIX}"
+
+
+def write_record(record: Record, output: Path) -> None:
+    """Write a record, whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    file = record_file(output, record.name)
+    make_folder(file.parent)
+    with atomic_file(file) as stream:
+        stream.write((json.dumps({"kind": _KIND} | asdict(record), indent=1) + "\n").encode())
+
+
+def read_record(file: Path) -> Record | None:
+    """A case's record; None where there is none, or a file that is something else.
+
+    >>> read_record(Path("absent.json")) is None
+    True
+    """
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        if not isinstance(found, dict) or found.pop("kind", None) != _KIND:
+            return None
+        lists = {key: tuple(value) for key, value in found.items() if isinstance(value, list)}
+        return Record(**found | lists | {"request": Request(**found["request"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def read_records(output: Path) -> list[Record]:
+    """All records below a folder, by name."""
+    files = sorted(file for file in output.rglob(f"*{SUFFIX}") if not file.name.startswith("."))
+    return [record for record in map(read_record, files) if record is not None]
+
+
+def is_finished(record: Record | None, request: Request, input_hash: str, output: Path) -> bool:
+    """Whether a case was done for this request on this input, and its files are as they were written."""
+    return (
+        record is not None
+        and record.error is None
+        and record.input_hash == input_hash
+        and _as_json(record.request) == _as_json(request)
+        and bool(record.outputs)
+        and all(_holds(output / name, hashed) for name, hashed in record.outputs.items())
+    )
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """SHA-256 over the bytes of files, each hashed by itself first; names do not count.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    return whole.hexdigest()
+
+
+def hash_bundle(root: Path) -> str:
+    """SHA-256 of what a bundle's predictions hang on: its inference config, metadata and weights."""
+    return hash_files(sorted(file for pattern in _HASHED for file in root.glob(pattern)))
+
+
+def _as_json(request: Request) -> Any:
+    return json.loads(json.dumps(asdict(request)))  # where a tuple is a list
+
+
+def _holds(file: Path, hashed: str) -> bool:
+    try:
+        return hash_files([file]) == hashed
+    except OSError:
+        return False

@@ -1,0 +1,76 @@
+"""A case is finished when bundle, settings, input and every output are what its record says, and never else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from monai_unetfamily.inference.records import (
+    Record,
+    Request,
+    hash_bundle,
+    hash_files,
+    is_finished,
+    read_record,
+    read_records,
+    record_file,
+    write_record,
+)
+
+REQUEST = Request({"liver_ct": "ab"}, {"overlap": 0.25, "mirror": (0, 1), "roi": None})
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Record:
+    (tmp_path / "a.nii.gz").write_bytes(b"labels")
+    outputs = {"a.nii.gz": hash_files([tmp_path / "a.nii.gz"])}
+    record = Record("a", REQUEST, ("scans/a.nii.gz",), "12", outputs, classes=({"class": "liver", "ml": 1.5},))
+    write_record(record, tmp_path)
+    return record
+
+
+def test_a_record_goes_through_its_file(finished: Record, tmp_path: Path) -> None:
+    found = read_record(record_file(tmp_path, "a"))
+    assert found is not None
+    assert is_finished(found, REQUEST, "12", tmp_path)
+    assert found == replace(finished, request=found.request)
+    assert read_records(tmp_path) == [found]
+
+
+def test_whatever_differs_is_done_again(finished: Record, tmp_path: Path) -> None:
+    again = {
+        "none": (None, REQUEST, "12"),
+        "failed": (replace(finished, error="no"), REQUEST, "12"),
+        "another input": (finished, REQUEST, "13"),
+        "another bundle": (finished, replace(REQUEST, bundles={"liver_ct": "ac"}), "12"),
+        "another setting": (finished, replace(REQUEST, settings={**REQUEST.settings, "overlap": 0.5}), "12"),
+        "no output": (replace(finished, outputs={}), REQUEST, "12"),
+        "output gone": (replace(finished, outputs={"b.nii.gz": "0"}), REQUEST, "12"),
+    }
+    assert [name for name, case in again.items() if is_finished(*case, tmp_path)] == []
+    (tmp_path / "a.nii.gz").write_bytes(b"label")  # cut off
+    assert not is_finished(finished, REQUEST, "12", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"kind": "monai_unetfamily case"}', '{"labels": {}}'])
+def test_another_file_is_no_record(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert read_record(tmp_path / "a.json") is None
+    assert read_records(tmp_path) == []
+
+
+def test_a_hash_knows_where_one_file_ends(tmp_path: Path) -> None:
+    for name, content in {"a": b"xy", "b": b"z", "c": b"x", "d": b"yz"}.items():
+        (tmp_path / name).write_bytes(content)
+    assert hash_files([tmp_path / "a", tmp_path / "b"]) != hash_files([tmp_path / "c", tmp_path / "d"])
+    assert hash_files([tmp_path / "a"]) == hash_files([tmp_path / "a"])
+
+
+def test_a_bundles_hash_hangs_on_what_decides_its_labels_alone(tmp_path: Path) -> None:
+    for name in ("configs/inference.yaml", "configs/metadata.json", "configs/train.yaml", "models/model.pt", "logs/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    before = hash_bundle(tmp_path)
+    for name, changes in {"logs/x": False, "configs/train.yaml": False, "models/model.pt": True}.items():
+        (tmp_path / name).write_text("changed")
+        assert (hash_bundle(tmp_path) != before) == changes
