@@ -8,7 +8,7 @@ from monai_unetfamily.inference.shards import Shard, choose_shard
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 12])
 def test_parts_are_all_and_disjoint(total: int) -> None:
     parts = [Shard(number, total).of(range(10)) for number in range(1, total + 1)]
-    assert sorted(sum(parts, [])) == list(range(10))
+    assert sorted(i for part in parts for i in part) == list(range(10))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 

@@ -7,7 +7,10 @@ from typing import TypeVar
 
 import torch
 
-T, Read, Done, Written = TypeVar("T"), TypeVar("Read"), TypeVar("Done"), TypeVar("Written")
+T = TypeVar("T")
+Read = TypeVar("Read")
+Done = TypeVar("Done")
+Written = TypeVar("Written")
 
 
 def overlapped(

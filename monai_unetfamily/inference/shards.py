@@ -43,7 +43,7 @@ def choose_shard(text: str | None, environment: Mapping[str, str] = os.environ) 
         number = str(int(environment[_KUBERNETES]) + 1)
     if not slash or not number.isdecimal() or not total.isdecimal() or not 1 <= int(number) <= int(total):
         raise ValueError(
-            f'shard is {text!r}; "i/n" is allowed with i from 1 to n, or "/n" in a Kubernetes indexed job, which says i.'
+            f'shard is {text!r}; "i/n" is allowed with i from 1 to n, or "/n" in a Kubernetes indexed job, which has i.'
         )
     return Shard(int(number), int(total))
 
@@ -55,7 +55,7 @@ def _of_slurm(environment: Mapping[str, str]) -> Shard | None:
     number, rest = divmod(task - first, step)
     if rest or number >= count:
         raise ValueError(
-            f"SLURM array task {task} of {count} from {first} in steps of {step}: such an array does not say which part "
+            f"SLURM array task {task} of {count} from {first} in steps of {step}: such an array does not say what part "
             'is meant; give it ("--shard i/n").'
         )
     return Shard(number + 1, count)
