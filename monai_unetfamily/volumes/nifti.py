@@ -174,7 +174,7 @@ def label_image(labels: NDArray[np.integer], source: Nifti1Pair) -> Nifti1Image:
     header.set_data_dtype(smallest)
     header["cal_min"] = header["cal_max"] = 0
     single = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
-    return single(labels.astype(smallest), source.affine, header)
+    return single(labels.astype(smallest, copy=False), source.affine, header)
 
 
 def save_image(image: Nifti1Image, path: Path) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.volumes import nifti, pictures
 
-_STEMS = (".nii.gz", ".nii", ".hdr", ".img", *pictures.SUFFIXES)
+_STEMS = (".nii.gz", ".nii", ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".nhdr", *pictures.SUFFIXES)
 _LISTED = (".nii.gz", ".nii", *pictures.SUFFIXES)
 _FOREIGN = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")  # pictures that are not read
 _UNLISTED = (*_FOREIGN, ".dcm", ".nrrd", ".mha", ".mhd", ".hdr", ".img")  # images that folders are not searched for
