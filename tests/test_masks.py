@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from monai_unetfamily.volumes.label_table import mask_table
 from monai_unetfamily.volumes.masks import (
     file_names,
     mask_of,
@@ -105,7 +106,7 @@ def test_the_masks_of_a_label_map_part_it(tmp_path: Path) -> None:
     names = {0: "background", 1: "a", 2: "b", 3: "c", 9: "nowhere"}
     like = source(nib.Nifti1Image, (4, 5, 6), (1, 1))
     write_split(labels, names, like, tmp_path / "case")
-    write_labels((labels == 2).astype(np.uint8), like, tmp_path / "b.nii.gz")
+    write_labels((labels == 2).astype(np.uint8), like, tmp_path / "b.nii.gz", mask_table(2, "b"))
     read = {file.name[:-7]: np.asarray(nib.load(file).dataobj) for file in (tmp_path / "case").iterdir()}
     assert sorted(read) == ["a", "b", "c", "nowhere"]
     np.testing.assert_array_equal(sum(label * read[name] for label, name in names.items() if label), labels)
@@ -166,7 +167,7 @@ def test_a_folder_of_masks_appears_whole_or_not_at_all(tmp_path: Path, monkeypat
         write_split(masks(), NAMES, like, tmp_path / "full")
     saved: list[Path] = []
 
-    def second_fails(labels: np.ndarray, like: object, path: Path) -> None:
+    def second_fails(labels: np.ndarray, like: object, path: Path, table: object) -> None:
         if saved:
             raise OSError(28, "No space left on device")
         saved.append(path)

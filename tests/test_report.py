@@ -7,7 +7,8 @@ from matplotlib.image import imread
 from nibabel.orientations import inv_ornt_aff
 
 from monai_unetfamily.inference.planes import picture_plane, radiological_planes
-from monai_unetfamily.inference.report import palette, save_overlay
+from monai_unetfamily.inference.report import save_overlay
+from monai_unetfamily.volumes.colors import hex_color, palette
 
 SHAPE, SPACING = (12, 10, 8), (1.0, 1.5, 3.0)
 AFFINE = np.array([[1.0, 0, 0, -4], [0, 1.5, 0, 3], [0, 0, 3, 11], [0, 0, 0, 1]])
@@ -47,8 +48,8 @@ def picture(path, *volumes, affine=AFFINE, **options):
 
 
 def count(pixels, color, within=3):
-    """Pixels of a colour (0..1)."""
-    return int((np.abs(pixels - 255 * np.array(color)).max(axis=-1) <= within).sum())
+    """Pixels of a colour (0..255)."""
+    return int((np.abs(pixels - np.array(color)).max(axis=-1) <= within).sum())
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS, ids=axcodes)
@@ -123,7 +124,7 @@ def test_the_right_anterior_corner_is_at_the_upper_left(tmp_path):
     frame = np.abs(pixels - [0x3C, 0x40, 0x43]).max(axis=-1) < 3
     left, right, *_ = np.flatnonzero(frame.sum(axis=0) > 200)  # long vertical lines
     top, *_, bottom = np.flatnonzero(frame.sum(axis=1) > 200)
-    line = np.argwhere(np.abs(pixels - 255 * np.array(palette(1))).max(axis=-1) < 3)
+    line = np.argwhere(np.abs(pixels - np.array(palette(1))).max(axis=-1) < 3)
     line = line[(line[:, 1] < right + 3) & (line[:, 0] < bottom + 3)]  # without legend and other panels
     assert line.min(axis=0) == pytest.approx([top, left], abs=3)
     assert line.max(axis=0) == pytest.approx([(top + bottom) / 2, (left + right) / 2], abs=3)
@@ -197,7 +198,7 @@ def test_a_picture_is_shown_as_it_is(tmp_path):
     frame = np.abs(pixels - [0x3C, 0x40, 0x43]).max(axis=-1) < 3
     left, right = np.flatnonzero(frame.sum(axis=0) > 200)[[0, -1]]
     top, bottom = np.flatnonzero(frame.sum(axis=1) > 200)[[0, -1]]
-    line = np.argwhere(np.abs(pixels - 255 * np.array(palette(1))).max(axis=-1) < 3)
+    line = np.argwhere(np.abs(pixels - np.array(palette(1))).max(axis=-1) < 3)
     line = line[line[:, 0] < bottom + 3]  # without the legend
     assert line.min(axis=0) == pytest.approx([top, left], abs=3)
     expected = [top + (bottom - top) / 3, left + (right - left) * 3 / 4]
@@ -205,11 +206,12 @@ def test_a_picture_is_shown_as_it_is(tmp_path):
 
 
 def test_palette_tells_labels_apart():
-    colors = {label: 255 * np.array(palette(label)) for label in range(1, 21)}
+    colors = {label: np.array(palette(label)) for label in range(1, 21)}
     assert min(np.abs(a - b).max() for a, b in combinations(colors.values(), 2)) > 30
     assert min(color.max() for color in colors.values()) > 100  # seen on a dark ground
-    assert all(0 <= value <= 1 for label in range(1, 200) for value in palette(label))
+    assert all(0 <= value <= 255 for label in range(1, 200) for value in palette(label))
     assert len({palette(label) for label in range(1, 200)}) == 199
+    assert all(hex_color(label) == "#{:02x}{:02x}{:02x}".format(*palette(label)) for label in range(1, 200))
     with pytest.raises(ValueError, match="background"):
         palette(0)
 

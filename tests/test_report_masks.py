@@ -5,7 +5,7 @@ import pytest
 from test_report import AFFINE, ORIENTATIONS, SHAPE, axcodes, count, patient, picture, stored
 
 from monai_unetfamily.inference.planes import radiological_planes
-from monai_unetfamily.inference.report import palette
+from monai_unetfamily.volumes.colors import palette
 
 
 def nested():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from monai_unetfamily.bundles.bundle import Bundle, reason_of
 from monai_unetfamily.bundles.inputs import check_source, takes_pictures
 from monai_unetfamily.volumes.files import make_folder, require_free
+from monai_unetfamily.volumes.label_table import label_table
 from monai_unetfamily.volumes.masks import may_overlap, write_masks, write_split
 from monai_unetfamily.volumes.nifti import Labels
 from monai_unetfamily.volumes.sources import (
@@ -185,7 +186,8 @@ def _writer(names: Mapping[int, str], split: bool) -> Callable[[Labels, Path, Pa
         return lambda labels, like, folder: write_split(labels, names, like, folder)
     if may_overlap(names):
         return lambda labels, like, path: write_masks(labels, names, like, path)
-    return write_label_map
+    table = label_table(names)
+    return lambda labels, like, path: write_label_map(labels, like, path, table)
 
 
 def _require_one_map(bundle: Bundle, sources: Sequence[Path]) -> None:

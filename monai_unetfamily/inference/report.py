@@ -1,7 +1,6 @@
 """Pictures of label maps over their image: what a reader looks at before trusting a number."""
 
 from collections.abc import Mapping
-from colorsys import hsv_to_rgb
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -19,19 +18,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
 from monai_unetfamily.inference.planes import Image, Plane, picture_plane, radiological_planes
+from monai_unetfamily.volumes.colors import hex_color, palette
 from monai_unetfamily.volumes.files import atomic_file
 from monai_unetfamily.volumes.nifti import Labels
-
-# 1-7: Okabe and Ito, Color Universal Design (2008), made for colour-blind readers, without their black.
-# 8-20: Tol, Introduction to Colour Schemes (2021), "light" and "muted" without what drowns on a dark ground.
-_COLORS = tuple(
-    bytes.fromhex(
-        "E69F00 56B4E9 009E73 F0E442 0072B2 D55E00 CC79A7"
-        " 99DDFF EE8866 44BB99 FFAABB BBCC33 77AADD EEDD88 AAAA00 CC6677 882255 999933 AA4499 DDDDDD"
-    )[i : i + 3]
-    for i in range(0, 60, 3)
-)
-_GOLDEN_RATIO = 0.618034
 
 _GROUND, _FRAME, _FAINT, _INK = "#0b0d10", "#3c4043", "#9aa0a6", "#e8eaed"
 _OPACITY = 0.35
@@ -47,26 +36,6 @@ _NARROWEST, _WIDEST = 0.5, 1.7  # panel width over height; a flatter or slimmer 
 _PLACES = (0, 0.5), (1, 0.5), (0.5, 1), (0.5, 0)  # left, right, top, bottom in fractions of the slice
 _OFFSETS = (-12, 0), (12, 0), (0, 12), (0, -12)  # points
 _CT_WINDOW = -160.0, 240.0  # HU, soft tissue
-
-
-def palette(label: int) -> tuple[float, float, float]:
-    """Red, green and blue (0 to 1) of a label id, the same in every picture.
-
-    Ids 1 to 20 are told apart on a dark ground, 1 to 7 by colour-blind readers too; beyond, hues are spread
-    by the golden ratio.
-
-    Raises:
-        ValueError: `label` is below 1; the background has no colour.
-
-    >>> [round(255 * value) for value in palette(1)]
-    [230, 159, 0]
-    """
-    if label < 1:
-        raise ValueError(f"got label {label}; ids from 1 have a colour: leave the background out")
-    if label <= len(_COLORS):
-        red, green, blue = _COLORS[label - 1]
-        return red / 255, green / 255, blue / 255
-    return hsv_to_rgb(label * _GOLDEN_RATIO % 1, 0.55 + 0.3 * (label % 2), 0.95)
 
 
 def save_overlay(
@@ -184,7 +153,7 @@ def _tint(labels: Labels) -> NDArray[np.float64]:
         below = colors[mask]
         beneath = below[:, 3:] * (1 - _OPACITY)
         opacity = beneath + _OPACITY
-        mixed = (below[:, :3] * beneath + np.array(palette(label)) * _OPACITY) / opacity
+        mixed = (below[:, :3] * beneath + np.array(palette(label)) / 255 * _OPACITY) / opacity
         colors[mask] = np.concatenate([mixed, opacity], axis=1)
     return colors
 
@@ -197,7 +166,7 @@ def _outline(axes: Axes, labels: Labels, style: Any) -> None:
     widths = _widths([mask for _, mask in masks])
     for (label, mask), width in zip(masks, widths, strict=True):
         fine = np.pad(mask, 1).repeat(2, 0).repeat(2, 1)
-        axes.contour(x, y, fine, levels=[0.5], colors=[palette(label)], linewidths=width, linestyles=[style])
+        axes.contour(x, y, fine, levels=[0.5], colors=[hex_color(label)], linewidths=width, linestyles=[style])
 
 
 def _widths(masks: list[NDArray[np.bool_]]) -> list[float]:
@@ -236,7 +205,7 @@ def _entries(planes: list[Plane], names: Mapping[int, str]) -> list[tuple[Artist
     """One handle and name per label in view, then what the lines mean."""
     predicted, true = _ids(*(plane.labels for plane in planes)), _ids(*(plane.reference for plane in planes))
     entries: list[tuple[Artist, str]] = [
-        (Patch(facecolor=(*palette(label), _OPACITY), edgecolor=palette(label)), names.get(label, str(label)))
+        (Patch(facecolor=(hex_color(label), _OPACITY), edgecolor=hex_color(label)), names.get(label, str(label)))
         for label in sorted({*predicted, *true})
     ]
     if planes[0].reference is not None:

@@ -16,6 +16,7 @@ from nibabel.nifti1 import Nifti1Extension, Nifti1Pair
 from numpy.typing import NDArray
 
 from monai_unetfamily.volumes.files import atomic_folder
+from monai_unetfamily.volumes.label_table import Label, mask_table, table_extensions
 from monai_unetfamily.volumes.nifti import Labels, label_image, open_volume, save_image, write_labels
 from monai_unetfamily.volumes.pictures import write_picture
 from monai_unetfamily.volumes.sources import is_picture
@@ -65,8 +66,9 @@ def write_masks(masks: Labels, names: Mapping[int, str], like: Path | Nifti1Pair
     """Write masks as one 4-D NIfTI (X, Y, Z, C) on the grid of the volume `like`, all of it or nothing.
 
     Affine, sform and qform codes, unit of length and description are those of `like`, as `nifti.write_labels` keeps
-    them. The fourth axis counts classes, not seconds: its step is 1, without a unit. A header extension of plain text
-    (code 6, which `read_channel_names` reads) says which channel is which: `{"channel_def": {"0": "liver", ...}}`.
+    them. The fourth axis counts classes, not seconds: its step is 1, without a unit. Header extensions say which
+    channel is which: names and colours as `label_table.table_extensions` has them, and plain text (code 6, which
+    `read_channel_names` reads), `{"channel_def": {"0": "liver", ...}}`.
 
     Args:
         masks: (X, Y, Z, C), 0 or 1; channel c is label id c + 1.
@@ -96,6 +98,7 @@ def write_masks(masks: Labels, names: Mapping[int, str], like: Path | Nifti1Pair
     image.header["pixdim"][4] = 1
     image.header["toffset"] = 0
     image.header.set_xyzt_units(xyz=source.header.get_xyzt_units()[0])
+    image.header.extensions.extend(table_extensions([mask_table(*item) for item in sorted(names.items())]))
     channels = {str(label - 1): name for label, name in sorted(names.items())}
     text = json.dumps({"channel_def": channels}).encode()
     image.header.extensions.append(Nifti1Extension(_COMMENT, text))
@@ -134,8 +137,8 @@ def require_channel_names(path: Path, names: Mapping[int, str]) -> None:
 def write_split(labels: Labels, names: Mapping[int, str], like: Path | Nifti1Pair, folder: Path) -> None:
     """Write one mask (0 or 1) for each class as `folder/<class>.nii.gz`; the folder appears whole or not at all.
 
-    Each file is what `nifti.write_labels` makes of the mask, or a PNG where `like` is a picture; a class that is
-    nowhere gets an empty one. `file_names` says how they are named.
+    Each file is what `nifti.write_labels` makes of the mask, with its class's name and colour in the header, or a PNG
+    where `like` is a picture; a class that is nowhere gets an empty one. `file_names` says how they are named.
 
     Args:
         labels: a label map (*spatial), or masks (*spatial, C).
@@ -156,15 +159,16 @@ def write_split(labels: Labels, names: Mapping[int, str], like: Path | Nifti1Pai
     ...     [file.name for file in (Path(room) / "ct").iterdir()]
     ['left_lung.nii.gz']
     """
-    write: Callable[[Labels, Path], None]
+    write: Callable[[Labels, Path, dict[int, Label]], None]
     if isinstance(like, Path) and is_picture(like):
-        axes, suffix, write = 2, ".png", write_picture
+        axes, suffix, write = 2, ".png", lambda mask, path, _: write_picture(mask, path)
     else:
         source = open_volume(like) if isinstance(like, Path) else like
-        axes, suffix, write = 3, ".nii.gz", lambda mask, path: write_labels(mask, source, path)
+        axes, suffix, write = 3, ".nii.gz", lambda mask, path, table: write_labels(mask, source, path, table)
     with atomic_folder(folder) as room:
         for label, name in file_names(names).items():
-            write(mask_of(labels, label, axes).astype(np.uint8), room / f"{name}{suffix}")
+            mask = mask_of(labels, label, axes).astype(np.uint8)
+            write(mask, room / f"{name}{suffix}", mask_table(label, names[label]))
 
 
 def file_names(names: Mapping[int, str]) -> dict[int, str]:

@@ -6,6 +6,7 @@ what is written is either the whole file or nothing. Nothing here resamples, reo
 
 import gzip
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from monai_unetfamily.volumes.headers import (
     require_one_volume,
     voxel_file,
 )
+from monai_unetfamily.volumes.label_table import Label, table_extensions
 
 Labels = NDArray[np.integer[Any]]  # label ids (X, Y, Z)
 GRID_TOLERANCE = 1e-3  # voxels, and voxels per voxel: far above float32 rounding, far below what can be seen
@@ -133,17 +135,21 @@ def require_finite(array: NDArray[np.generic], path: Path) -> None:
         raise ValueError(f"{path}: {got}; finite values are allowed, replace them first")
 
 
-def write_labels(labels: NDArray[np.integer], like: Path | Nifti1Pair, path: Path) -> None:
+def write_labels(
+    labels: NDArray[np.integer], like: Path | Nifti1Pair, path: Path, table: Mapping[int, Label] | None = None
+) -> None:
     """Write a label map on the grid of the volume `like`, all of it or nothing.
 
     The file has the shape, affine, sform and qform codes, quaternion, units and description of `like`, and
     its NIfTI version; the smallest unsigned integer type that holds the labels; slope 1, intercept 0, no
-    display range. Header extensions are left out: they tell of the source's voxels, or of the patient.
+    display range. Header extensions are left out: they tell of the source's voxels, or of the patient. A `table` gets
+    ones of our own, and marks the values as labels (intent code 1002), which FSLeyes, MRIcroGL and NiiVue look at.
 
     Args:
         labels: ids, 0 or more, of the shape of `like` or its first three axes (X, Y, Z).
         like: a NIfTI file or an image of nibabel's.
         path: ends in `.nii.gz` or `.nii`; an existing file is replaced.
+        table: names and colours to keep in the file, as `label_table.label_table` makes them.
 
     Raises:
         ValueError: negative or non-integer labels, another shape, another file name, an unusable `like`.
@@ -158,7 +164,11 @@ def write_labels(labels: NDArray[np.integer], like: Path | Nifti1Pair, path: Pat
     """
     source = open_volume(like) if isinstance(like, Path) else like
     _require_labels(labels, source.shape, path)
-    save_image(label_image(labels.reshape(source.shape), source), path)
+    image = label_image(labels.reshape(source.shape), source)
+    if table is not None:
+        image.header.set_intent("label")
+        image.header.extensions.extend(table_extensions([table]))
+    save_image(image, path)
 
 
 def label_image(labels: NDArray[np.integer], source: Nifti1Pair) -> Nifti1Image:
@@ -174,7 +184,7 @@ def label_image(labels: NDArray[np.integer], source: Nifti1Pair) -> Nifti1Image:
     header.set_data_dtype(smallest)
     header["cal_min"] = header["cal_max"] = 0
     single = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
-    return single(labels.astype(smallest), source.affine, header)
+    return single(labels.astype(smallest, copy=False), source.affine, header)
 
 
 def save_image(image: Nifti1Image, path: Path) -> None:

@@ -1,6 +1,6 @@
 """What is segmented and scored: a volume (NIfTI) or a picture (PNG, TIFF), told apart by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_unetfamily.volumes import nifti, pictures
+from monai_unetfamily.volumes.label_table import Label
 
-_STEMS = (".nii.gz", ".nii", ".hdr", ".img", *pictures.SUFFIXES)
+_STEMS = (".nii.gz", ".nii", ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".nhdr", *pictures.SUFFIXES)
 _LISTED = (".nii.gz", ".nii", *pictures.SUFFIXES)
 _FOREIGN = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")  # pictures that are not read
 _UNLISTED = (*_FOREIGN, ".dcm", ".nrrd", ".mha", ".mhd", ".hdr", ".img")  # images that folders are not searched for
@@ -118,15 +119,19 @@ def read_label_map(path: Path) -> tuple[NDArray[np.float32], Affine]:
     return nifti.read_volume(path, channels=True)
 
 
-def write_label_map(labels: NDArray[np.integer[Any]], like: Path, path: Path) -> None:
+def write_label_map(
+    labels: NDArray[np.integer[Any]], like: Path, path: Path, table: Mapping[int, Label] | None = None
+) -> None:
     """Write labels on the grid of the source `like`, under its `label_name`, whole or not at all.
+
+    A NIfTI holds the `table` of names and colours; a PNG of ids has no place for it.
 
     Raises what `nifti.write_labels` or `pictures.write_picture` raises.
     """
     if is_picture(like):
         pictures.write_picture(labels, path)
     else:
-        nifti.write_labels(labels, like, path)
+        nifti.write_labels(labels, like, path, table)
 
 
 def holds_sources(folder: Path) -> bool:

@@ -1,11 +1,17 @@
-"""What is to be segmented, and what was read of it."""
+"""What is to be segmented: which files make one image, and what its outputs are called."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Pair
 from numpy.typing import NDArray
+
+from monai_unetfamily.volumes.channels import join_channels
+from monai_unetfamily.volumes.layouts import ITK, Found, Listing, join_listings, list_input
+from monai_unetfamily.volumes.listings import LISTS, read_list
+from monai_unetfamily.volumes.sources import is_picture, stem
 
 
 @dataclass(frozen=True)
@@ -26,3 +32,83 @@ class Image:
     voxels: NDArray[np.float32]  # (C, X, Y, Z), or (C, rows, columns) of a picture
     grid: Nifti1Pair | None  # its header and affine are those of the label map; no voxels needed; None: picture
     notes: tuple[str, ...] = ()  # e.g. "sform and qform disagree: the sform is used"
+
+
+@dataclass(frozen=True)
+class Studies:
+    """All that inputs hold."""
+
+    studies: tuple[Study, ...]  # in the order of the inputs
+    notes: tuple[str, ...] = ()  # one line each: what was passed over
+
+
+def find_studies(
+    inputs: Sequence[str | Path],
+    *,
+    channels: int = 1,
+    channel_dim: int | None = None,
+    series: str | None = None,
+) -> Studies:
+    """Find the images that `inputs` name: files, folders, patterns (`layouts.list_input`) and lists (`read_list`).
+
+    With several channels, files `<case>_0000`, `<case>_0001`, ... of one folder are the channels of one image, as
+    nnU-Net names them, and one that is missing is listed all the same: its case fails when it is read. Names end
+    without `_0000` where all names of a folder end so. A DICOM folder gives one of its series; one that cannot be
+    chosen fails when it is read, too.
+
+    Args:
+        inputs: at least one.
+        channels: of the images that are wanted.
+        channel_dim: axis of 4-D files that counts channels; files are not joined then.
+        series: which series of a DICOM folder, as `dicom.list_series` names them; None: the largest axial one.
+
+    Raises:
+        FileNotFoundError: an input that does not exist, a folder or pattern without images.
+        ValueError: two images of one name, two files of one channel, and what `read_list` raises.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("mr_0000.nii.gz", "mr_0001.nii.gz", "photo.jpg"):
+    ...         (Path(folder) / name).touch()
+    ...     found = find_studies([folder], channels=2)
+    >>> [(study.name, len(study.files)) for study in found.studies], len(found.notes)
+    ([('mr', 2)], 1)
+    """
+    listing = join_listings(_list(given) for given in inputs)
+    joined = join_channels(listing.found, channels if channel_dim is None else 1)
+    studies = tuple(_study(found, channel_dim, series) for found in joined)
+    _require_own_names(studies)
+    return Studies(studies, listing.notes)
+
+
+def _list(given: str | Path) -> Listing:
+    path = Path(given)
+    return read_list(path) if path.is_file() and path.name.lower().endswith(LISTS) else list_input(given)
+
+
+def _study(found: Found, channel_dim: int | None, series: str | None) -> Study:
+    first = found.files[0]
+    if first.is_dir():
+        return _series_study(first, found.name or first.resolve().name, series)
+    kind = "picture" if is_picture(first) else "itk" if first.name.lower().endswith(ITK) else "nifti"
+    name = found.name or (stem(first) if len(found.files) == 1 else stem(first).removesuffix("_0000"))
+    return Study(name, found.files, kind, None if kind == "picture" else channel_dim)
+
+
+def _series_study(folder: Path, name: str, series: str | None) -> Study:
+    from monai_unetfamily.volumes.dicom import choose_series
+
+    try:
+        chosen, notes = choose_series(folder, series)
+    except (ValueError, OSError) as error:
+        return Study(name, (folder,), "dicom", notes=(str(error),))
+    return Study(name, chosen, "dicom", notes=notes)
+
+
+def _require_own_names(studies: Iterable[Study]) -> None:
+    seen: dict[str, Path] = {}
+    for study in studies:
+        if study.name in seen:
+            got = f"and {seen[study.name]} would both write {study.name!r}"
+            raise ValueError(f"{study.files[0]} {got}; rename one, or list them in a CSV with a column name")
+        seen[study.name] = study.files[0]

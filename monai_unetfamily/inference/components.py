@@ -1,0 +1,131 @@
+"""What is kept of a label map: the classes that are wanted, the largest part of one, its parts above a volume.
+
+Parts of a class are connected over faces, edges and corners (26 neighbours, 8 in a picture), as in MONAI's
+KeepLargestConnectedComponent and nnU-Net: with faces alone a thin oblique structure would fall apart, and more would be
+taken away. What is taken away becomes background; nothing grows.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects
+
+from monai_unetfamily.volumes.nifti import Labels
+from monai_unetfamily.volumes.sources import Affine
+
+_NEIGHBOURS = {2: 8, 3: 26}  # by axes
+_Sizes = NDArray[np.int64]
+
+
+def find_ids(names: Mapping[int, str], wanted: Iterable[str]) -> list[int]:
+    """The label ids of classes, in the order of `names`; case does not count, the background is no class.
+
+    Raises:
+        ValueError: a name that is not there; all of them are listed.
+
+    >>> find_ids({0: "background", 1: "liver", 2: "spleen"}, ["Spleen"])
+    [2]
+    >>> find_ids({1: "liver", 2: "spleen"}, ["aorta", "liver"])
+    Traceback (most recent call last):
+    ValueError: got classes ['aorta']; ['liver', 'spleen'] are allowed, name some of them
+    """
+    asked = {name.casefold(): name for name in wanted}
+    known = {label: name for label, name in names.items() if label}
+    unknown = asked.keys() - {name.casefold() for name in known.values()}
+    if unknown:
+        got, allowed = sorted(asked[name] for name in unknown), list(known.values())
+        raise ValueError(f"got classes {got}; {allowed} are allowed, name some of them")
+    return [label for label, name in known.items() if name.casefold() in asked]
+
+
+def select(labels: Labels, ids: Iterable[int], axes: int = 3) -> Labels:
+    """The same labels with no other class than `ids`, which stay as they are; masks keep every channel.
+
+    Args:
+        labels: ids (*spatial), or masks (*spatial, C), channel c of id c + 1.
+        ids: what stays, as `find_ids` gives it.
+        axes: of the grid: 3, or 2 of a picture.
+
+    >>> select(np.array([[0, 1, 2, 3]]), [1, 3], axes=2).tolist()
+    [[0, 1, 0, 3]]
+    """
+    if labels.ndim > axes:
+        channels = np.isin(np.arange(labels.shape[-1]) + 1, list(ids))
+        return labels * channels.astype(labels.dtype)
+    table = np.zeros(int(labels.max(initial=0)) + 1, labels.dtype)
+    kept = [label for label in ids if label < len(table)]
+    table[kept] = kept
+    return table[labels]
+
+
+def keep_largest(labels: Labels, ids: Iterable[int], axes: int = 3) -> tuple[Labels, dict[int, int]]:
+    """Keep the largest part of each class, of equals the first in the array's order.
+
+    Args:
+        labels: ids (*spatial), or masks (*spatial, C), channel c of id c + 1; they are not changed.
+        ids: of the classes; the others stay whole.
+        axes: of the grid: 3, or 2 of a picture.
+
+    Returns:
+        The labels, and the voxels that were taken away of each class where any were.
+
+    >>> keep_largest(np.array([[1, 0, 1, 1, 0, 2]]), [1, 2], axes=2)[1]
+    {1: 1}
+    """
+    return _keep(labels, dict.fromkeys(ids, _is_largest), axes)
+
+
+def min_volume(labels: Labels, least: Mapping[int, float], affine: Affine) -> tuple[Labels, dict[int, int]]:
+    """Take away the parts of a class that are smaller than a volume.
+
+    Args:
+        labels: ids (*spatial), or masks (*spatial, C), channel c of id c + 1; they are not changed.
+        least: label id -> ml, or pixels in a picture; a part of exactly so much stays.
+        affine: (4, 4) to mm; of a picture (3, 3).
+
+    Returns:
+        The labels, and the voxels that were taken away of each class where any were.
+
+    >>> min_volume(np.array([[1, 0, 1, 1, 0, 2]]), {1: 2}, np.eye(3))[0].tolist()
+    [[0, 0, 1, 1, 0, 2]]
+    """
+    axes = len(affine) - 1
+    unit = abs(float(np.linalg.det(affine[:axes, :axes]))) / (1000 if axes == 3 else 1)  # ml or pixels
+    rounding = 1 - 1e-9
+    return _keep(labels, {label: _at_least(ml / unit * rounding) for label, ml in least.items()}, axes)
+
+
+def _is_largest(sizes: _Sizes) -> NDArray[np.bool_]:
+    return np.arange(sizes.size) == sizes.argmax()
+
+
+def _at_least(voxels: float) -> Callable[[_Sizes], NDArray[np.bool_]]:
+    return lambda sizes: sizes >= voxels
+
+
+def _keep(
+    labels: Labels, rules: Mapping[int, Callable[[_Sizes], NDArray[np.bool_]]], axes: int
+) -> tuple[Labels, dict[int, int]]:
+    """Keep the parts that a class's rule, given the sizes of all its parts, says yes to."""
+    kept, removed = labels.copy(), {}
+    for label, box in _boxes(labels, rules, axes).items():
+        room = kept[box]
+        mask = np.ascontiguousarray(room > 0 if labels.ndim > axes else room == label)  # one order of parts
+        parts = cc3d.connected_components(mask, connectivity=_NEIGHBOURS[axes])
+        sizes = np.bincount(parts.ravel())[1:]
+        small = np.concatenate([[False], ~rules[label](sizes)])[parts]
+        room[small] = 0
+        if small.any():
+            removed[label] = int(np.count_nonzero(small))
+    return kept, removed
+
+
+def _boxes(labels: Labels, ids: Iterable[int], axes: int) -> dict[int, tuple[slice | int, ...]]:
+    """Where each class is; a class that is nowhere is left out."""
+    if labels.ndim > axes:
+        places = {label: find_objects((labels[..., label - 1] > 0).view(np.uint8)) for label in ids}
+        return {label: (*place[0], label - 1) for label, place in places.items() if place}
+    found = find_objects(labels)
+    return {label: found[label - 1] for label in ids if label <= len(found) and found[label - 1]}

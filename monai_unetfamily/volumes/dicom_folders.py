@@ -1,0 +1,54 @@
+"""Where DICOM files lie, told by their names and first bytes alone."""
+
+import os
+from pathlib import Path
+
+_SUFFIXES = (".dcm", ".dicom", ".ima")
+_MAGIC = (128, b"DICM")  # DICOM part 10: after a preamble of 128 bytes
+_OTHERS = (".nii", ".gz", ".hdr", ".img", ".mha", ".mhd", ".raw", ".zraw", ".nrrd", ".nhdr", ".png", ".tif", ".tiff")
+_OTHERS += (".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".txt", ".md", ".csv", ".tsv", ".json")
+_INDEX = "dicomdir"  # DICOM itself, but no image
+
+
+def is_dicom(file: Path) -> bool:
+    """Whether a file is DICOM by its name (.dcm, .dicom, .ima), or by its first bytes where the name says nothing.
+
+    >>> is_dicom(Path("IM0001.dcm")), is_dicom(Path("ct.nii.gz"))
+    (True, False)
+    """
+    name = file.name.lower()
+    if name.endswith(_SUFFIXES):
+        return True
+    return not name.endswith(_OTHERS) and name != _INDEX and file.is_file() and _has_magic(file)
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether a folder itself, not one in it, holds DICOM; hidden files are passed over."""
+    return any(is_dicom(file) for file in sorted(folder.iterdir()) if not file.name.startswith(".") and file.is_file())
+
+
+def series_folders(folder: Path) -> list[Path]:
+    """The folders, this one and those at any depth in it, that hold DICOM; hidden ones are passed over.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     (Path(folder) / "patient" / "ct").mkdir(parents=True)
+    ...     (Path(folder) / "patient" / "ct" / "1.dcm").touch()
+    ...     [found.relative_to(folder).as_posix() for found in series_folders(Path(folder))]
+    ['patient/ct']
+    """
+    inner = (Path(root) for root, _, _ in os.walk(folder))
+    return sorted(sub for sub in inner if not _is_hidden(sub.relative_to(folder)) and holds_dicom(sub))
+
+
+def _has_magic(file: Path) -> bool:
+    start, magic = _MAGIC
+    try:
+        with file.open("rb") as stream:
+            return stream.read(start + len(magic))[start:] == magic
+    except OSError:  # unreadable: whoever lists it as something else says so
+        return False
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -1,0 +1,134 @@
+"""Names and colours of labels, in the label map itself and in the tables beside it.
+
+In a NIfTI they are Caret's XML, held twice, since readers look for it in two ways: Connectome Workbench (wb_view,
+wb_command) takes the extension with NIfTI's code for it, 30; TotalSegmentator writes code 0, and its readers take the
+first extension through nibabel, which gives no content for code 30. ITK-SNAP and 3D Slicer read no names from a NIfTI;
+for them there are the tables beside it.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from io import StringIO
+from typing import Any, NamedTuple
+from xml.etree import ElementTree as Xml
+
+from nibabel.nifti1 import Nifti1Extension, Nifti1Pair
+
+from monai_unetfamily.volumes.colors import palette
+
+_CODES = 0, 30  # NIfTI's: anybody's, Caret's
+_HEAD, _STEP = 8, 16  # bytes before an extension's content, and what its length is a multiple of
+_BACKGROUND = "background"
+_BLACK = 0, 0, 0
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
+
+
+class Label(NamedTuple):
+    """What a label id means, and how it is shown."""
+
+    name: str
+    color: tuple[int, int, int]  # red, green, blue, 0 to 255
+
+
+def label_table(names: Mapping[int, str]) -> dict[int, Label]:
+    """Label id -> name and colour, by id; the background is black, and is there whether it is named or not.
+
+    >>> label_table({1: "liver"})
+    {0: Label(name='background', color=(0, 0, 0)), 1: Label(name='liver', color=(230, 159, 0))}
+    """
+    table = {label: Label(name, palette(label)) for label, name in sorted(names.items()) if label}
+    return {0: Label(names.get(0, _BACKGROUND), _BLACK)} | table
+
+
+def mask_table(label: int, name: str) -> dict[int, Label]:
+    """The table of one class's mask: 1 has the class's name and the colour of its id.
+
+    >>> mask_table(2, "spleen")[1]
+    Label(name='spleen', color=(86, 180, 233))
+    """
+    return label_table({}) | {1: Label(name, palette(label))}
+
+
+def table_extensions(tables: Sequence[Mapping[int, Label]]) -> list[Nifti1Extension]:
+    """Header extensions that say what the values mean: one table for each volume of the file, in each of them.
+
+    Args:
+        tables: one of a label map, as `label_table` makes it; of 4-D masks one for each channel, as `mask_table` does.
+
+    >>> [extension.get_code() for extension in table_extensions([label_table({1: "liver"})])]
+    [0, 30]
+    """
+    root = Xml.Element("CaretExtension")
+    for index, table in enumerate(tables):
+        volume = Xml.SubElement(root, "VolumeInformation", Index=str(index))
+        rows = Xml.SubElement(volume, "LabelTable")
+        for key, label in table.items():
+            _add_label(rows, key, label)
+        Xml.SubElement(volume, "VolumeType").text = "Label"
+    text = Xml.tostring(root, "UTF-8", xml_declaration=True)
+    padding = b"\n" * (-(_HEAD + len(text)) % _STEP)  # else nibabel pads with zeros, which XML forbids
+    return [Nifti1Extension(code, text + padding) for code in _CODES]
+
+
+def read_label_tables(image: Nifti1Pair) -> list[dict[int, Label]]:
+    """The tables of a header, one for each volume that has one; none where nothing of the kind is there.
+
+    Any extension that holds such XML is read, whatever its code.
+
+    >>> import nibabel as nib
+    >>> import numpy as np
+    >>> image = nib.Nifti1Image(np.zeros((2, 3, 4), np.uint8), np.eye(4))
+    >>> image.header.extensions.extend(table_extensions([label_table({1: "liver"})]))
+    >>> [{label: name for label, (name, _) in table.items()} for table in read_label_tables(image)]
+    [{0: 'background', 1: 'liver'}]
+    """
+    for extension in image.header.extensions:
+        if tables := _parse(extension.content):
+            return tables
+    return []
+
+
+def sidecar_labels(table: Mapping[int, Label]) -> dict[str, Any]:
+    """The part of a JSON sidecar that names the labels, for a label map's `table`; the background is left out.
+
+    >>> sidecar_labels(label_table({1: "liver"}))
+    {'labels': {'1': {'name': 'liver', 'color': [230, 159, 0]}}}
+    """
+    rows = {str(key): {"name": name, "color": list(color)} for key, (name, color) in table.items() if key}
+    return {"labels": rows}
+
+
+def dseg_table(table: Mapping[int, Label]) -> str:
+    """The text of a BIDS `dseg.tsv`: columns index, name and color (BIDS 1.10, derivatives, image-derived labels).
+
+    >>> print(dseg_table(label_table({1: "liver"})).replace("\\t", " | "), end="")
+    index | name | color
+    0 | background | #000000
+    1 | liver | #e69f00
+    """
+    text = StringIO()
+    rows = [(key, name, f"#{bytes(color).hex()}") for key, (name, color) in table.items()]
+    csv.writer(text, "excel-tab", lineterminator="\n").writerows([("index", "name", "color"), *rows])
+    return text.getvalue()
+
+
+def _add_label(rows: Xml.Element, key: int, label: Label) -> None:
+    red, green, blue = (f"{part / 255:.6g}" for part in label.color)
+    alpha = "1" if key else "0"  # the background is not drawn
+    row = Xml.SubElement(rows, "Label", Key=str(key), Red=red, Green=green, Blue=blue, Alpha=alpha)
+    row.text = _NO_XML.sub("\ufffd", label.name)
+
+
+def _parse(content: bytes) -> list[dict[int, Label]]:
+    try:
+        root = Xml.fromstring(content.strip(b"\0 \n"))
+        return [dict(_labels(volume)) for volume in root.iterfind("VolumeInformation[LabelTable]")]
+    except (Xml.ParseError, ValueError):  # somebody else's extension
+        return []
+
+
+def _labels(volume: Xml.Element) -> Iterator[tuple[int, Label]]:
+    for row in volume.iterfind("LabelTable/Label"):
+        red, green, blue = (round(255 * float(row.get(part, "0"))) for part in ("Red", "Green", "Blue"))
+        yield int(row.get("Key", "")), Label(row.text or "", (red, green, blue))

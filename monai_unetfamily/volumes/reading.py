@@ -1,0 +1,195 @@
+"""Studies into memory: voxels as float32, the grid they lie on, and what was odd about either."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Pair
+from numpy.typing import NDArray
+
+from monai_unetfamily.volumes.forms import form_notes
+from monai_unetfamily.volumes.headers import MAX_VOXELS
+from monai_unetfamily.volumes.layouts import NIFTI
+from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift, label_image, open_volume, read_voxels
+from monai_unetfamily.volumes.pictures import read_picture
+from monai_unetfamily.volumes.studies import Image, Study
+
+_NAN = ("refuse", "zero")
+_KINDS = "NIfTI, .mha, .mhd, .nrrd, PNG, TIFF and folders of DICOM"
+Voxels = NDArray[np.float32]
+
+
+def read_study(
+    study: Study,
+    *,
+    nan: str = "refuse",
+    max_voxels: int = MAX_VOXELS,
+    gaps: str = "refuse",
+    channels: int | None = None,
+) -> Image:
+    """Read what a study holds: voxels as stored and scaled by their header, on the grid of their files.
+
+    Nothing is resampled, turned or dropped, but for what `gaps` says of DICOM; each file's header is held against its
+    size and `max_voxels` before a voxel is read. `Image.notes` says what was chosen where a header leaves it open.
+
+    Args:
+        study: of `find_studies`.
+        nan: "refuse" NaN and infinite voxels, or set them to "zero" and note how many.
+        max_voxels: the most that a file of volumes may claim.
+        gaps: of a DICOM series, as `dicom.read_series` takes it.
+        channels: how many there must be; None: any number.
+
+    Raises:
+        FileNotFoundError: a file that is missing; with its channel and case where it is one of several.
+        ValueError: what `open_volume`, `read_voxels`, `read_itk`, `read_series` and `read_picture` refuse; a 4-D file
+            without `channel_dim`; channels on different grids, or of another number; NaN or infinite voxels; one
+            value in all voxels; an unknown option.
+
+    >>> import nibabel as nib
+    >>> from tempfile import TemporaryDirectory
+    >>> from monai_unetfamily.volumes.studies import find_studies
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "ct.nii.gz"
+    ...     nib.save(nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.diag([2, 2, 5, 1])), path)
+    ...     image = read_study(find_studies([path]).studies[0])
+    >>> image.voxels.shape, image.grid.affine.diagonal().tolist(), image.notes
+    ((1, 2, 3, 4), [2.0, 2.0, 5.0, 1.0], ())
+    """
+    if nan not in _NAN:
+        raise ValueError(f"got nan={nan!r}; {' or '.join(map(repr, _NAN))} is allowed, choose one of them")
+    _require_files(study)
+    image = _read(study, max_voxels, gaps)
+    where = study.files[0].parent if study.kind == "dicom" else study.files[0]
+    _require_channels(len(image.voxels), channels, where)
+    voxels, replaced = _finite(image.voxels, nan, where)
+    flat = _require_contrast(voxels, where)
+    return Image(voxels, image.grid, (*image.notes, *replaced, *flat))
+
+
+def _require_files(study: Study) -> None:
+    for number, file in enumerate(study.files):
+        if not file.exists():
+            gone = "is a link to nothing" if file.is_symlink() else "no such file"
+            part = f", channel {number} of {study.name!r}" if len(study.files) > 1 else ""
+            raise FileNotFoundError(f"{file}: {gone}{part}; add it, or take this case out")
+
+
+def _read(study: Study, max_voxels: int, gaps: str) -> Image:
+    if study.kind == "picture":
+        return _read_pictures(study.files)
+    if study.kind == "itk":
+        return _read_itk(study.files)
+    return _read_series(study, gaps) if study.kind == "dicom" else _read_nifti(study, max_voxels)
+
+
+def _read_nifti(study: Study, max_voxels: int) -> Image:
+    for file in study.files:
+        if not file.name.lower().endswith(NIFTI):
+            raise ValueError(f"{file}: is of a kind that is not read; {_KINDS} are, convert it first")
+    opened = [open_volume(file, channels=True, max_voxels=max_voxels) for file in study.files]
+    axes = [_channel_axis(image, study.channel_dim, file) for image, file in zip(opened, study.files, strict=True)]
+    grids = [_spatial_grid(image, axis) for image, axis in zip(opened, axes, strict=True)]
+    _require_one_grid(grids, study.files)
+    parts = [
+        _channels_first(read_voxels(image, file), axis)
+        for image, file, axis in zip(opened, study.files, axes, strict=True)
+    ]
+    notes = form_notes(grids[0])
+    if any(axis not in (None, 3) for axis in axes):
+        notes = (*notes, f"channels are on axis {axes[0]}: the header's affine is taken for the other three axes")
+    return Image(_joined(parts), grids[0], notes)
+
+
+def _channel_axis(image: Nifti1Pair, channel_dim: int | None, file: Path) -> int | None:
+    """The axis (0 to 3) that counts channels; None of one volume."""
+    shape = image.shape
+    if channel_dim is None:
+        if math.prod(shape[3:]) == 1:
+            return None
+        got = f"4-D where 3-D is meant: got shape {shape}"
+        raise ValueError(f"{file}: {got}; split it, or say which axis counts channels (--channel-dim 3)")
+    if len(shape) != 4 or not -4 <= channel_dim < 4:
+        got = f"got shape {shape} and channels on axis {channel_dim}"
+        raise ValueError(f"{file}: {got}; a 4-D file and one of its axes, 0 to 3, are needed, leave --channel-dim out")
+    return channel_dim % 4
+
+
+def _spatial_grid(image: Nifti1Pair, axis: int | None) -> Nifti1Pair:
+    if axis is None:
+        return image
+    spatial = [size for other, size in enumerate(image.shape) if other != axis]
+    return label_image(np.broadcast_to(np.uint8(0), spatial), image)  # no memory but one voxel's
+
+
+def _channels_first(voxels: Voxels, axis: int | None) -> Voxels:
+    if axis is None:
+        return voxels.reshape(1, *voxels.shape[:3], order="F")
+    return np.moveaxis(voxels, axis, 0)
+
+
+def _read_itk(files: Sequence[Path]) -> Image:
+    from monai_unetfamily.volumes.itk import read_itk
+
+    voxels, grids, notes = zip(*map(read_itk, files), strict=True)
+    _require_one_grid(grids, files)
+    return Image(_joined([part[None] for part in voxels]), grids[0], notes[0])
+
+
+def _read_series(study: Study, gaps: str) -> Image:
+    if study.files[0].is_dir():
+        raise ValueError(study.notes[0])  # why no series could be chosen there
+    from monai_unetfamily.volumes.dicom import read_series
+
+    voxels, grid, notes = read_series(study.files, gaps=gaps)
+    return Image(voxels[None], grid, notes)
+
+
+def _read_pictures(files: Sequence[Path]) -> Image:
+    parts = [np.moveaxis(np.atleast_3d(read_picture(file)), -1, 0) for file in files]
+    for part, file in zip(parts, files, strict=True):
+        if part.shape[1:] != parts[0].shape[1:]:
+            got = f"got {part.shape[1:]} pixels, {files[0]} has {parts[0].shape[1:]}"
+            raise ValueError(f"{file}: {got}; the channels of one picture need one size, export them again")
+    return Image(_joined(parts), None)
+
+
+def _joined(parts: Sequence[Voxels]) -> Voxels:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _require_one_grid(grids: Sequence[Nifti1Pair], files: Sequence[Path]) -> None:
+    for grid, file in zip(grids[1:], files[1:], strict=True):
+        shift = grid_shift(grid.affine, grids[0].affine)
+        if grid.shape[:3] != grids[0].shape[:3]:
+            got = f"got shape {grid.shape[:3]}, {files[0]} has {grids[0].shape[:3]}"
+            raise ValueError(f"{file}: {got}; the channels of one image need one grid, resample them to it first")
+        if shift > GRID_TOLERANCE:
+            got = f"lies {shift:.3g} voxels off {files[0]}"
+            raise ValueError(f"{file}: {got}; the channels of one image need one grid, resample them to it first")
+
+
+def _require_channels(got: int, channels: int | None, where: Path) -> None:
+    if channels not in (None, got):
+        ways = "files named case_0000, case_0001, ..., a CSV with image_0, image_1, ..., or a 4-D file (--channel-dim)"
+        raise ValueError(f"{where}: got {got} channel{'s' * (got > 1)}, {channels} are needed; give {ways}")
+
+
+def _finite(voxels: Voxels, nan: str, where: Path) -> tuple[Voxels, tuple[str, ...]]:
+    good = np.isfinite(voxels)
+    bad = voxels.size - int(np.count_nonzero(good))
+    if not bad:
+        return voxels, ()
+    got = f"{bad} of {voxels.size} voxels are NaN or infinite"
+    if nan == "refuse":
+        raise ValueError(f"{where}: {got}; finite values are allowed, replace them first or with 0 (--nan zero)")
+    return np.where(good, voxels, np.float32(0)), (f"{got}: they are set to 0",)
+
+
+def _require_contrast(voxels: Voxels, where: Path) -> tuple[str, ...]:
+    """Refuse an image of one value, and name the channels that have but one."""
+    flat = [channel for channel, part in enumerate(voxels) if part.min() == part.max()]
+    if len(flat) == len(voxels):
+        got = f"every voxel holds the value {voxels.flat[0]:g}"
+        raise ValueError(f"{where}: {got}; there is nothing to segment in it, export the image again")
+    return tuple(f"channel {channel} holds the value {voxels[channel].flat[0]:g} everywhere" for channel in flat)
