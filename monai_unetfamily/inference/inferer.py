@@ -95,7 +95,7 @@ class WindowInferer(Inferer):
         self.mirror_axes = tuple(mirror_axes)
         self.slice_axis = slice_axis
         self.neighbours = neighbours
-        self._check()
+        self.check()
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Scores (N, classes, *spatial) of (N, channels, *spatial); those of a MetaTensor are one.
@@ -181,7 +181,7 @@ class WindowInferer(Inferer):
         if any(axis >= axes for axis in self.mirror_axes):
             raise ValueError(f"mirror_axes are {self.mirror_axes}; the image's spatial axes are 0 to {axes - 1}.")
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Refuse what fits no image."""
         lengths = {1, 1 if isinstance(self.roi_size, int) else len(self.roi_size)}
         overlap, sigma, mirrors = ensure_tuple(self.overlap), ensure_tuple(self.sigma_scale), self.mirror_axes

@@ -6,14 +6,18 @@ wrote are whole, by theirs. Whatever else is there is done again: a truncated fi
 
 import hashlib
 import json
+from glob import escape
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monai_unetfamily.volumes.files import atomic_file, make_folder
+from monai_unetfamily.volumes.studies import Study
 
 SUFFIX = ".json"
+UNFINISHED = ""  # the hash of a file that is about to be written
+_APART = (".hdr", ".img", ".mhd", ".nhdr")  # headers without voxels, and the other way round
 _KIND = "monai_unetfamily case"  # what tells a record from other JSON files of the folder
 _HASHED = (
     "configs/inference.yaml",
@@ -46,7 +50,6 @@ class Record:
         classes: the rows of measures, one a class.
         notes: of what was read and done.
         seconds: of each stage.
-        software: versions.
     """
 
     name: str
@@ -58,7 +61,6 @@ class Record:
     classes: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
-    software: Mapping[str, str] = field(default_factory=dict)
 
 
 def record_file(output: Path, name: str) -> Path:
@@ -100,16 +102,21 @@ def read_records(output: Path) -> list[Record]:
     return [record for record in map(read_record, files) if record is not None]
 
 
-def is_finished(record: Record | None, request: Request, input_hash: str, output: Path) -> bool:
-    """Whether a case was done for this request on this input, and its files are as they were written."""
+def is_finished(before: Record, now: Record, output: Path) -> bool:
+    """Whether a case was done before for the request and the input of now, and its files are as they were written."""
     return (
-        record is not None
-        and record.error is None
-        and record.input_hash == input_hash
-        and _as_json(record.request) == _as_json(request)
-        and bool(record.outputs)
-        and all(_holds(output / name, hashed) for name, hashed in record.outputs.items())
+        before.error is None
+        and now.input_hash is not None
+        and before.input_hash == now.input_hash
+        and is_asked(before, now.request)
+        and bool(before.outputs)
+        and all(holds(output / name, hashed) for name, hashed in before.outputs.items())
     )
+
+
+def is_asked(record: Record, request: Request) -> bool:
+    """Whether a case was done for this request."""
+    return bool(_as_json(record.request) == _as_json(request))
 
 
 def hash_files(files: Iterable[Path]) -> str:
@@ -125,6 +132,14 @@ def hash_files(files: Iterable[Path]) -> str:
     return whole.hexdigest()
 
 
+def hash_study(study: Study) -> str | None:
+    """`hash_files` of a study, the voxels of headers that lie apart included; None where a file cannot be read."""
+    try:
+        return hash_files(part for file in study.files for part in _parts(file))
+    except OSError:
+        return None
+
+
 def hash_bundle(root: Path) -> str:
     """SHA-256 of what a bundle's predictions hang on: its inference config, metadata and weights."""
     return hash_files(sorted(file for pattern in _HASHED for file in root.glob(pattern)))
@@ -134,7 +149,14 @@ def _as_json(request: Request) -> Any:
     return json.loads(json.dumps(asdict(request)))  # where a tuple is a list
 
 
-def _holds(file: Path, hashed: str) -> bool:
+def _parts(file: Path) -> list[Path]:
+    """A file, and those of its name whose voxels its header may mean."""
+    beside = file.parent.glob(f"{escape(file.stem)}.*") if file.suffix.lower() in _APART else []
+    return sorted({file, *beside})
+
+
+def holds(file: Path, hashed: str) -> bool:
+    """Whether a file is there with these bytes."""
     try:
         return hash_files([file]) == hashed
     except OSError:

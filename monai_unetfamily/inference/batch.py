@@ -1,0 +1,191 @@
+"""A cohort: thousands of cases through one bundle, or several, none lost.
+
+The next case is read and preprocessed and the last one written while the network has the present one. Whatever a case
+does, the others are done; what is finished is not done again (`records`); a run that is killed at any moment goes on by
+the same call, to the same results.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+
+from monai_unetfamily.bundles.bundle import Bundle, reason_of
+from monai_unetfamily.bundles.inputs import image_channels
+from monai_unetfamily.inference.outputs import Outputs
+from monai_unetfamily.inference.overlap import overlapped
+from monai_unetfamily.inference.presence import watch_guides
+from monai_unetfamily.inference.records import (
+    UNFINISHED,
+    Record,
+    Request,
+    hash_files,
+    hash_study,
+    is_finished,
+    read_record,
+    record_file,
+    write_record,
+)
+from monai_unetfamily.inference.segment import Case, Progress, prepare, segment
+from monai_unetfamily.inference.settings import Settings, adapt, request_of
+from monai_unetfamily.volumes.files import make_folder
+from monai_unetfamily.volumes.nifti import Labels
+from monai_unetfamily.volumes.reading import read_study
+from monai_unetfamily.volumes.studies import Image, Study
+
+FAILURES = (ValueError, OSError, MemoryError, RuntimeError)  # of one case: the others go on
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case: its record, whether it was there already, and the error that stopped it."""
+
+    record: Record
+    skipped: bool = False
+    error: Exception | None = None
+
+
+class _Loaded(NamedTuple):
+    """A case that waits for the network, and the record that an earlier run left."""
+
+    study: Study
+    record: Record
+    before: Record | None
+    image: Image
+    case: Case
+
+
+class _Segmented(NamedTuple):
+    """A case that waits to be written."""
+
+    study: Study
+    record: Record
+    before: Record | None
+    image: Image
+    labels: Labels
+    presence: dict[int, float]
+
+
+def predict_cohort(
+    bundles: Sequence[Bundle],
+    studies: Sequence[Study],
+    output: Path,
+    settings: Settings = Settings(),
+    *,
+    overwrite: bool = False,
+    progress: Callable[[Study, Progress], None] = lambda study, step: None,
+) -> Iterator[Outcome]:
+    """Segment studies into a folder, and yield what became of each, in order.
+
+    Each label map is `<name>.nii.gz`, or `<name>.png` of a picture (`outputs` says what else there is); its record
+    `<name>.json` lies beside it. A case that fails has a record that says why, and no other file.
+
+    Args:
+        bundles: one, or several whose class probabilities are averaged.
+        studies: as `studies.find_studies` finds them; names must differ.
+        output: folder, which other runs may write to at the same time, for other cases.
+        settings: what is asked for.
+        overwrite: do everything again, and replace what is there.
+        progress: is told how far the network is with a case.
+
+    Raises:
+        FileExistsError: files in the way that no run with these bundles and settings wrote; nothing was done.
+        ValueError: settings that the bundles cannot meet, outputs that would replace inputs; nothing was done.
+        OSError: the output cannot be written any more; what is done stays.
+    """
+    request = request_of(bundles, settings)
+    run = _Run([adapt(bundle, settings) for bundle in bundles], output, settings, request, overwrite, progress)
+    run.outputs.require_room(studies, request, overwrite)
+    make_folder(output)
+    threads = 1 if bundles[0].device.type == "cpu" else None  # the network keeps its cores
+    yield from overlapped(studies, run.read, run.compute, run.write, side_threads=threads)
+
+
+@dataclass(frozen=True)
+class _Run:
+    bundles: Sequence[Bundle]
+    output: Path
+    settings: Settings
+    request: Request
+    overwrite: bool
+    progress: Callable[[Study, Progress], None]
+
+    @property
+    def outputs(self) -> Outputs:
+        return Outputs(self.output, self.bundles[0].names, self.settings)
+
+    @property
+    def channels(self) -> int:
+        return image_channels(self.bundles[0].root)
+
+    def read(self, study: Study) -> _Loaded | Outcome:
+        """Hash and read a study and run the preprocessing, unless it is finished."""
+        start, record = perf_counter(), Record(study.name, self.request, tuple(map(str, study.files)))
+        try:
+            record = replace(record, input_hash=hash_study(study), notes=study.notes)
+            before = read_record(record_file(self.output, study.name))
+            if before and not self.overwrite and is_finished(before, record, self.output):
+                return Outcome(before, skipped=True)
+            image, case = self._load(study)
+        except FAILURES as error:
+            return _failed(record, error)
+        record = replace(record, notes=(*record.notes, *image.notes))
+        return _Loaded(study, _timed(record, "read", start), before, image, case)
+
+    def _load(self, study: Study) -> tuple[Image, Case]:
+        bundle = self.bundles[0]
+        image = read_study(study, nan=self.settings.nan, gaps=self.settings.gaps, channels=self.channels)
+        with torch.inference_mode():
+            return image, prepare(bundle, image)
+
+    def compute(self, work: _Loaded | Outcome) -> _Segmented | Outcome:
+        """Run the network, and bring its scores back to the source's grid."""
+        if isinstance(work, Outcome):
+            return work
+        start, (study, record, before, image, case) = perf_counter(), work
+        try:
+            with watch_guides([bundle.network for bundle in self.bundles]) as presence:
+                labels, notes = self._segment(study, image, case)
+        except FAILURES as error:
+            return _failed(record, error)
+        record = replace(record, notes=(*record.notes, *notes))
+        return _Segmented(study, _timed(record, "network", start), before, image, labels, presence.probabilities())
+
+    def _segment(self, study: Study, image: Image, case: Case) -> tuple[Labels, list[str]]:
+        notes: list[str] = []
+        with self.outputs.scores(study, image) as sink, torch.inference_mode():
+            for step in segment(self.bundles, case, log=notes.append, sink=sink):
+                self.progress(study, step)
+        return step.labels, notes
+
+    def write(self, work: _Segmented | Outcome) -> Outcome:
+        """Write all that a case gives, its record last; of one that failed the record alone."""
+        if isinstance(work, Outcome):
+            if not work.skipped:
+                write_record(work.record, self.output)
+            return work
+        start, (study, record, before, image, labels, presence) = perf_counter(), work
+        notes = self.outputs.clear(study, before)
+        planned = dict.fromkeys(self.outputs.planned(study), UNFINISHED)
+        write_record(replace(record, outputs=planned), self.output)  # whose files they are, should the run end here
+        written = self.outputs.write(study, image, labels, presence)
+        record = replace(
+            record,
+            outputs={file: hash_files([self.output / file]) for file in written.files},
+            classes=tuple(row._asdict() for row in written.measures),
+            notes=(*record.notes, *notes, *written.notes),
+        )
+        record = _timed(record, "write", start)
+        write_record(record, self.output)
+        return Outcome(record)
+
+
+def _timed(record: Record, stage: str, start: float) -> Record:
+    return replace(record, seconds={**record.seconds, stage: round(perf_counter() - start, 3)})
+
+
+def _failed(record: Record, error: Exception) -> Outcome:
+    return Outcome(replace(record, error=reason_of(error)), error=error)

@@ -1,0 +1,174 @@
+"""What a case gives: label map or masks, measures, a preview, scores; where each lies, and what must not be replaced."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from monai_unetfamily.inference.components import find_ids, keep_largest, min_volume, select
+from monai_unetfamily.inference.measures import Measure, measure
+from monai_unetfamily.inference.records import UNFINISHED, Record, Request, holds, is_asked, read_record, record_file
+from monai_unetfamily.inference.report import save_overlay
+from monai_unetfamily.inference.restore import Sink
+from monai_unetfamily.inference.scores import score_file
+from monai_unetfamily.inference.settings import Settings
+from monai_unetfamily.volumes.files import make_folder
+from monai_unetfamily.volumes.label_table import label_table
+from monai_unetfamily.volumes.masks import file_names, may_overlap, write_masks, write_split
+from monai_unetfamily.volumes.nifti import Labels, write_labels
+from monai_unetfamily.volumes.pictures import write_picture
+from monai_unetfamily.volumes.sources import Affine
+from monai_unetfamily.volumes.studies import Image, Study
+
+PREVIEWS, CHANGED = "previews", "changed"  # folders
+
+
+class Written(NamedTuple):
+    """What was written of a case: files relative to the output folder, measures, and notes."""
+
+    files: list[str]
+    measures: list[Measure]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of a run in its folder, for classes of these names (label id -> name).
+
+    `<name>.nii.gz` is the label map, 4-D masks where classes may overlap, and `<name>.png` for a picture; with
+    `settings.split` each class's mask is `<name>/<class>.nii.gz` or `.png`. `previews/<name>.png` shows it, and
+    `<name>_scores.nii` holds the scores where they are asked for.
+    """
+
+    folder: Path
+    names: Mapping[int, str]
+    settings: Settings
+
+    def labels(self, study: Study) -> list[str]:
+        """The label map's file, or those of its masks."""
+        suffix = ".png" if study.kind == "picture" else ".nii.gz"
+        if not self.settings.split:
+            return [f"{study.name}{suffix}"]
+        return [f"{study.name}/{name}{suffix}" for name in file_names(self.settings.wanted(self.names)).values()]
+
+    def planned(self, study: Study) -> list[str]:
+        """All files of a case but its record."""
+        scores = [self._scores(study)] if self.settings.save_scores else []
+        return [*self.labels(study), self._preview(study), *scores]
+
+    def require_room(self, studies: Sequence[Study], request: Request, overwrite: bool) -> None:
+        """Refuse to replace an input, or a file that no run with this request wrote.
+
+        Raises:
+            ValueError, FileExistsError: name the first, and what to do.
+        """
+        inputs = {file.resolve() for study in studies for file in study.files}
+        for study in studies:
+            there = [self.folder / file for file in self.planned(study) if (self.folder / file).exists()]
+            if (replaced := inputs.intersection(file.resolve() for file in there)) and there:
+                raise ValueError(f"{min(replaced)}: is an input that {study.name} would replace; choose another folder.")
+            before = read_record(record_file(self.folder, study.name))
+            if there and not overwrite and not (before and is_asked(before, request)):
+                made = "by a run with another bundle or other settings" if before else "not by this command"
+                raise FileExistsError(
+                    f"{there[0]}: exists, and was made {made}; choose another folder, or replace what is there "
+                    "(--overwrite, overwrite=True)."
+                )
+
+    def clear(self, study: Study, before: Record | None) -> list[str]:
+        """Take away what an earlier run wrote of a case; a file that was changed since is kept, and noted.
+
+        Scores are replaced as they come.
+        """
+        notes = []
+        for name, hashed in (before.outputs if before else {}).items():
+            file = self.folder / name
+            if name == self._scores(study):
+                continue
+            if hashed == UNFINISHED or holds(file, hashed):
+                file.unlink(missing_ok=True)
+            elif file.exists():
+                kept = _free(self.folder / CHANGED / name)
+                make_folder(kept.parent)
+                file.rename(kept)
+                notes.append(f"{name} was changed since it was written: kept as {kept.relative_to(self.folder)}")
+        return notes
+
+    @contextmanager
+    def scores(self, study: Study, image: Image) -> Iterator[Sink | None]:
+        """What takes the scores, where they are asked for; the file appears when the block ends well."""
+        if not self.settings.save_scores:
+            yield None
+            return
+        file = self.folder / self._scores(study)
+        make_folder(file.parent)
+        with score_file(file, image, self.names) as sink:
+            yield sink
+
+    def write(self, study: Study, image: Image, labels: Labels, presence: Mapping[int, float]) -> Written:
+        """Write the labels as the settings ask, measure and picture them.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        affine = np.eye(3) if image.grid is None else np.asarray(image.grid.affine, np.float64)
+        labels, notes = self._kept(labels, affine)
+        names = self.settings.wanted(self.names)
+        self._write_labels(study, image, labels, names)
+        measures = measure(labels, image.voxels[0], affine, names, study.name, presence)
+        notes += self._draw(study, image, labels, names)
+        files = [file for file in self.planned(study) if (self.folder / file).exists()]
+        return Written(files, measures, notes)
+
+    def _kept(self, labels: Labels, affine: Affine) -> tuple[Labels, list[str]]:
+        settings, axes = self.settings, len(affine) - 1
+        labels, fewer = keep_largest(labels, find_ids(self.names, settings.keep_largest), axes)
+        least = {find_ids(self.names, [name])[0]: ml for name, ml in settings.min_volume.items()}
+        labels, small = min_volume(labels, least, affine)
+        if settings.roi:
+            labels = select(labels, find_ids(self.names, settings.roi), axes)
+        gone = {"beside the largest part": fewer, "in parts that are too small": small}
+        return labels, [f"{self.names[k]}: {n} voxels taken away {why}" for why, v in gone.items() for k, n in v.items()]
+
+    def _write_labels(self, study: Study, image: Image, labels: Labels, names: Mapping[int, str]) -> None:
+        like = study.files[0] if image.grid is None else image.grid
+        file = self.folder / self.labels(study)[0]
+        if self.settings.split:
+            make_folder((self.folder / study.name).parent)
+            write_split(labels, names, like, self.folder / study.name)
+            return
+        make_folder(file.parent)
+        if image.grid is None:
+            write_picture(labels, file)
+        elif may_overlap(self.names):
+            write_masks(labels, self.names, image.grid, file)
+        else:
+            write_labels(labels, image.grid, file, label_table(names))
+
+    def _draw(self, study: Study, image: Image, labels: Labels, names: Mapping[int, str]) -> list[str]:
+        file = self.folder / self._preview(study)
+        make_folder(file.parent)
+        affine = None if image.grid is None else image.grid.affine
+        shown = image.voxels[0] if affine is not None or len(image.voxels) == 1 else np.moveaxis(image.voxels, 0, -1)
+        try:
+            save_overlay(shown, labels, affine, file, names, title=study.name)
+        except ValueError as error:  # the labels are there all the same
+            return [f"no preview: {error}"]
+        return []
+
+    def _preview(self, study: Study) -> str:
+        return f"{PREVIEWS}/{study.name}.png"
+
+    def _scores(self, study: Study) -> str:
+        return f"{study.name}_scores.nii"
+
+
+def _free(path: Path) -> Path:
+    """The path, or with a number where it is taken."""
+    number, free = 1, path
+    while free.exists():
+        number, free = number + 1, path.with_name(f"{number}_{path.name}")
+    return free
