@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from monai_unetfamily.bundles.bundle import METADATA, read_metadata, reader_name
 from monai_unetfamily.volumes.readers import PictureReader
 from monai_unetfamily.volumes.sources import is_picture, read_image
@@ -50,38 +53,68 @@ def image_shape(root: Path) -> tuple[int, ...]:
         ) from error
 
 
-def check_source(root: Path, path: Path) -> None:
-    """Refuse a picture or volume where the bundle is for the other, and a picture unlike what its metadata states.
-
-    Its `network_data_format` has two spatial axes where it takes pictures, `num_channels`, and the `value_range` of
-    their values as stored; an empty one is no limit. Volumes are refused where `PictureReader` is the bundle's reader.
+def image_channels(root: Path) -> int:
+    """Channels of the image that a bundle's metadata states.
 
     Raises:
-        ValueError: says what to do; the metadata does not say; and what `read_image` raises of pictures.
-        FileNotFoundError: the bundle has no inference config.
+        ValueError: its metadata does not say.
+
+    >>> from monai_unetfamily.bundles.bundle import find_bundle
+    >>> image_channels(find_bundle("phantom_2d"))
+    1
+    """
+    return _stated(root).channels
+
+
+def check_source(root: Path, path: Path) -> None:
+    """Refuse a file as `check_kind` and, of pictures, `check_values` refuse it.
+
+    Raises what they raise, and what `read_image` raises of pictures.
 
     >>> from monai_unetfamily.bundles.bundle import find_bundle
     >>> check_source(find_bundle("hippocampus_mr"), Path("mr.nii.gz"))
     """
+    check_kind(root, path, is_picture(path))
     if is_picture(path):
-        _check_picture(root, path)
-    elif reader_name(root) == PictureReader.__name__:
+        values, _ = read_image(path)
+        check_values(root, path, values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0))
+
+
+def check_kind(root: Path, path: Path, picture: bool) -> None:
+    """Refuse a picture or a volume where the bundle is for the other, and pictures that its own reader would turn.
+
+    Raises:
+        ValueError: says what to do; the metadata does not say.
+        FileNotFoundError: the bundle has no inference config.
+    """
+    ours = reader_name(root) == PictureReader.__name__
+    if picture and _stated(root).axes != 2:
+        raise ValueError(
+            f"{path}: is a picture, and {root.name} is for volumes; give NIfTI files, or choose a 2-D bundle."
+        )
+    if picture and not ours:
+        raise ValueError(
+            f"{path}: {root.name} learned from pictures that its reader turned; name {PictureReader.__module__}."
+            f"{PictureReader.__name__} in its LoadImaged, and train it anew."
+        )
+    if ours and not picture:
         raise ValueError(
             f"{path}: is no PNG or TIFF, and {root.name} takes these alone; convert it, or choose a bundle for volumes."
         )
 
 
-def _check_picture(root: Path, path: Path) -> None:
+def check_values(root: Path, path: Path, values: NDArray[np.float32]) -> None:
+    """Refuse a picture (C, rows, columns) unlike what the bundle's metadata states.
+
+    Its `network_data_format` has `num_channels`, and the `value_range` of values as stored; an empty one is no limit.
+
+    Raises:
+        ValueError: says what to do.
+    """
     stated = _stated(root)
-    if stated.axes != 2:
+    if len(values) != stated.channels:
         raise ValueError(
-            f"{path}: is a picture, and {root.name} is for volumes; give NIfTI files, or choose a 2-D bundle."
-        )
-    values, _ = read_image(path)
-    channels = 1 if values.ndim == 2 else values.shape[-1]
-    if channels != stated.channels:
-        raise ValueError(
-            f"{path}: has {channels} channels, and {root.name} takes {stated.channels} (1 is greyscale, 3 RGB); "
+            f"{path}: has {len(values)} channels, and {root.name} takes {stated.channels} (1 is greyscale, 3 RGB); "
             "convert it, or choose another bundle."
         )
     if values.min() < stated.low or values.max() > stated.high:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_unetfamily import __version__
-from monai_unetfamily.cli.networks import Commands, add_networks
+from monai_unetfamily.cli.networks import add_networks
+from monai_unetfamily.cli.options import SECTIONS, Commands, add_bundle, add_device, one_line, say, section_files
+from monai_unetfamily.cli.predict import add_predict
 
 # What the library raises on input it cannot use; anything else is a defect and shows its traceback.
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError)
-SECTIONS = ("training", "validation")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EXPECTED as error:
         if options.debug:
             raise
-        print(f"unetfamily: {_one_line(error)}", file=sys.stderr)
+        print(f"unetfamily: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("unetfamily: interrupted", file=sys.stderr)
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_phantom,
         _add_train,
         _add_calibrate,
-        _add_predict,
+        add_predict,
         _add_evaluate,
         _add_prune,
     ):
@@ -62,7 +63,7 @@ def _add_demo(commands: Commands) -> argparse.ArgumentParser:
         "-o", "--output", type=Path, default=Path("demo_output"), help="folder for everything it makes"
     )
     command.add_argument("--minutes", type=float, default=3.0, help="training time (default: %(default)s)")
-    _add_device(command)
+    add_device(command)
     command.set_defaults(run=_demo)
     return command
 
@@ -102,7 +103,7 @@ def _phantom(options: argparse.Namespace) -> int:
 
 def _add_train(commands: Commands) -> argparse.ArgumentParser:
     command = commands.add_parser("train", help="train a bundle on a data set")
-    _add_bundle(command)
+    add_bundle(command)
     command.add_argument(
         "--dataset",
         type=Path,
@@ -116,7 +117,7 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
     command.add_argument("--minutes", type=float, help="of training, resumed ones included (default: max_epochs rules)")
     command.add_argument("--resume", action="store_true", help="go on from the last whole epoch")
     command.add_argument("--init-from", type=Path, metavar="WEIGHTS", help="start from these: a file, or a bundle")
-    _add_device(command)
+    add_device(command)
     command.set_defaults(run=_train)
     return command
 
@@ -127,17 +128,17 @@ def _train(options: argparse.Namespace) -> int:
 
     names = ("output", "network", "minutes", "resume", "init_from", "device")
     how = {name: getattr(options, name) for name in names}
-    weights = train(find_bundle(options.bundle), options.dataset, log=_say, **how)
+    weights = train(find_bundle(options.bundle), options.dataset, log=say, **how)
     print(f"weights in {weights}; history and pictures in {weights.parents[1] / 'logs'}")
     return 0
 
 
 def _add_calibrate(commands: Commands) -> argparse.ArgumentParser:
     command = commands.add_parser("calibrate", help="set when a guided network takes a class for absent")
-    _add_bundle(command)
+    add_bundle(command)
     command.add_argument("--dataset", type=Path, required=True, help="whose validation cases are used")
     command.add_argument("--recall", type=float, default=0.999, help="of windows with a class (default: %(default)s)")
-    _add_device(command)
+    add_device(command)
     command.set_defaults(run=_calibrate)
     return command
 
@@ -147,43 +148,9 @@ def _calibrate(options: argparse.Namespace) -> int:
     from monai_unetfamily.training.calibration import calibrate
 
     bundle = find_bundle(options.bundle)
-    calibrate(bundle, options.dataset, recall=options.recall, device=options.device, log=_say)
+    calibrate(bundle, options.dataset, recall=options.recall, device=options.device, log=say)
     print(f"thresholds in {bundle / 'configs' / 'metadata.json'}")
     return 0
-
-
-def _add_predict(commands: Commands) -> argparse.ArgumentParser:
-    command = commands.add_parser("predict", help="segment NIfTI files and pictures; labels on each input's own grid")
-    _add_bundle(command)
-    command.add_argument(
-        "inputs", type=Path, nargs="+", metavar="INPUT", help="NIfTI, PNG or TIFF files, or folders of them"
-    )
-    command.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps")
-    command.add_argument("--split", action="store_true", help="write one mask a class, OUTPUT/<name>/<class>.nii.gz")
-    command.add_argument("--overwrite", action="store_true", help="replace label maps that are there already")
-    command.add_argument("--section", choices=SECTIONS, help="INPUT is a data set: take the images of this section")
-    _add_device(command)
-    command.set_defaults(run=_predict)
-    return command
-
-
-def _predict(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.bundle import find_bundle, open_bundle
-    from monai_unetfamily.inference.device import choose_device
-    from monai_unetfamily.inference.predictor import predict_files
-
-    inputs = _section(options, options.inputs, "image") if options.section else options.inputs
-    bundle = open_bundle(find_bundle(options.bundle), choose_device(options.device))
-    outcomes, how = [], {"split": options.split, "overwrite": options.overwrite}
-    for outcome in predict_files(bundle, inputs, options.output, log=_say, **how):
-        outcomes.append(outcome)
-        if outcome.error and options.debug:
-            raise outcome.error
-        if outcome.error:
-            print(f"unetfamily: {_one_line(outcome.error)}", file=sys.stderr)
-    failed = sum(outcome.error is not None for outcome in outcomes)
-    print(f"{len(outcomes) - failed} done, {failed} failed")
-    return 1 if failed else 0
 
 
 def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
@@ -207,7 +174,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     names, references = None, options.references
     if options.section:
-        names, references = read_label_names(references) or None, _section(options, [references], "label")
+        names, references = read_label_names(references) or None, section_files([references], options.section, "label")
     scores = evaluate_folders(options.predictions, references, names, options.tolerance, progress=_say)
     print(format_table(summarize(scores)))
     if options.csv:
@@ -218,7 +185,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _add_prune(commands: Commands) -> argparse.ArgumentParser:
     command = commands.add_parser("prune", help="cut a trained UNet++ at a level: a smaller bundle")
-    _add_bundle(command)
+    add_bundle(command)
     command.add_argument("--level", type=int, metavar="D", help="keep the nodes X[i, j] with i + j <= D")
     command.add_argument("--auto", action="store_true", help="keep the smallest level whose Dice is good enough")
     command.add_argument("--dataset", type=Path, help="time and evaluate every level on its validation cases")
@@ -230,7 +197,7 @@ def _add_prune(commands: Commands) -> argparse.ArgumentParser:
         help="of --auto: mean Dice that may be lost to the last level (default: %(default)s)",
     )
     command.add_argument("-o", "--output", type=Path, required=True, metavar="NEW", help="new folder for the bundle")
-    _add_device(command)
+    add_device(command)
     command.set_defaults(run=_prune)
     return command
 
@@ -249,29 +216,7 @@ def _prune(options: argparse.Namespace) -> int:
         dataset=options.dataset,
         tolerance=options.tolerance,
         device=options.device,
-        log=_say,
+        log=say,
     )
     print(f"{format_levels(levels)}\nbundle in {options.output}")
     return 0
-
-
-def _section(options: argparse.Namespace, datasets: Sequence[Path], key: str) -> list[Path]:
-    from monai_unetfamily.volumes.cases import load_cases
-
-    return [Path(case[key]) for dataset in datasets for case in load_cases(dataset, options.section)]
-
-
-def _add_bundle(command: argparse.ArgumentParser) -> None:
-    command.add_argument("bundle", metavar="BUNDLE", help="a MONAI bundle's folder, or the name of a shipped one")
-
-
-def _add_device(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

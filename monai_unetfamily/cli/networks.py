@@ -2,9 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from monai_unetfamily.cli.options import Commands
 
 
 def add_networks(commands: Commands) -> argparse.ArgumentParser:

@@ -14,9 +14,11 @@ from typing import NamedTuple
 import torch
 
 from monai_unetfamily.bundles.bundle import Bundle, reason_of
-from monai_unetfamily.bundles.inputs import image_channels
+from monai_unetfamily.inference.cohort import write_cohort
+from monai_unetfamily.inference.ensemble import check_ensemble
 from monai_unetfamily.inference.outputs import Outputs
 from monai_unetfamily.inference.overlap import overlapped
+from monai_unetfamily.inference.predictor import load_case
 from monai_unetfamily.inference.presence import watch_guides
 from monai_unetfamily.inference.records import (
     UNFINISHED,
@@ -29,11 +31,10 @@ from monai_unetfamily.inference.records import (
     record_file,
     write_record,
 )
-from monai_unetfamily.inference.segment import Case, Progress, prepare, segment
+from monai_unetfamily.inference.segment import Case, Progress, segment
 from monai_unetfamily.inference.settings import Settings, adapt, request_of
 from monai_unetfamily.volumes.files import make_folder
 from monai_unetfamily.volumes.nifti import Labels
-from monai_unetfamily.volumes.reading import read_study
 from monai_unetfamily.volumes.studies import Image, Study
 
 FAILURES = (ValueError, OSError, MemoryError, RuntimeError)  # of one case: the others go on
@@ -41,7 +42,7 @@ FAILURES = (ValueError, OSError, MemoryError, RuntimeError)  # of one case: the 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case: its record, whether it was there already, and the error that stopped it."""
+    """What became of one case: its record, whether it was finished before, and the error that stopped it."""
 
     record: Record
     skipped: bool = False
@@ -81,7 +82,8 @@ def predict_cohort(
     """Segment studies into a folder, and yield what became of each, in order.
 
     Each label map is `<name>.nii.gz`, or `<name>.png` of a picture (`outputs` says what else there is); its record
-    `<name>.json` lies beside it. A case that fails has a record that says why, and no other file.
+    `<name>.json` lies beside it. A case that fails has a record that says why, and no other file. In the end the tables
+    and the page of `cohort.write_cohort` are written.
 
     Args:
         bundles: one, or several whose class probabilities are averaged.
@@ -96,12 +98,14 @@ def predict_cohort(
         ValueError: settings that the bundles cannot meet, outputs that would replace inputs; nothing was done.
         OSError: the output cannot be written any more; what is done stays.
     """
+    check_ensemble(bundles)
     request = request_of(bundles, settings)
     run = _Run([adapt(bundle, settings) for bundle in bundles], output, settings, request, overwrite, progress)
     run.outputs.require_room(studies, request, overwrite)
     make_folder(output)
     threads = 1 if bundles[0].device.type == "cpu" else None  # the network keeps its cores
     yield from overlapped(studies, run.read, run.compute, run.write, side_threads=threads)
+    write_cohort(output, request, bundles[0].names, bundles[0].device)
 
 
 @dataclass(frozen=True)
@@ -117,10 +121,6 @@ class _Run:
     def outputs(self) -> Outputs:
         return Outputs(self.output, self.bundles[0].names, self.settings)
 
-    @property
-    def channels(self) -> int:
-        return image_channels(self.bundles[0].root)
-
     def read(self, study: Study) -> _Loaded | Outcome:
         """Hash and read a study and run the preprocessing, unless it is finished."""
         start, record = perf_counter(), Record(study.name, self.request, tuple(map(str, study.files)))
@@ -129,17 +129,12 @@ class _Run:
             before = read_record(record_file(self.output, study.name))
             if before and not self.overwrite and is_finished(before, record, self.output):
                 return Outcome(before, skipped=True)
-            image, case = self._load(study)
+            with torch.inference_mode():
+                image, case = load_case(self.bundles[0], study, nan=self.settings.nan, gaps=self.settings.gaps)
         except FAILURES as error:
             return _failed(record, error)
         record = replace(record, notes=(*record.notes, *image.notes))
         return _Loaded(study, _timed(record, "read", start), before, image, case)
-
-    def _load(self, study: Study) -> tuple[Image, Case]:
-        bundle = self.bundles[0]
-        image = read_study(study, nan=self.settings.nan, gaps=self.settings.gaps, channels=self.channels)
-        with torch.inference_mode():
-            return image, prepare(bundle, image)
 
     def compute(self, work: _Loaded | Outcome) -> _Segmented | Outcome:
         """Run the network, and bring its scores back to the source's grid."""

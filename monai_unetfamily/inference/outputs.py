@@ -23,7 +23,8 @@ from monai_unetfamily.volumes.pictures import write_picture
 from monai_unetfamily.volumes.sources import Affine
 from monai_unetfamily.volumes.studies import Image, Study
 
-PREVIEWS, CHANGED = "previews", "changed"  # folders
+# Folders below which nothing is taken for a label map.
+PREVIEWS, SCORES, CHANGED = "details/previews", "details/scores", "details/changed"
 
 
 class Written(NamedTuple):
@@ -39,8 +40,8 @@ class Outputs:
     """The files of a run in its folder, for classes of these names (label id -> name).
 
     `<name>.nii.gz` is the label map, 4-D masks where classes may overlap, and `<name>.png` for a picture; with
-    `settings.split` each class's mask is `<name>/<class>.nii.gz` or `.png`. `previews/<name>.png` shows it, and
-    `<name>_scores.nii` holds the scores where they are asked for.
+    `settings.split` each class's mask is `<name>/<class>.nii.gz` or `.png`. `details/previews/<name>.png` shows it, and
+    `details/scores/<name>.nii` holds the scores where they are asked for.
     """
 
     folder: Path
@@ -56,8 +57,9 @@ class Outputs:
 
     def planned(self, study: Study) -> list[str]:
         """All files of a case but its record."""
+        preview = [self._preview(study)] if self.settings.previews else []
         scores = [self._scores(study)] if self.settings.save_scores else []
-        return [*self.labels(study), self._preview(study), *scores]
+        return [*self.labels(study), *preview, *scores]
 
     def require_room(self, studies: Sequence[Study], request: Request, overwrite: bool) -> None:
         """Refuse to replace an input, or a file that no run with this request wrote.
@@ -119,7 +121,8 @@ class Outputs:
         names = self.settings.wanted(self.names)
         self._write_labels(study, image, labels, names)
         measures = measure(labels, image.voxels[0], affine, names, study.name, presence)
-        notes += self._draw(study, image, labels, names)
+        if self.settings.previews:
+            notes += self._draw(study, image, labels, names)
         files = [file for file in self.planned(study) if (self.folder / file).exists()]
         return Written(files, measures, notes)
 
@@ -163,7 +166,7 @@ class Outputs:
         return f"{PREVIEWS}/{study.name}.png"
 
     def _scores(self, study: Study) -> str:
-        return f"{study.name}_scores.nii"
+        return f"{SCORES}/{study.name}.nii"
 
 
 def _free(path: Path) -> Path:

@@ -26,6 +26,7 @@ class Settings:
         min_volume: class -> ml (pixels in a picture); connected parts that are smaller are taken away.
         split: write one mask a class.
         save_scores: write the class scores too.
+        previews: draw a picture of each case.
         nan, gaps: as `reading.read_study` takes them.
     """
 
@@ -37,6 +38,7 @@ class Settings:
     min_volume: Mapping[str, float] = field(default_factory=dict)
     split: bool = False
     save_scores: bool = False
+    previews: bool = True
     nan: str = "refuse"
     gaps: Gaps = "refuse"
 

@@ -1,0 +1,172 @@
+"""`unetfamily predict`: a cohort, none lost."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monai_unetfamily.cli.options import SECTIONS, Commands, add_bundle, add_device, one_line, say, section_files
+
+if TYPE_CHECKING:
+    from monai_unetfamily.inference.batch import Outcome
+    from monai_unetfamily.inference.segment import Progress
+    from monai_unetfamily.inference.settings import Settings
+    from monai_unetfamily.volumes.studies import Study
+
+
+def add_predict(commands: Commands) -> argparse.ArgumentParser:
+    """Add the command."""
+    command = commands.add_parser("predict", help="segment volumes, DICOM series and pictures, each on its own grid")
+    add_bundle(command)
+    command.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="files, folders, quoted patterns, lists (.txt, .csv) of images"
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, help="folder for everything that is written")
+    add_device(command)
+    _add_inputs(command.add_argument_group("what is read"))
+    _add_way(command.add_argument_group("how it is segmented"))
+    _add_outputs(command.add_argument_group("what is written"))
+    _add_run(command.add_argument_group("the run"))
+    command.set_defaults(run=_predict)
+    return command
+
+
+def _add_inputs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--section", choices=SECTIONS, help="INPUT is a data set: take the images of this section")
+    group.add_argument("--channel-dim", type=int, metavar="AXIS", help="of 4-D files, the axis that counts channels")
+    group.add_argument("--series", help="of a DICOM folder: number, UID or description (default: the largest axial)")
+    group.add_argument("--nan", choices=("refuse", "zero"), default="refuse", help="what becomes of NaN voxels")
+    group.add_argument(
+        "--gaps", choices=("refuse", "resample"), default="refuse", help="what becomes of uneven or tilted DICOM slices"
+    )
+
+
+def _add_way(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--overlap", type=float, metavar="FRACTION", help="of neighbouring windows (default: the bundle's)")
+    group.add_argument("--mirror", action="store_true", help="average over the flips that the bundle allows")
+    group.add_argument("--level", type=int, metavar="D", help="of a UNet++: its head D alone")
+    group.add_argument("--ensemble", nargs="+", default=[], metavar="BUNDLE", help="average with these bundles or folds")
+    group.add_argument("--keep-largest", nargs="*", metavar="CLASS", help="the largest part alone, of these (all)")
+    group.add_argument(
+        "--min-volume", nargs="+", default=[], metavar="[CLASS=]ML", help="take away smaller parts, of a class or all"
+    )
+
+
+def _add_outputs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--roi", nargs="+", default=[], metavar="CLASS", help="write these classes alone")
+    group.add_argument("--split", action="store_true", help="write one mask a class, OUTPUT/<name>/<class>.nii.gz")
+    group.add_argument("--save-scores", action="store_true", help="write the class scores too, as 4-D NIfTI")
+    group.add_argument("--no-previews", action="store_true", help="draw no pictures")
+
+
+def _add_run(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--overwrite", action="store_true", help="do again, and replace, what is there")
+    group.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
+    group.add_argument("--shard", metavar="I/N", help="do part I of N (default: of a SLURM array the task's)")
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from monai_unetfamily.bundles.bundle import find_bundle, open_bundle
+    from monai_unetfamily.inference.batch import predict_cohort
+    from monai_unetfamily.inference.device import choose_device
+    from monai_unetfamily.inference.plan import plan_lines
+
+    device = choose_device(options.device)
+    bundles = [open_bundle(find_bundle(name), device) for name in (options.bundle, *options.ensemble)]
+    studies, settings = _studies(options, bundles[0].root), _settings(options, bundles[0].names)
+    if options.dry_run:
+        for line in plan_lines(bundles, studies, options.output, settings):
+            say(line)
+        return 0
+    with _bar() as progress:
+        outcomes = predict_cohort(
+            bundles, studies, options.output, settings, overwrite=options.overwrite, progress=progress
+        )
+        return _tell(outcomes, len(studies), options.debug)
+
+
+def _studies(options: argparse.Namespace, bundle: Path) -> "list[Study]":
+    from monai_unetfamily.bundles.inputs import image_channels
+    from monai_unetfamily.inference.shards import choose_shard
+    from monai_unetfamily.volumes.studies import find_studies
+
+    inputs = options.inputs
+    if options.section:
+        inputs = section_files([Path(name) for name in inputs], options.section, "image")
+    found = find_studies(
+        inputs, channels=image_channels(bundle), channel_dim=options.channel_dim, series=options.series
+    )
+    for note in found.notes:
+        say(note)
+    shard = choose_shard(options.shard)
+    if shard.total > 1:
+        say(f"part {shard.number} of {shard.total}")
+    return shard.of(found.studies)
+
+
+def _settings(options: argparse.Namespace, names: "Mapping[int, str]") -> "Settings":
+    from monai_unetfamily.inference.settings import Settings
+
+    classes = tuple(name for label, name in names.items() if label)
+    largest = () if options.keep_largest is None else tuple(options.keep_largest) or classes
+    return Settings(
+        overlap=options.overlap,
+        mirror=options.mirror,
+        level=options.level,
+        roi=tuple(options.roi),
+        keep_largest=largest,
+        min_volume=dict(pair for text in options.min_volume for pair in _volumes(text, classes)),
+        split=options.split,
+        save_scores=options.save_scores,
+        previews=not options.no_previews,
+        nan=options.nan,
+        gaps=options.gaps,
+    )
+
+
+def _volumes(text: str, classes: "Sequence[str]") -> "Iterator[tuple[str, float]]":
+    """Class and ml of "CLASS=ML", or of all classes of "ML"."""
+    name, equals, ml = text.rpartition("=")
+    try:
+        least = float(ml)
+    except ValueError:
+        raise ValueError(f"--min-volume got {text!r}; ML or CLASS=ML is allowed, as in liver=5.") from None
+    yield from ((each, least) for each in ([name] if equals else classes))
+
+
+def _tell(outcomes: "Iterator[Outcome]", total: int, debug: bool) -> int:
+    """Print a line a case, and return the exit status."""
+    failed = skipped = 0
+    for number, outcome in enumerate(outcomes, start=1):
+        record = outcome.record
+        skipped += outcome.skipped
+        if outcome.error is None:
+            how = "is finished already" if outcome.skipped else f"{sum(record.seconds.values()):.1f} s"
+            say(f"{number}/{total} {record.name}: {how}")
+        elif debug:
+            raise outcome.error
+        else:
+            failed += 1
+            print(f"unetfamily: {record.name}: {one_line(outcome.error)}", file=sys.stderr)
+        for note in () if outcome.skipped else record.notes:
+            say(f"    {note}")
+    say(f"{total - failed - skipped} done, {skipped} finished before, {failed} failed")
+    return 1 if failed else 0
+
+
+@contextmanager
+def _bar() -> "Iterator[Callable[[Study, Progress], None]]":
+    """A bar of the windows of the present case, on a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(unit="window", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def show(study: "Study", step: "Progress") -> None:
+            bar.set_description(study.name, refresh=False)
+            bar.total = step.total
+            bar.n = step.done
+            bar.refresh()
+
+        yield show

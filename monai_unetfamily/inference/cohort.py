@@ -1,0 +1,109 @@
+"""The tables and the page of a cohort, made from the records of its cases alone.
+
+So they tell of all cases in the folder, whoever did them and when; a run that takes part of the cases writes them
+again with what the others have done by then.
+"""
+
+import csv
+import fcntl
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_unetfamily.inference.cohort_page import write_page
+from monai_unetfamily.inference.findings import CaseSummary
+from monai_unetfamily.inference.measures import Measure, write_csv
+from monai_unetfamily.inference.outputs import PREVIEWS
+from monai_unetfamily.inference.records import Record, Request, read_records
+from monai_unetfamily.volumes.files import atomic_file
+from monai_unetfamily.volumes.label_table import dseg_table, label_table
+
+VOLUMES, FAILED, RUN, PAGE, LABELS = "volumes.csv", "failures.csv", "run.json", "report.html", "dseg.tsv"
+_LOCK = ".unetfamily.lock"
+_PACKAGES = ("monai_unetfamily", "monai", "torch", "nibabel", "numpy")
+
+
+def write_cohort(output: Path, request: Request, names: Mapping[int, str], device: torch.device) -> list[Record]:
+    """Write `volumes.csv`, `failures.csv`, `run.json`, `report.html` and `dseg.tsv`, and return the records.
+
+    One process at a time does so: the last to come sees the cases of all.
+
+    Args:
+        output: the folder of the records.
+        request: of this run.
+        names: label id -> name.
+        device: that the network ran on.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    with _alone(output):
+        records = read_records(output)
+        measured = {record.name: [Measure(**row) for row in record.classes] for record in records}
+        write_csv([row for rows in measured.values() for row in rows], output / VOLUMES)
+        _write_text(_failures(records), output / FAILED)
+        _write_text(dseg_table(label_table(names)), output / LABELS)
+        about = {"versions": {name: version(name) for name in _PACKAGES}, "machine": _machine(device)}
+        _write_text(json.dumps(_run(records, request, about), indent=1) + "\n", output / RUN)
+        write_page([_summary(r, measured[r.name], output) for r in records], output / PAGE, _facts(records, request))
+    return records
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / _LOCK).open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _write_text(text: str, file: Path) -> None:
+    with atomic_file(file) as stream:
+        stream.write(text.encode())
+
+
+def _failures(records: Sequence[Record]) -> str:
+    text = StringIO()
+    rows = [(record.name, " ".join(record.files), record.error) for record in records if record.error is not None]
+    csv.writer(text, lineterminator="\n").writerows([("case", "files", "reason"), *rows])
+    return text.getvalue()
+
+
+def _run(records: Sequence[Record], request: Request, about: Mapping[str, Any]) -> dict[str, Any]:
+    cases = {record.name: {"seconds": record.seconds, "failed": record.error is not None} for record in records}
+    return {"bundles": request.bundles, "settings": request.settings, **about, "cases": cases}
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {"system": platform.platform(), "device": str(device), "gpu": gpu, "threads": torch.get_num_threads()}
+
+
+def _summary(record: Record, measures: Sequence[Measure], output: Path) -> CaseSummary:
+    preview = output / PREVIEWS / f"{record.name}.png"
+    return CaseSummary(
+        record.name,
+        measures,
+        preview if preview.exists() else None,
+        record.notes,
+        record.error or "",
+        sum(record.seconds.values()),
+    )
+
+
+def _facts(records: Sequence[Record], request: Request) -> dict[str, str]:
+    defaults = {"", "None", "False", "()", "{}", "[]", "refuse", "True"}
+    settings = [f"{name} {value}" for name, value in request.settings.items() if str(value) not in defaults]
+    seconds = sum(sum(record.seconds.values()) for record in records)
+    return {
+        "Bundle": ", ".join(f"{name} ({hashed[:12]})" for name, hashed in request.bundles.items()),
+        "Settings": ", ".join(settings) or "the bundle's own",
+        "Versions": ", ".join(f"{name} {version(name)}" for name in _PACKAGES[:3]),
+        "Work": f"{seconds / 60:.1f} minutes",
+    }
