@@ -9,14 +9,15 @@ import torch
 
 from monai_unetfamily.bundles.bundle import class_names, find_bundle, open_bundle
 from monai_unetfamily.evaluation import Summary, evaluate_folders, format_table, summarize, write_csv
+from monai_unetfamily.inference.batch import predict_cohort
 from monai_unetfamily.inference.device import choose_device
-from monai_unetfamily.inference.predictor import predict_files
 from monai_unetfamily.inference.report import save_overlay
 from monai_unetfamily.training.run import train
 from monai_unetfamily.volumes.cases import load_cases
 from monai_unetfamily.volumes.files import make_folder, require_free
 from monai_unetfamily.volumes.nifti import read_volume
 from monai_unetfamily.volumes.phantom import write_phantoms
+from monai_unetfamily.volumes.studies import find_studies
 
 CASES = 24
 _MARK = ".unetfamily-demo"  # says that a folder is the demo's own, and may be made anew
@@ -68,7 +69,7 @@ def _make_room(output: Path) -> None:
 
 def _predict(bundle: Path, cases: list[dict[str, str]], predictions: Path, device: torch.device) -> None:
     opened = open_bundle(bundle, device)
-    for outcome in predict_files(opened, [Path(case["image"]) for case in cases], predictions):
+    for outcome in predict_cohort([opened], find_studies([case["image"] for case in cases]).studies, predictions):
         if outcome.error is not None:
             raise outcome.error
 

@@ -16,9 +16,11 @@ from torch import nn
 from monai_unetfamily.bundles.bundle import Bundle
 from monai_unetfamily.evaluation import Score, evaluate_folders, summarize
 from monai_unetfamily.evaluation.tables import align
-from monai_unetfamily.inference.predictor import predict_files
+from monai_unetfamily.inference.batch import predict_cohort
+from monai_unetfamily.inference.settings import Settings
 from monai_unetfamily.nets import UNetPlusPlus
 from monai_unetfamily.nets.profiling import count_macs
+from monai_unetfamily.volumes.studies import find_studies
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,12 @@ def _cells(level: Level, measured: bool) -> list[str]:
 def _score(bundle: Bundle, case: Mapping[str, str], names: Mapping[int, str]) -> list[Score]:
     """Scores of one case, by the steps of the commands predict and evaluate."""
     with TemporaryDirectory() as folder:
-        [outcome] = predict_files(bundle, [Path(case["image"])], Path(folder), log=lambda line: None)
+        studies = find_studies([case["image"]]).studies
+        [outcome] = predict_cohort([bundle], studies, Path(folder), Settings(previews=False))
         if outcome.error is not None:
             raise outcome.error
-        [file] = Path(folder).iterdir()
-        return evaluate_folders(file, Path(case["label"]), names)
+        [file] = outcome.record.outputs
+        return evaluate_folders(Path(folder) / file, Path(case["label"]), names)
 
 
 def _mean(scores: Sequence[Score]) -> float:
