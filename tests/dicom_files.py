@@ -20,7 +20,6 @@ ELEMENTS = {
     "SOPInstanceUID": (0x0008, 0x0018, "UI"),
     "Modality": (0x0008, 0x0060, "CS"),
     "SeriesDescription": (0x0008, 0x103E, "LO"),
-    "SliceThickness": (0x0018, 0x0050, "DS"),
     "EchoTime": (0x0018, 0x0081, "DS"),
     "StudyInstanceUID": (0x0020, 0x000D, "UI"),
     "SeriesInstanceUID": (0x0020, 0x000E, "UI"),
@@ -46,6 +45,7 @@ ELEMENTS = {
 PLAIN = {
     "ImageType": ("ORIGINAL", "PRIMARY", "AXIAL"),
     "SOPClassUID": CT,
+    "SOPInstanceUID": "1.2.3.4.5",
     "Modality": "CT",
     "SeriesDescription": "Abdomen 5.0",
     "StudyInstanceUID": "1.2.3",
@@ -67,7 +67,7 @@ def write_slice(path: Path, stored: np.ndarray, **tags: Any) -> Path:
     """Write stored values (rows, columns) with `PLAIN` tags and `tags`; None leaves a tag out."""
     rows, columns = stored.shape[-2:]
     pixels = {"Rows": rows, "Columns": columns, "PixelData": stored.astype("<i2").tobytes()}
-    tags = {**PLAIN, **pixels, "SOPInstanceUID": f"1.2.3.4.{abs(hash(path)) % 10**9}", **tags}
+    tags = {**PLAIN, **pixels, **tags}
     meta = {
         "MediaStorageSOPClassUID": tags["SOPClassUID"],
         "MediaStorageSOPInstanceUID": tags["SOPInstanceUID"],

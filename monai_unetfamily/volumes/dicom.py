@@ -72,21 +72,26 @@ def read_series(files: Sequence[Path], *, gaps: Gaps = "refuse") -> Volume:
 def _require_alike(slices: Sequence[Slice]) -> Path:
     """Refuse what is no stack of slices of one series; return the folder of the first."""
     if len(slices) < 2:
-        raise ValueError(f"got {len(slices)} DICOM slices; a volume has two or more, name a whole series")
+        names = ", ".join(str(image.path) for image in slices) or "none"
+        raise ValueError(f"{names}: got {len(slices)} DICOM slices; a volume has two or more, name a whole series")
     for image in slices:
-        if why := why_no_slice(image) or why_unusable(image):
-            raise ValueError(f"{image.path}: got {why}; slices of a volume are allowed, leave it out")
-    first, folder = slices[0], slices[0].path.parent
-    for what, count in (
-        ("series", len({image.tags.get("SeriesInstanceUID") for image in slices})),
-        ("sizes", len({image.size for image in slices})),
-        ("pixel spacings", 1 + sum(np.abs(image.spacing - first.spacing).max() > _SAME for image in slices)),
-        ("directions", 1 + sum(np.abs(image.axes - first.axes).max() > _SAME for image in slices)),
+        if why := why_no_slice(image) or why_unusable(image) or _difference(image, slices[0]):
+            raise ValueError(f"{image.path}: got {why}; slices of one volume are allowed, leave it out")
+    return slices[0].path.parent
+
+
+def _difference(image: Slice, first: Slice) -> str:
+    """What a slice does not share with the first one, or nothing."""
+    for keyword, same in (
+        ("SeriesInstanceUID", image.tags.get("SeriesInstanceUID") == first.tags.get("SeriesInstanceUID")),
+        ("PixelSpacing", np.abs(image.spacing - first.spacing).max() <= _SAME),
+        ("ImageOrientationPatient", np.abs(image.axes - first.axes).max() <= _SAME),
     ):
-        if count > 1:
-            got = f"slices of {count} {what}" if what in ("series", "sizes") else f"slices of several {what}"
-            raise ValueError(f"{folder}: got {got}; one is allowed, choose a series or sort the files")
-    return folder
+        if not same:
+            return f"{keyword} {image.tags.get(keyword)} where {first.path.name} has {first.tags.get(keyword)}"
+    if image.size != first.size:
+        return f"{image.size} columns and rows where {first.path.name} has {first.size}"
+    return ""
 
 
 def _require_positions(offsets: Offsets, folder: Path) -> None:

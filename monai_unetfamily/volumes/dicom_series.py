@@ -227,7 +227,7 @@ def _largest(found: Sequence[Series]) -> Series:
 
 def _matching(found: Sequence[Series], wanted: str) -> Series:
     """The one series that a text names: first by UID, number or description, then by any piece of its line."""
-    exact = [series for series in found if wanted in (series.uid, series.number, series.description)]
+    exact = [series for series in found if wanted in {series.uid, series.number, series.description} - {""}]
     fits = exact or [series for series in found if wanted.casefold() in str(series).casefold()]
     if len(fits) != 1:
         got = f"{len(fits)} series fit {wanted!r}"

@@ -4,9 +4,10 @@ SimpleITK reads them. What it lets pass is checked here first: a header that cla
 compressed MetaImage that is damaged (MetaIO then hands out whatever its memory holds), numbers that are none.
 """
 
+import io
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,11 +22,12 @@ from monai_unetfamily.volumes.headers import MAX_VOXELS
 SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
 
 _DEFLATE_RATIO = 1032  # most bytes that one byte of a deflate stream can stand for (zlib technical details)
-_CHUNK = 1 << 20
-Result = TypeVar("Result")
+_CHUNK = 1 << 16  # bytes: what they unpack to fits in memory at any ratio
+_LONGEST_HEADER = 1 << 20  # bytes: that of a segmentation of hundreds of segments is a tenth
 _METAIMAGE = (".mha", ".mhd")
 _PLACES = {"elementspacing", "elementsize", "offset", "position", "origin"}
 _TURNS = {"transformmatrix", "orientation", "rotation"}
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _metaimage(path: Path) -> _Header:
     places = " ".join(value for key, value in fields.items() if key in _PLACES | _TURNS)
     if not {"dimsize", "elementdatafile"} <= fields.keys() or not all(map(_is_finite, places.split())):
         raise ValueError(f"{path}: is no MetaImage, or damaged; sizes and finite numbers are needed, export it again")
-    packed = "true" in (fields.get("compresseddata", "").lower(), fields.get("binarydata", "true").lower() == "false")
+    packed = _says(fields, "compresseddata", "true") or _says(fields, "binarydata", "false")
     local = fields["elementdatafile"].upper() == "LOCAL"
     file = path if local else _companion(path, fields["elementdatafile"])
     return _Header(fields, file, offset if local else 0, packed, bool(_TURNS & fields.keys()))
@@ -117,10 +119,13 @@ def _nrrd(path: Path) -> _Header:
     return _Header(fields, file, offset if data is None else 0, fields.get("encoding") != "raw", oriented)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _lines(path: Path) -> list[bytes]:
     with path.open("rb") as stream:
-        while line := stream.readline(_CHUNK):
-            yield line
+        return io.BytesIO(stream.read(_LONGEST_HEADER)).readlines()
+
+
+def _says(fields: dict[str, str], name: str, value: str) -> bool:
+    return fields.get(name, "").lower() == value
 
 
 def _companion(path: Path, name: str) -> Path:
@@ -153,8 +158,7 @@ def _require_bytes(reader: sitk.ImageFileReader, header: _Header, path: Path) ->
     claimed = math.prod(reader.GetSize()) * sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
     held = header.file.stat().st_size - header.offset
     can_hold = held * (_DEFLATE_RATIO if header.packed else 1)
-    deflated = header.fields.get("compresseddata", "").lower() == "true"
-    if claimed > can_hold or (deflated and _inflated_bytes(header) != claimed):
+    if claimed > can_hold or (_says(header.fields, "compresseddata", "true") and _inflated_bytes(header) != claimed):
         got = f"the header claims {claimed} bytes for shape {reader.GetSize()}"
         raise ValueError(f"{path}: {got}; {header.file.name} does not hold them, copy the file or mend its header")
 
@@ -180,7 +184,7 @@ def _affine(reader: sitk.ImageFileReader) -> NDArray[np.float64]:
     return affine
 
 
-def _run(step: Callable[[], Result], path: Path) -> Result:
+def _run(step: Callable[[], _Result], path: Path) -> _Result:
     try:
         return step()
     except RuntimeError as error:  # ITK's, over several lines; the last one tells the reason
