@@ -286,7 +286,7 @@ PLACES = {
     ),
     "data set without test images": noted(
         lambda d: (scan(d / "imagesTr/a.nii"), content(d / "dataset.json", "{}"))[1].parent,
-        "images of imagesTr are taken",
+        "those of imagesTr are taken",
     ),
 }
 LISTS = {

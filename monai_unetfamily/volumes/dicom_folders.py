@@ -27,18 +27,18 @@ def holds_dicom(folder: Path) -> bool:
     return any(is_dicom(file) for file in sorted(folder.iterdir()) if not file.name.startswith(".") and file.is_file())
 
 
-def series_folders(folder: Path) -> list[Path]:
-    """The folders, this one and those at any depth in it, that hold DICOM; hidden ones are passed over.
+def leads_to_dicom(folder: Path) -> bool:
+    """Whether a folder, or one at any depth in it, holds DICOM; hidden ones are passed over.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     (Path(folder) / "patient" / "ct").mkdir(parents=True)
-    ...     (Path(folder) / "patient" / "ct" / "1.dcm").touch()
-    ...     [found.relative_to(folder).as_posix() for found in series_folders(Path(folder))]
-    ['patient/ct']
+    ...     (Path(folder) / "visit" / "ct").mkdir(parents=True)
+    ...     (Path(folder) / "visit" / "ct" / "1.dcm").touch()
+    ...     holds_dicom(Path(folder)), leads_to_dicom(Path(folder))
+    (False, True)
     """
     inner = (Path(root) for root, _, _ in os.walk(folder))
-    return sorted(sub for sub in inner if not _is_hidden(sub.relative_to(folder)) and holds_dicom(sub))
+    return any(holds_dicom(sub) for sub in inner if not _is_hidden(sub.relative_to(folder)))
 
 
 def _has_magic(file: Path) -> bool:

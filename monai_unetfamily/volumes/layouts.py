@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from monai_unetfamily.volumes import pictures, sources
-from monai_unetfamily.volumes.dicom_folders import holds_dicom, is_dicom, series_folders
+from monai_unetfamily.volumes.dicom_folders import holds_dicom, is_dicom, leads_to_dicom
 
 ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
 NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
@@ -38,10 +38,12 @@ class Listing(NamedTuple):
 def list_input(given: str | Path) -> Listing:
     """List the images of a file, a folder or a pattern (`*`, `?`, `[...]`, `**` for any depth), each in sorted order.
 
-    A folder gives its NIfTI files, `.mha`, `.mhd`, `.nrrd`, PNG and TIFF, and as one image each folder, itself or at
-    any depth in it, that holds DICOM files; of a BIDS data set the scans in `anat/` and `ct/`; of a data set of MSD
-    or nnU-Net the images of `imagesTs`, or where there are none, of `imagesTr`. A pattern gives the images and DICOM
-    folders that it names; where it names none, what the folders give that it names. A DICOM file stands for its folder.
+    - A folder gives its NIfTI files, `.mha`, `.mhd`, `.nrrd`, PNG and TIFF, and its DICOM: one image where the files
+      lie in the folder itself, else one for each folder in it, at whatever depth the files lie there.
+    - A BIDS data set gives the scans in `anat/` and `ct/`, named by where they lie; a data set of MSD or nnU-Net the
+      images of `imagesTs`, or where there are none, of `imagesTr`.
+    - A pattern gives the images and DICOM folders that it names; where it names none, what the folders give that it
+      names. A DICOM file stands for its folder.
 
     Raises:
         FileNotFoundError: a path that does not exist, a pattern or a folder without images.
@@ -51,8 +53,8 @@ def list_input(given: str | Path) -> Listing:
     ...     for name in ("b.nii.gz", "a.mha", "photo.jpg"):
     ...         (Path(folder) / name).touch()
     ...     found, notes = list_input(folder)
-    >>> [image.files[0].name for image in found], notes[0][-24:]
-    (['a.mha', 'b.nii.gz'], 'are not read: photo.jpg')
+    >>> [image.files[0].name for image in found], notes[0].split(": ")[-1]
+    (['a.mha', 'b.nii.gz'], 'photo.jpg')
     """
     path = Path(given)
     if path.is_dir():
@@ -105,16 +107,15 @@ def _list_folder(folder: Path) -> Listing:
 def _list_plain(folder: Path) -> Listing:
     files, folders = _visible(folder)
     images = [Found((file,)) for file in files if is_image(file)]
-    series = series_folders(folder)
+    series = [folder] if holds_dicom(folder) else [sub for sub in folders if leads_to_dicom(sub)]
     if not (images or series):
         wanted = ", ".join(f"*{suffix}" for suffix in _IMAGES)
         got = f"holds no {wanted} and no DICOM"
         raise FileNotFoundError(f"{folder}: {got}; DICOM alone is looked for deeper, name the folder of the images")
     others = [] if folder in series else [file for file in files if not _is_expected(file)]
-    bare = [sub for sub in folders if not any(inner.is_relative_to(sub) for inner in series)]
+    bare = [sub for sub in folders if not (sub in series or folder in series)]
     notes = [_passed_over(folder, others, "are not read"), _passed_over(folder, bare, "are folders without DICOM")]
-    named = [Found((inner,), inner.relative_to(folder).as_posix() if inner != folder else "") for inner in series]
-    return Listing((*images, *named), tuple(filter(None, notes)))
+    return Listing((*images, *(Found((sub,)) for sub in series)), tuple(filter(None, notes)))
 
 
 def _sections(folder: Path) -> list[Path]:
@@ -126,7 +127,7 @@ def _sections(folder: Path) -> list[Path]:
 def _list_section(folder: Path, sections: list[Path]) -> Listing:
     found, notes = _list_plain(sections[0])
     if sections[0].name == "imagesTr":
-        notes = (f"{folder}: has no imagesTs: the images of imagesTr are taken", *notes)
+        notes = (f"{folder}: has no image in imagesTs: those of imagesTr are taken", *notes)
     return Listing(found, notes)
 
 
@@ -134,12 +135,13 @@ def _list_bids(root: Path) -> Listing:
     """Scans are named by where they lie, as their outputs are (BIDS 1.10, derivatives)."""
     folders = sorted(folder for place in _BIDS for folder in root.glob(place) if folder.is_dir())
     files = [file for folder in folders for file in _visible(folder)[0] if file.name.endswith((".nii", ".nii.gz"))]
-    masks = [file for file in files if _MASK.fullmatch(sources.stem(file))]
-    scans = [file for file in files if file not in masks]
+    masks = [file for file in files if _is_mask(file)]
+    scans = [file for file in files if not _is_mask(file)]
     if not scans:
         got = "is BIDS without an image in sub-*/[ses-*/]anat/ or ct/"
         raise FileNotFoundError(f"{root}: {got}; these alone are taken, name other images themselves")
-    without = [sub for sub in sorted(root.glob("sub-*/")) if not any(scan.is_relative_to(sub) for scan in scans)]
+    subjects = {scan.relative_to(root).parts[0] for scan in scans}
+    without = [sub for sub in sorted(root.glob("sub-*")) if sub.is_dir() and sub.name not in subjects]
     derived = [root / "derivatives"] if (root / "derivatives").is_dir() else []
     notes = [
         _passed_over(root, masks, "are masks"),
@@ -148,6 +150,10 @@ def _list_bids(root: Path) -> Listing:
     ]
     named = [Found((scan,), scan.relative_to(root).with_name(sources.stem(scan)).as_posix()) for scan in scans]
     return Listing(tuple(named), tuple(filter(None, notes)))
+
+
+def _is_mask(file: Path) -> bool:
+    return _MASK.fullmatch(sources.stem(file)) is not None
 
 
 def _list_pattern(pattern: str) -> Listing:

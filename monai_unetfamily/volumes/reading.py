@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Pair
@@ -18,6 +19,7 @@ from monai_unetfamily.volumes.studies import Image, Study
 _NAN = ("refuse", "zero")
 _KINDS = "NIfTI, .mha, .mhd, .nrrd, PNG, TIFF and folders of DICOM"
 Voxels = NDArray[np.float32]
+Gaps = Literal["refuse", "resample"]  # as in dicom.py, which is imported with SimpleITK when it is needed
 
 
 def read_study(
@@ -25,7 +27,7 @@ def read_study(
     *,
     nan: str = "refuse",
     max_voxels: int = MAX_VOXELS,
-    gaps: str = "refuse",
+    gaps: Gaps = "refuse",
     channels: int | None = None,
 ) -> Image:
     """Read what a study holds: voxels as stored and scaled by their header, on the grid of their files.
@@ -75,7 +77,7 @@ def _require_files(study: Study) -> None:
             raise FileNotFoundError(f"{file}: {gone}{part}; add it, or take this case out")
 
 
-def _read(study: Study, max_voxels: int, gaps: str) -> Image:
+def _read(study: Study, max_voxels: int, gaps: Gaps) -> Image:
     if study.kind == "picture":
         return _read_pictures(study.files)
     if study.kind == "itk":
@@ -136,7 +138,7 @@ def _read_itk(files: Sequence[Path]) -> Image:
     return Image(_joined([part[None] for part in voxels]), grids[0], notes[0])
 
 
-def _read_series(study: Study, gaps: str) -> Image:
+def _read_series(study: Study, gaps: Gaps) -> Image:
     if study.files[0].is_dir():
         raise ValueError(study.notes[0])  # why no series could be chosen there
     from monai_unetfamily.volumes.dicom import read_series

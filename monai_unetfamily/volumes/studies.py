@@ -1,6 +1,6 @@
 """What is to be segmented: which files make one image, and what its outputs are called."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ class Study:
     """One image to segment: what its outputs are called, and the files that hold it."""
 
     name: str  # of its outputs, no suffix; may hold "/" (BIDS: sub-01/anat/sub-01_T1w)
-    files: tuple[Path, ...]  # one a channel; of a DICOM series its slices, sorted by position
+    files: tuple[Path, ...]  # one a channel; of a DICOM series its slices, sorted by position (the folder: none fits)
     kind: str  # "nifti", "itk" (.mha .mhd .nrrd), "dicom", "picture"
     channel_dim: int | None = None  # axis of a 4-D file that counts channels
     notes: tuple[str, ...] = ()  # one line each: what was chosen or passed over; goes into the report
@@ -53,14 +53,14 @@ def find_studies(
 
     With several channels, files `<case>_0000`, `<case>_0001`, ... of one folder are the channels of one image, as
     nnU-Net names them, and one that is missing is listed all the same: its case fails when it is read. Names end
-    without `_0000` where all names of a folder end so. A DICOM folder gives one of its series; one that cannot be
-    chosen fails when it is read, too.
+    without `_0000` where all names of a folder end so. A DICOM folder gives one of the series below it; where none can
+    be chosen, its case fails when it is read, too.
 
     Args:
         inputs: at least one.
         channels: of the images that are wanted.
         channel_dim: axis of 4-D files that counts channels; files are not joined then.
-        series: which series of a DICOM folder, as `dicom.list_series` names them; None: the largest axial one.
+        series: which series of a DICOM folder, as `dicom_series.choose_series` takes it; None: the largest axial one.
 
     Raises:
         FileNotFoundError: an input that does not exist, a folder or pattern without images.
@@ -75,7 +75,7 @@ def find_studies(
     ([('mr', 2)], 1)
     """
     listing = join_listings(_list(given) for given in inputs)
-    joined = join_channels(listing.found, channels if channel_dim is None else 1)
+    joined = join_channels(list(_once(listing.found)), channels if channel_dim is None else 1)
     studies = tuple(_study(found, channel_dim, series) for found in joined)
     _require_own_names(studies)
     return Studies(studies, listing.notes)
@@ -84,6 +84,15 @@ def find_studies(
 def _list(given: str | Path) -> Listing:
     path = Path(given)
     return read_list(path) if path.is_file() and path.name.lower().endswith(LISTS) else list_input(given)
+
+
+def _once(images: Iterable[Found]) -> Iterator[Found]:
+    """Without repeated DICOM folders: each slice that is named stands for its folder."""
+    seen: set[Found] = set()
+    for image in images:
+        if not (image in seen and image.files[0].is_dir()):
+            yield image
+        seen.add(image)
 
 
 def _study(found: Found, channel_dim: int | None, series: str | None) -> Study:
@@ -96,13 +105,14 @@ def _study(found: Found, channel_dim: int | None, series: str | None) -> Study:
 
 
 def _series_study(folder: Path, name: str, series: str | None) -> Study:
-    from monai_unetfamily.volumes.dicom import choose_series
+    from monai_unetfamily.volumes.dicom_series import choose_series, list_series
 
+    listed, passed = list_series(folder)
     try:
-        chosen, notes = choose_series(folder, series)
-    except (ValueError, OSError) as error:
-        return Study(name, (folder,), "dicom", notes=(str(error),))
-    return Study(name, chosen, "dicom", notes=notes)
+        chosen, others = choose_series(listed, series)
+    except ValueError as error:  # of this case alone
+        return Study(name, (folder,), "dicom", notes=(f"{folder}: {error}", *passed))
+    return Study(name, chosen.files, "dicom", notes=(f"series {chosen} is read", *others, *passed))
 
 
 def _require_own_names(studies: Iterable[Study]) -> None:

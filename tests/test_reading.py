@@ -1,0 +1,135 @@
+"""Laws of reading: voxels as stored, on the grid of their file, with a note where a header leaves a choice."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_unetfamily.volumes.nifti import write_labels
+from monai_unetfamily.volumes.reading import read_study
+from monai_unetfamily.volumes.studies import Study, find_studies
+
+AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
+VOXELS = np.random.default_rng(0).integers(-1000, 1000, (4, 5, 6, 3)).astype(np.int16)
+SCALED = np.moveaxis(VOXELS, -1, 0) * 0.5 + 3  # (C, X, Y, Z), as the header of `scan` says
+
+
+def scan(path: Path, voxels: np.ndarray = VOXELS[..., 0], kind: type[nib.Nifti1Pair] = nib.Nifti1Image) -> Path:
+    image = kind(voxels, AFFINE)
+    image.set_sform(AFFINE, 2)
+    image.header.set_slope_inter(0.5, 3)
+    image.header["descrip"] = b"a scan"
+    nib.save(image, path)
+    return path
+
+
+def study(*files: Path, **how: int) -> Study:
+    return Study("a", files, "nifti", **how)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image, nib.Nifti1Pair])
+@pytest.mark.parametrize("shape", [(4, 5, 6), (4, 5, 6, 1), (4, 5, 1)])
+def test_a_volume_is_read_as_stored(kind: type[nib.Nifti1Pair], shape: tuple[int, ...], tmp_path: Path) -> None:
+    path = scan(
+        tmp_path / ("a.hdr" if kind is nib.Nifti1Pair else "a.nii.gz"),
+        VOXELS.flat[: np.prod(shape)].reshape(shape),
+        kind,
+    )
+    image = read_study(study(path), channels=1)
+    stored = nib.load(path)
+    np.testing.assert_allclose(image.voxels, stored.get_fdata().reshape(1, *shape[:3]), rtol=1e-6)
+    assert image.voxels.dtype == np.float32
+    assert image.grid is not None
+    assert image.grid.affine.tobytes() == stored.affine.tobytes()
+    assert image.notes == ()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1])
+def test_channels_of_a_4d_file_come_first(axis: int, tmp_path: Path) -> None:
+    path = scan(tmp_path / "a.nii.gz", np.moveaxis(VOXELS, -1, axis))
+    image = read_study(study(path, channel_dim=axis), channels=3)
+    np.testing.assert_array_equal(image.voxels, SCALED)
+    assert image.grid is not None
+    assert image.grid.shape == (4, 5, 6)
+    assert len(image.notes) == (axis not in (3, -1))
+
+
+def test_labels_are_written_on_the_grid_of_a_4d_file(tmp_path: Path) -> None:
+    image = read_study(study(scan(tmp_path / "a.nii.gz", VOXELS), channel_dim=3))
+    assert image.grid is not None
+    write_labels(np.ones((4, 5, 6), np.uint8), image.grid, tmp_path / "labels.nii.gz")
+    labels, stored = nib.load(tmp_path / "labels.nii.gz"), nib.load(tmp_path / "a.nii.gz")
+    assert labels.shape == (4, 5, 6)
+    assert labels.affine.tobytes() == stored.affine.tobytes()
+    for field in ("sform_code", "qform_code", "descrip", "xyzt_units", "srow_x", "quatern_b"):
+        assert labels.header[field].tobytes() == stored.header[field].tobytes()
+
+
+def test_channels_of_several_files_are_one_image(tmp_path: Path) -> None:
+    for channel in range(3):
+        scan(tmp_path / f"a_000{channel}.nii.gz", VOXELS[..., channel])
+    (found,) = find_studies([tmp_path], channels=3).studies
+    image = read_study(found, channels=3)
+    np.testing.assert_array_equal(image.voxels, SCALED)
+
+
+def test_headers_of_all_channels_are_checked_before_voxels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = scan(tmp_path / "a.nii"), scan(tmp_path / "b.nii", VOXELS[:2, ..., 0])
+    monkeypatch.setattr("monai_unetfamily.volumes.reading.read_voxels", lambda *_: pytest.fail("voxels were read"))
+    with pytest.raises(ValueError, match="b.nii: got shape"):
+        read_study(study(*files))
+    with pytest.raises(ValueError, match="120 voxels; 119 are allowed"):
+        read_study(study(files[0]), max_voxels=119)
+
+
+def test_nan_becomes_zero_and_nothing_else_changes(tmp_path: Path) -> None:
+    voxels = VOXELS[..., 0].astype(np.float32)
+    voxels[1, 2, 3], voxels[3, 2, 1] = np.nan, -np.inf
+    nib.save(nib.Nifti1Image(voxels, AFFINE), tmp_path / "a.nii")
+    image = read_study(study(tmp_path / "a.nii"), nan="zero")
+    voxels[1, 2, 3] = voxels[3, 2, 1] = 0
+    np.testing.assert_array_equal(image.voxels[0], voxels)
+    assert image.notes == ("2 of 120 voxels are NaN or infinite: they are set to 0",)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
+def test_pictures_are_channels_rows_columns(shape: tuple[int, ...], tmp_path: Path) -> None:
+    values = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    image = read_study(Study("a", (tmp_path / "a.png",), "picture"))
+    np.testing.assert_array_equal(image.voxels, values[None] if len(shape) == 2 else np.moveaxis(values, -1, 0))
+    assert image.grid is None
+
+
+def test_pictures_of_one_case_need_one_size(tmp_path: Path) -> None:
+    for name, size in (("a_0000.png", 4), ("a_0001.png", 5)):
+        Image.fromarray(np.arange(4 * size, dtype=np.uint8).reshape(4, size)).save(tmp_path / name)
+    (found,) = find_studies([tmp_path], channels=2).studies
+    with pytest.raises(ValueError, match=r"a_0001.png: got \(4, 5\) pixels"):
+        read_study(found)
+
+
+def test_a_real_oblique_4d_file_keeps_its_grid(data_dir: Path) -> None:
+    path = data_dir / "nifti_odd" / "example4d.nii.gz"
+    image = read_study(study(path, channel_dim=3))
+    stored = nib.load(path)
+    assert image.voxels.shape == (2, 128, 96, 24)
+    assert image.grid is not None
+    assert image.grid.affine.tobytes() == stored.affine.tobytes()
+
+
+def test_a_dicom_series_goes_through_its_own_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_series(files: tuple[Path, ...], *, gaps: str) -> tuple[np.ndarray, nib.Nifti1Image, tuple[str, ...]]:
+        return VOXELS[..., 0].astype(np.float32), nib.Nifti1Image(VOXELS[..., 0], AFFINE), (f"gaps: {gaps}",)
+
+    monkeypatch.setitem(sys.modules, "monai_unetfamily.volumes.dicom", SimpleNamespace(read_series=read_series))
+    (tmp_path / "1.dcm").touch()
+    image = read_study(Study("a", (tmp_path / "1.dcm",), "dicom"), gaps="resample")
+    assert image.voxels.shape == (1, 4, 5, 6)
+    assert image.notes == ("gaps: resample",)
+    with pytest.raises(ValueError, match="none could be chosen"):
+        read_study(Study("a", (tmp_path,), "dicom", notes=("none could be chosen",)))
