@@ -102,7 +102,7 @@ class WindowInferer(Inferer):
 
         `args` and `kwargs` are for the network.
         """
-        image, windows = _plain(inputs), self._windows(inputs.shape[2:])
+        image, windows = _plain(inputs), self.windows(inputs.shape[2:])
         axis = windows.thinnest()
         front = self._front(image, windows, axis, windows.size[axis])
         for _ in self._slide(image, [lambda x: network(x, *args, **kwargs)], front):
@@ -124,7 +124,7 @@ class WindowInferer(Inferer):
         >>> f"{slab.done} of {slab.total}", bool((labels == (volume[:, 0] > 0.5)).all())
         ('4 of 4', True)
         """
-        image, windows = _plain(inputs), self._windows(inputs.shape[2:])
+        image, windows = _plain(inputs), self.windows(inputs.shape[2:])
         if axis is None:
             axis = windows.thinnest()
         if axis not in range(len(windows.size)):
@@ -151,7 +151,7 @@ class WindowInferer(Inferer):
         weight = compute_importance_map(windows.roi, self.mode, sigma, device)
         return Front(windows, len(image), weight, 2 ** len(self.mirror_axes), axis, planes, self.dtype)
 
-    def _windows(self, size: tuple[int, ...]) -> Windows:
+    def windows(self, size: tuple[int, ...]) -> Windows:
         """The windows of a volume of `size` voxels per axis."""
         self._check_axes(len(size))
         roi = fall_back_tuple(self._along(self.roi_size, size, across=1), size)

@@ -1,0 +1,70 @@
+"""What a run would do: its cases, their sizes, windows and memory, and what is finished already."""
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import Spacingd
+from monai.utils import ensure_tuple_rep
+
+from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.inference.inferer import WindowInferer
+from monai_unetfamily.inference.records import Record, hash_study, is_finished, read_record, record_file
+from monai_unetfamily.inference.settings import Settings, adapt, request_of
+from monai_unetfamily.volumes.probing import Probe, probe_study
+from monai_unetfamily.volumes.studies import Study
+
+_FLOAT = 4  # bytes
+
+
+def plan_lines(
+    bundles: Sequence[Bundle], studies: Sequence[Study], output: Path, settings: Settings
+) -> Iterator[str]:
+    """A line for each study, from its header alone, then the sums.
+
+    Windows and memory are estimates: of the preprocessing only a `Spacingd` is taken into account. Memory is that of
+    the image, as read and on the bundle's grid, of the labels, and of the scores of one layer of windows.
+
+    Raises:
+        ValueError: settings that the bundle cannot meet.
+    """
+    bundle, request = adapt(bundles[0], settings), request_of(bundles, settings)
+    finished = failed = 0
+    for number, study in enumerate(studies, start=1):
+        now, before = Record(study.name, request, (), hash_study(study)), read_record(record_file(output, study.name))
+        done = before is not None and is_finished(before, now, output)
+        finished += done
+        try:
+            what = _described(bundle, probe_study(study))
+        except (ValueError, OSError) as error:
+            failed += 1
+            what = f"cannot be read: {error}"
+        yield f"{number}/{len(studies)} {study.name}: {what}{', finished already' if done else ''}"
+    yield f"{len(studies)} cases, {finished} finished already, {failed} that cannot be read; nothing was done"
+
+
+def _described(bundle: Bundle, probe: Probe) -> str:
+    shape, spacing = "x".join(map(str, probe.shape)), "x".join(f"{mm:.4g}" for mm in probe.spacing)
+    text = f"{shape} voxels of {spacing} mm" if len(probe.shape) == 3 else f"{shape} pixels"
+    grid = _grid(bundle, probe)
+    if isinstance(bundle.inferer, WindowInferer):
+        windows = bundle.inferer.windows(grid)
+        axis = windows.thinnest()
+        planes = min(windows.roi[axis], grid[axis])
+        layer = len(bundle.names) * planes * prod(grid) // grid[axis]
+        memory = _FLOAT * (prod(probe.shape) + prod(grid) + layer) + prod(probe.shape)
+        passes = prod(map(len, windows.starts)) * 2 ** len(bundle.inferer.mirror_axes)
+        text += f", {passes} windows, about {memory / 2**30:.1f} GiB"
+    return text
+
+
+def _grid(bundle: Bundle, probe: Probe) -> tuple[int, ...]:
+    """Voxels per axis as the network sees them, the axes of the source in their order."""
+    transforms: Sequence[Any] = getattr(bundle.preprocess, "transforms", ())
+    spacing = next((step.spacing_transform.pixdim for step in transforms if isinstance(step, Spacingd)), None)
+    if spacing is None:
+        return probe.shape
+    target = ensure_tuple_rep(tuple(spacing), len(probe.shape))
+    sizes = zip(probe.shape, probe.spacing, target, strict=True)
+    return tuple(max(1, round(n * mm / wanted)) for n, mm, wanted in sizes)
