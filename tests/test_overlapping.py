@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import weigh
 from monai.bundle import ConfigWorkflow
+from runs import predict
 
 from monai_unetfamily.bundles.bundle import METADATA, open_bundle
 from monai_unetfamily.cli import main
-from monai_unetfamily.inference.predictor import predict_files, predict_volume
+from monai_unetfamily.inference.predictor import predict_volume
 from monai_unetfamily.training.run import train
 from monai_unetfamily.volumes.masks import read_channel_names
 from monai_unetfamily.volumes.nifti import open_volume
@@ -75,8 +76,8 @@ def test_split_masks_are_the_channels_of_the_4d_file(overlapping_bundle: Path, p
     inputs = [phantoms / "imagesTr"]
     both = 0
     for whole, parts in zip(
-        predict_files(bundle, inputs, tmp_path / "4d"),
-        predict_files(bundle, inputs, tmp_path / "split", split=True),
+        predict(bundle, inputs, tmp_path / "4d"),
+        predict(bundle, inputs, tmp_path / "split", split=True),
         strict=True,
     ):
         assert whole.output is not None, whole.error
@@ -130,7 +131,7 @@ def test_monai_parses_the_training(overlapping: Path, overlapping_phantoms: Path
 
 def test_masks_of_a_label_map_part_it(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
     opened = open_bundle(bundle, CPU)
-    (outcome,) = predict_files(opened, [first(phantoms)], tmp_path, split=True)
+    (outcome,) = predict(opened, [first(phantoms)], tmp_path, split=True)
     assert outcome.output == tmp_path / "phantom_000", outcome.error
     read = {file.name[:-7]: np.asarray(nib.load(file).dataobj) for file in outcome.output.iterdir()}
     labels = predict_volume(opened, first(phantoms))
@@ -144,7 +145,7 @@ def test_split_masks_replace_nothing(overlapping_bundle: Path, phantoms: Path, t
     (tmp_path / "phantom_000").mkdir()
     (tmp_path / "phantom_000/by_hand.nii.gz").touch()
     with pytest.raises(FileExistsError, match="phantom_000: exists and is not an empty folder"):
-        list(predict_files(open_bundle(overlapping_bundle, CPU), [first(phantoms)], tmp_path, split=True))
+        list(predict(open_bundle(overlapping_bundle, CPU), [first(phantoms)], tmp_path, split=True))
     assert [file.name for file in tmp_path.glob("phantom_000/*")] == ["by_hand.nii.gz"]
 
 
@@ -174,7 +175,7 @@ def test_one_class_without_a_background_is_a_label_map(
     (data / "dataset.json").write_text(json.dumps(listing))
     train(overlapping, data, device="cpu")
     opened = open_bundle(overlapping, CPU)
-    (outcome,) = predict_files(opened, [first(phantoms)], tmp_path / "out")
+    (outcome,) = predict(opened, [first(phantoms)], tmp_path / "out")
     assert outcome.output is not None, outcome.error
     labels = nib.load(outcome.output)
     assert labels.shape == nib.load(first(phantoms)).shape

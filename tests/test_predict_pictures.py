@@ -11,11 +11,12 @@ import torch
 import yaml
 from monai.bundle import ConfigWorkflow
 from PIL import Image
+from runs import predict
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.inputs import check_source
 from monai_unetfamily.evaluation import evaluate_folders
-from monai_unetfamily.inference.predictor import predict_files, predict_volume
+from monai_unetfamily.inference.predictor import predict_volume
 from monai_unetfamily.volumes.pictures import read_label_picture, write_picture
 
 CPU = torch.device("cpu")
@@ -65,7 +66,7 @@ def test_a_pattern_comes_back_at_its_rows_and_columns_by_either_door(bundle_2d: 
     bright(bundle_2d)
     (tmp_path / "in").mkdir()
     write_picture(UNEVEN, tmp_path / "in/uneven.png")
-    (outcome,) = predict_files(open_bundle(bundle_2d, CPU), [tmp_path / "in"], tmp_path / "out")
+    (outcome,) = predict(open_bundle(bundle_2d, CPU), [tmp_path / "in"], tmp_path / "out")
     assert outcome.output == tmp_path / "out/uneven.png"
     np.testing.assert_array_equal(read_label_picture(outcome.output), UNEVEN > 0)
     run_monai(bundle_2d, tmp_path / "in", tmp_path / "monai")
@@ -86,7 +87,7 @@ def test_monai_takes_every_format_of_pictures(bundle_2d: Path, tmp_path: Path) -
 
 def test_monai_gives_the_same_labels_of_every_picture(bundle_2d: Path, pictures: Path, tmp_path: Path) -> None:
     """The random network of the bundle, whose windows overlap and are larger than some pictures' sides."""
-    outcomes = list(predict_files(open_bundle(bundle_2d, CPU), [pictures / "imagesTr"], tmp_path / "out"))
+    outcomes = list(predict(open_bundle(bundle_2d, CPU), [pictures / "imagesTr"], tmp_path / "out"))
     run_monai(bundle_2d, pictures / "imagesTr", tmp_path / "monai")
     labels = 0
     for outcome in outcomes:
@@ -124,7 +125,7 @@ def test_more_than_255_labels_are_written_in_16_bits(bundle_2d: Path, tmp_path: 
     k = torch.arange(301.0)
     per_pixel(bundle_2d, 300 * k[:, None], -(k**2) / 2)
     write_picture(UNEVEN, tmp_path / "uneven.png")
-    (outcome,) = predict_files(open_bundle(bundle_2d, CPU), [tmp_path / "uneven.png"], tmp_path / "out")
+    (outcome,) = predict(open_bundle(bundle_2d, CPU), [tmp_path / "uneven.png"], tmp_path / "out")
     assert outcome.output is not None, outcome.error
     with Image.open(outcome.output) as picture:
         assert (picture.mode, picture.size) == ("I;16", (61, 37))
@@ -158,12 +159,12 @@ def test_bundles_for_volumes_and_for_pictures_refuse_each_others(bundle: Path, b
     write_picture(UNEVEN, tmp_path / "xray.png")
     nib.save(nib.Nifti1Image(np.zeros((20, 20, 20), np.int16), np.eye(4)), tmp_path / "ct.nii.gz")
     inputs = [tmp_path / "ct.nii.gz", tmp_path / "xray.png"]
-    done, refused = predict_files(open_bundle(bundle, CPU), inputs, tmp_path / "3d")
+    done, refused = predict(open_bundle(bundle, CPU), inputs, tmp_path / "3d")
     assert done.error is None
     assert str(refused.error) == (
         f"{tmp_path / 'xray.png'}: is a picture, and bundle is for volumes; give NIfTI files, or choose a 2-D bundle."
     )
-    refused, done = predict_files(open_bundle(bundle_2d, CPU), inputs, tmp_path / "2d")
+    refused, done = predict(open_bundle(bundle_2d, CPU), inputs, tmp_path / "2d")
     assert done.error is None
     assert str(refused.error) == (
         f"{tmp_path / 'ct.nii.gz'}: is no PNG or TIFF, and bundle_2d takes these alone; convert it, or choose a bundle "
@@ -204,11 +205,11 @@ def test_a_bad_picture_is_reported_and_the_others_are_done(bundle_2d: Path, tmp_
     write_picture(UNEVEN, tmp_path / "good.png")
     (tmp_path / "short.png").write_bytes((tmp_path / "good.png").read_bytes()[:-30])
     Image.fromarray(np.zeros((5, 5, 4), np.uint8)).save(tmp_path / "alpha.tif")
-    outcomes = list(predict_files(open_bundle(bundle_2d, CPU), [tmp_path], tmp_path / "out"))
+    outcomes = list(predict(open_bundle(bundle_2d, CPU), [tmp_path], tmp_path / "out"))
     assert [outcome.error is None for outcome in outcomes] == [False, True, False]
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["good.png"]
     with pytest.raises(ValueError, match="would replace the inputs"):
-        list(predict_files(open_bundle(bundle_2d, CPU), [tmp_path / "good.png"], tmp_path))
+        list(predict(open_bundle(bundle_2d, CPU), [tmp_path / "good.png"], tmp_path))
 
 
 def test_images_of_other_kinds_are_told_of_before_the_first_case(bundle_2d: Path, tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_images_of_other_kinds_are_told_of_before_the_first_case(bundle_2d: Path
     for name in ("photo.jpg", "x.dcm", "notes.txt"):
         (tmp_path / name).touch()
     said: list[str] = []
-    (outcome,) = predict_files(open_bundle(bundle_2d, CPU), [tmp_path], tmp_path / "out", said.append)
+    (outcome,) = predict(open_bundle(bundle_2d, CPU), [tmp_path], tmp_path / "out", said.append)
     assert outcome.error is None
     assert said[0] == "passed over, since they are no NIfTI (.nii, .nii.gz), PNG or TIFF: photo.jpg, x.dcm"
     assert said[1].startswith("1/1 ")
@@ -234,9 +235,9 @@ def test_overlapping_classes_of_a_picture_are_split(bundle_2d: Path, tmp_path: P
     write_picture(grey, tmp_path / "grey.png")
     opened = open_bundle(bundle_2d, CPU)
     with pytest.raises(ValueError, match=r"grey.png: one PNG cannot hold the classes \['all', 'class 1'\].*--split"):
-        list(predict_files(opened, [tmp_path / "grey.png"], tmp_path / "out"))
+        list(predict(opened, [tmp_path / "grey.png"], tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-    (done,) = predict_files(opened, [tmp_path / "grey.png"], tmp_path / "out", split=True)
+    (done,) = predict(opened, [tmp_path / "grey.png"], tmp_path / "out", split=True)
     assert done.output == tmp_path / "out/grey"
     np.testing.assert_array_equal(read_label_picture(done.output / "all.png"), grey > 50)
     np.testing.assert_array_equal(read_label_picture(done.output / "class_1.png"), grey > 200)

@@ -9,9 +9,10 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data.meta_tensor import MetaTensor
+from runs import predict
 
 from monai_unetfamily.bundles.bundle import Bundle, open_bundle
-from monai_unetfamily.inference.predictor import predict_files, predict_volume
+from monai_unetfamily.inference.predictor import predict_volume
 from monai_unetfamily.nets import create_network
 
 CPU = torch.device("cpu")
@@ -28,11 +29,11 @@ def images(phantoms: Path) -> list[Path]:
 
 def test_labels_lie_on_each_inputs_own_grid_with_its_header(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
     sources = images(phantoms)
-    outcomes = list(predict_files(opened, [phantoms / "imagesTr"], tmp_path / "out"))
-    assert [outcome.source for outcome in outcomes] == sources
+    outcomes = list(predict(opened, [phantoms / "imagesTr"], tmp_path / "out"))
+    assert [outcome.study.files[0] for outcome in outcomes] == sources
     for outcome in outcomes:
         assert outcome.output is not None, outcome.error
-        source, labels = nib.load(outcome.source), nib.load(outcome.output)
+        source, labels = nib.load(outcome.study.files[0]), nib.load(outcome.output)
         assert labels.shape == source.shape
         assert labels.affine.tobytes() == source.affine.tobytes()
         for field in ("sform_code", "qform_code", "xyzt_units", "descrip"):
@@ -81,7 +82,7 @@ def test_a_bad_file_is_reported_and_the_others_are_done(opened: Bundle, phantoms
     good = images(phantoms)[0]
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(good.read_bytes()[:-400])
-    broken, done = predict_files(opened, [bad, good], tmp_path / "out")
+    broken, done = predict(opened, [bad, good], tmp_path / "out")
     assert broken.output is None
     assert "bad.nii.gz" in str(broken.error)
     assert done.output == tmp_path / "out" / good.name
@@ -137,7 +138,7 @@ def test_inputs_are_never_replaced(opened: Bundle, tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((20, 20, 20), np.float32), np.eye(4)), tmp_path / "ct.nii.gz")
     before = (tmp_path / "ct.nii.gz").read_bytes()
     with pytest.raises(ValueError, match="would replace the inputs"):
-        list(predict_files(opened, [tmp_path / "ct.nii.gz"], tmp_path))
+        list(predict(opened, [tmp_path / "ct.nii.gz"], tmp_path))
     assert (tmp_path / "ct.nii.gz").read_bytes() == before
 
 
@@ -149,16 +150,16 @@ def test_labels_that_are_there_are_replaced_by_request_alone(opened: Bundle, tmp
     for name in ("b.nii.gz", "c.nii.gz"):
         (out / name).write_text("by hand")
     with pytest.raises(FileExistsError, match=r"out.b\.nii\.gz: exists, the first of 2 label maps .*--overwrite"):
-        list(predict_files(opened, inputs, out))
+        list(predict(opened, inputs, out))
     assert sorted((file.name, file.read_text()) for file in out.iterdir()) == [
         ("b.nii.gz", "by hand"),
         ("c.nii.gz", "by hand"),
     ]
     with pytest.raises(ValueError, match="not the folders of masks of split; choose one of the two"):
-        list(predict_files(opened, inputs, out, split=True, overwrite=True))
+        list(predict(opened, inputs, out, split=True, overwrite=True))
     with pytest.raises(ValueError, match="would replace the inputs"):
-        list(predict_files(opened, inputs, tmp_path, overwrite=True))
-    outcomes = list(predict_files(opened, inputs, out, overwrite=True))
+        list(predict(opened, inputs, tmp_path, overwrite=True))
+    outcomes = list(predict(opened, inputs, out, overwrite=True))
     assert [nib.load(outcome.output).shape for outcome in outcomes if outcome.output] == [(20, 20, 20)] * 3
 
 
@@ -221,12 +222,12 @@ def test_odd_real_files_give_labels_on_their_grid_or_one_clear_line(
     }
     files = sorted(f for f in (data_dir / "nifti_odd").iterdir() if ".nii" in f.name or f.suffix == ".hdr")
     assert len(files) == 7
-    for outcome in predict_files(opened, files, tmp_path):
+    for outcome in predict(opened, files, tmp_path):
         if outcome.output is None:
-            assert refused.pop(outcome.source.name) in str(outcome.error)
+            assert refused.pop(outcome.study.files[0].name) in str(outcome.error)
             assert "\n" not in str(outcome.error)
         else:
-            source, labels = nib.load(outcome.source), nib.load(outcome.output)
+            source, labels = nib.load(outcome.study.files[0]), nib.load(outcome.output)
             assert labels.shape == source.shape
             assert labels.affine.tobytes() == source.affine.tobytes()
     assert refused == {}
@@ -234,7 +235,7 @@ def test_odd_real_files_give_labels_on_their_grid_or_one_clear_line(
 
 def test_the_ct_crop_keeps_its_codes(opened: Bundle, data_dir: Path, tmp_path: Path) -> None:
     source = data_dir / "spleen_ct_crop" / "ct.nii.gz"
-    (outcome,) = predict_files(opened, [source], tmp_path)
+    (outcome,) = predict(opened, [source], tmp_path)
     assert outcome.output is not None, outcome.error
     labels = nib.load(outcome.output)
     assert (int(labels.header["sform_code"]), int(labels.header["qform_code"])) == (2, 0)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import weigh
 from monai.bundle import ConfigParser
+from runs import predict
 from torch import Tensor, nn
 
 from monai_unetfamily.bundles.bundle import METADATA, open_bundle
@@ -20,7 +21,7 @@ from monai_unetfamily.bundles.checkpoint import WEIGHTS
 from monai_unetfamily.bundles.networks import choose_network
 from monai_unetfamily.cli import main
 from monai_unetfamily.evaluation import evaluate_folders, summarize
-from monai_unetfamily.inference.predictor import predict_files, predict_volume
+from monai_unetfamily.inference.predictor import predict_volume
 from monai_unetfamily.nets import UNetPlusPlus
 from monai_unetfamily.training.levels import Level, choose_level, format_levels
 from monai_unetfamily.training.pruning import prune
@@ -167,7 +168,7 @@ def test_dice_is_what_predict_and_evaluate_give(full: Path, pictures: Path, tmp_
     cases = load_cases(pictures, "validation")
     assert [level.kept for level in levels] == [True, False, False]
     assert len([line for line in said if ", level " in line]) == 3 * len(cases)
-    outcomes = predict_files(open_bundle(tmp_path / "new", CPU), [Path(c["image"]) for c in cases], tmp_path / "labels")
+    outcomes = predict(open_bundle(tmp_path / "new", CPU), [Path(c["image"]) for c in cases], tmp_path / "labels")
     assert all(outcome.error is None for outcome in outcomes)
     references = [Path(case["label"]) for case in cases]
     scores = evaluate_folders(tmp_path / "labels", references, read_label_names(pictures))

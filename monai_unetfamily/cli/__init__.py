@@ -175,7 +175,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     names, references = None, options.references
     if options.section:
         names, references = read_label_names(references) or None, section_files([references], options.section, "label")
-    scores = evaluate_folders(options.predictions, references, names, options.tolerance, progress=_say)
+    scores = evaluate_folders(options.predictions, references, names, options.tolerance, progress=say)
     print(format_table(summarize(scores)))
     if options.csv:
         write_csv(scores, options.csv)

@@ -3,7 +3,10 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from monai_unetfamily.volumes.cases import Section
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 SECTIONS = ("training", "validation")
@@ -19,7 +22,7 @@ def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
 
 
-def section_files(datasets: Sequence[Path], section: str, key: str) -> list[Path]:
+def section_files(datasets: Sequence[Path], section: "Section", key: str) -> list[Path]:
     """The images or labels (`key`) of a section of data sets."""
     from monai_unetfamily.volumes.cases import load_cases
 

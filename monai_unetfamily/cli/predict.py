@@ -44,10 +44,10 @@ def _add_inputs(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_way(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--overlap", type=float, metavar="FRACTION", help="of neighbouring windows (default: the bundle's)")
+    group.add_argument("--overlap", type=float, metavar="FRACTION", help="of windows (default: the bundle's)")
     group.add_argument("--mirror", action="store_true", help="average over the flips that the bundle allows")
     group.add_argument("--level", type=int, metavar="D", help="of a UNet++: its head D alone")
-    group.add_argument("--ensemble", nargs="+", default=[], metavar="BUNDLE", help="average with these bundles or folds")
+    group.add_argument("--ensemble", nargs="+", default=[], metavar="BUNDLE", help="average with these, or folds")
     group.add_argument("--keep-largest", nargs="*", metavar="CLASS", help="the largest part alone, of these (all)")
     group.add_argument(
         "--min-volume", nargs="+", default=[], metavar="[CLASS=]ML", help="take away smaller parts, of a class or all"

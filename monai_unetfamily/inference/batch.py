@@ -32,7 +32,7 @@ from monai_unetfamily.inference.records import (
     write_record,
 )
 from monai_unetfamily.inference.segment import Case, Progress, segment
-from monai_unetfamily.inference.settings import Settings, adapt, request_of
+from monai_unetfamily.inference.settings import DEFAULTS, Settings, adapt, request_of
 from monai_unetfamily.volumes.files import make_folder
 from monai_unetfamily.volumes.nifti import Labels
 from monai_unetfamily.volumes.studies import Image, Study
@@ -42,9 +42,19 @@ FAILURES = (ValueError, OSError, MemoryError, RuntimeError)  # of one case: the 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case: its record, whether it was finished before, and the error that stopped it."""
+    """What became of one case.
 
+    Attributes:
+        study: the case.
+        record: what is kept of it.
+        output: its label map; the folder of its masks, split; None where it failed.
+        skipped: whether it was finished before.
+        error: that stopped it.
+    """
+
+    study: Study
     record: Record
+    output: Path | None = None
     skipped: bool = False
     error: Exception | None = None
 
@@ -74,7 +84,7 @@ def predict_cohort(
     bundles: Sequence[Bundle],
     studies: Sequence[Study],
     output: Path,
-    settings: Settings = Settings(),
+    settings: Settings = DEFAULTS,
     *,
     overwrite: bool = False,
     progress: Callable[[Study, Progress], None] = lambda study, step: None,
@@ -128,11 +138,11 @@ class _Run:
             record = replace(record, input_hash=hash_study(study), notes=study.notes)
             before = read_record(record_file(self.output, study.name))
             if before and not self.overwrite and is_finished(before, record, self.output):
-                return Outcome(before, skipped=True)
+                return Outcome(study, before, self.outputs.target(study), skipped=True)
             with torch.inference_mode():
                 image, case = load_case(self.bundles[0], study, nan=self.settings.nan, gaps=self.settings.gaps)
         except FAILURES as error:
-            return _failed(record, error)
+            return _failed(study, record, error)
         record = replace(record, notes=(*record.notes, *image.notes))
         return _Loaded(study, _timed(record, "read", start), before, image, case)
 
@@ -145,7 +155,7 @@ class _Run:
             with watch_guides([bundle.network for bundle in self.bundles]) as presence:
                 labels, notes = self._segment(study, image, case)
         except FAILURES as error:
-            return _failed(record, error)
+            return _failed(study, record, error)
         record = replace(record, notes=(*record.notes, *notes))
         return _Segmented(study, _timed(record, "network", start), before, image, labels, presence.probabilities())
 
@@ -175,12 +185,12 @@ class _Run:
         )
         record = _timed(record, "write", start)
         write_record(record, self.output)
-        return Outcome(record)
+        return Outcome(study, record, self.outputs.target(study))
 
 
 def _timed(record: Record, stage: str, start: float) -> Record:
     return replace(record, seconds={**record.seconds, stage: round(perf_counter() - start, 3)})
 
 
-def _failed(record: Record, error: Exception) -> Outcome:
-    return Outcome(replace(record, error=reason_of(error)), error=error)
+def _failed(study: Study, record: Record, error: Exception) -> Outcome:
+    return Outcome(study, replace(record, error=reason_of(error)), error=error)

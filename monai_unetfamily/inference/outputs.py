@@ -48,6 +48,10 @@ class Outputs:
     names: Mapping[int, str]
     settings: Settings
 
+    def target(self, study: Study) -> Path:
+        """The label map, or the folder of the masks."""
+        return self.folder / (study.name if self.settings.split else self.labels(study)[0])
+
     def labels(self, study: Study) -> list[str]:
         """The label map's file, or those of its masks."""
         suffix = ".png" if study.kind == "picture" else ".nii.gz"
@@ -71,7 +75,9 @@ class Outputs:
         for study in studies:
             there = [self.folder / file for file in self.planned(study) if (self.folder / file).exists()]
             if (replaced := inputs.intersection(file.resolve() for file in there)) and there:
-                raise ValueError(f"{min(replaced)}: is an input that {study.name} would replace; choose another folder.")
+                raise ValueError(
+                    f"{min(replaced)}: is an input that {study.name} would replace; choose another folder."
+                )
             before = read_record(record_file(self.folder, study.name))
             if there and not overwrite and not (before and is_asked(before, request)):
                 made = "by a run with another bundle or other settings" if before else "not by this command"
@@ -134,7 +140,9 @@ class Outputs:
         if settings.roi:
             labels = select(labels, find_ids(self.names, settings.roi), axes)
         gone = {"beside the largest part": fewer, "in parts that are too small": small}
-        return labels, [f"{self.names[k]}: {n} voxels taken away {why}" for why, v in gone.items() for k, n in v.items()]
+        return labels, [
+            f"{self.names[k]}: {n} voxels taken away {why}" for why, v in gone.items() for k, n in v.items()
+        ]
 
     def _write_labels(self, study: Study, image: Image, labels: Labels, names: Mapping[int, str]) -> None:
         like = study.files[0] if image.grid is None else image.grid

@@ -18,9 +18,7 @@ from monai_unetfamily.volumes.studies import Study
 _FLOAT = 4  # bytes
 
 
-def plan_lines(
-    bundles: Sequence[Bundle], studies: Sequence[Study], output: Path, settings: Settings
-) -> Iterator[str]:
+def plan_lines(bundles: Sequence[Bundle], studies: Sequence[Study], output: Path, settings: Settings) -> Iterator[str]:
     """A line for each study, from its header alone, then the sums.
 
     Windows and memory are estimates: of the preprocessing only a `Spacingd` is taken into account. Memory is that of

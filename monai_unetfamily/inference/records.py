@@ -6,9 +6,9 @@ wrote are whole, by theirs. Whatever else is there is done again: a truncated fi
 
 import hashlib
 import json
-from glob import escape
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any
 

@@ -54,6 +54,9 @@ class Settings:
         return {label: name for label, name in names.items() if label in ids or not label}
 
 
+DEFAULTS = Settings()
+
+
 def request_of(bundles: Sequence[Bundle], settings: Settings) -> Request:
     """What a run with these bundles and settings is asked for."""
     hashes = {bundle.root.absolute().name: hash_bundle(bundle.root) for bundle in bundles}

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image as Pictures
 
 from monai_unetfamily.volumes.nifti import open_volume
