@@ -1,4 +1,4 @@
-"""What a case gives: label map or masks, measures, a preview, scores; where each lies, and what must not be replaced."""
+"""What a case gives: labels, measures, a preview, scores; where each lies, and what must not be replaced."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -31,11 +31,10 @@ def predict_volume(bundle: Bundle, path: Path) -> Labels:
         raise ValueError(f"{path}: holds {len(studies)} images; one is meant here, name it, or take predict_cohort.")
     _, case = load_case(bundle, studies[0])
     try:
-        for step in segment(bundle, case):
-            pass
+        *_, last = segment(bundle, case)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: {reason_of(error)}") from error
-    return step.labels
+    return last.labels
 
 
 def load_case(bundle: Bundle, study: Study, *, nan: str = "refuse", gaps: Gaps = "refuse") -> tuple[Image, Case]:
