@@ -1,0 +1,156 @@
+"""Laws of the search: every file below a folder is a slice of a series, or named among what was passed over."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_files import CAPTURE, MR, REPORT, place, write_series, write_slice
+
+from monai_unetfamily.volumes.dicom import read_series
+from monai_unetfamily.volumes.dicom_series import Series, choose_series, list_series
+
+AXIAL = np.diag([-0.8, -0.8, 2.5, 1.0])
+SAGITTAL = np.array([[0, 0, 2.5, 0], [-0.8, 0, 0, 0], [0, -0.8, 0, 0], [0, 0, 0, 1.0]])
+VOXELS = np.random.default_rng(0).integers(0, 999, (5, 4, 6)).astype(np.float32)
+PORTAL = {"SeriesInstanceUID": "1.2.3.5", "SeriesNumber": 3, "SeriesDescription": "Portal 2.5"}
+
+
+def names(series: Series) -> list[str]:
+    return [path.name for path in series.files]
+
+
+def test_a_visit_is_sorted_into_its_series_and_everything_else_is_named(tmp_path: Path) -> None:
+    plane = place(AXIAL, 0)
+    write_series(tmp_path / "Jürgen/ST0/SE1", VOXELS, AXIAL)
+    write_series(tmp_path / "Jürgen/ST0/SE2", VOXELS[:, :, :5], SAGITTAL, **PORTAL)
+    scout = {"SeriesInstanceUID": "1.2.3.1", "SeriesNumber": 1, "SeriesDescription": "Scout"}
+    write_slice(
+        tmp_path / "Jürgen/ST0/SE0/IM0", VOXELS[0], **plane, **scout, ImageType=("ORIGINAL", "PRIMARY", "LOCALIZER")
+    )
+    capture = {"SeriesInstanceUID": "1.2.3.99", "SeriesNumber": 99, "SeriesDescription": "Dose"}
+    write_slice(tmp_path / "Jürgen/ST0/SE9/IM0", VOXELS[0], **capture, SOPClassUID=CAPTURE)
+    derived = {"SeriesInstanceUID": "1.2.3.98", "SeriesNumber": 98, "SeriesDescription": "MIP"}
+    write_slice(tmp_path / "Jürgen/ST0/SE9/IM1", VOXELS[0], **derived)
+    write_slice(tmp_path / "Jürgen/ST0/SE9/IM2", VOXELS[0], **plane, SeriesInstanceUID="1.2.3.97", SeriesNumber=97)
+    empty = dict.fromkeys(("PixelData", "Rows", "Columns"))
+    write_slice(tmp_path / "Jürgen/ST0/SE9/SR1", VOXELS[0], SOPClassUID=REPORT, **empty)
+    (tmp_path / "readme.txt").write_text("hello")
+    (tmp_path / ".DS_Store").write_text("hidden")
+
+    found, notes = list_series(tmp_path)
+    assert [(series.number, series.plane, series.shape) for series in found] == [
+        ("2", "axial", (5, 4, 6)),
+        ("3", "sagittal", (5, 4, 5)),
+    ]
+    assert sorted(notes) == [
+        "2 files, no DICOM image: readme.txt, Jürgen/ST0/SE9/SR1",
+        "passed over: series 1 'Scout' (1 file): localizer",
+        "passed over: series 97 'Abdomen 5.0' (1 file): one slice, no volume",
+        "passed over: series 98 'MIP' (1 file): no position, orientation or pixel spacing",
+        "passed over: series 99 'Dose' (1 file): secondary capture",
+    ]
+    np.testing.assert_array_equal(read_series(found[0].files)[0], VOXELS)
+    first = found[0]
+    assert (first.study, first.uid, first.description, first.modality) == ("1.2.3", "1.2.3.4", "Abdomen 5.0", "CT")
+
+
+def test_slices_are_sorted_by_position_over_folders_and_whatever_names(tmp_path: Path) -> None:
+    for k, path in enumerate(write_series(tmp_path, VOXELS, AXIAL, InstanceNumber=[3, 1, 2, 6, 5, 4])):
+        target = tmp_path / ("a" if k % 2 else "b") / f"{9 - k}.dcm"
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
+    ((series,), notes) = list_series(tmp_path)
+    assert names(series) == [f"{9 - k}.dcm" for k in range(6)]
+    assert notes == ()
+
+
+@pytest.mark.parametrize("keep", [-10, 400, 0], ids=["in the pixels", "in the header", "empty"])
+@pytest.mark.parametrize("last", [2, 5], ids=["inside", "at the end"])
+def test_a_slice_that_is_cut_off_is_never_left_out(tmp_path: Path, keep: int, last: int) -> None:
+    files = write_series(tmp_path, VOXELS, AXIAL)
+    files[last].write_bytes(files[last].read_bytes()[:keep])
+    ((series,), notes) = list_series(tmp_path)
+    assert notes == (f"1 file, cannot be read, though a DICOM image: IM000{last}",)
+    with pytest.raises(ValueError, match=f"IM000{last}: cannot be read as a DICOM image"):
+        read_series(series.files, gaps="resample")
+
+
+def test_a_slice_that_does_not_say_where_it_lies_is_never_left_out(tmp_path: Path) -> None:
+    files = write_series(tmp_path, VOXELS, AXIAL)
+    write_slice(files[5], VOXELS[0], **{**place(AXIAL, 5), "ImagePositionPatient": None})
+    ((series,), _) = list_series(tmp_path)
+    with pytest.raises(ValueError, match="IM0005: got no position"):
+        read_series(series.files)
+
+
+def test_echoes_of_one_series_are_volumes_of_their_own(tmp_path: Path) -> None:
+    mr = {"SOPClassUID": MR, "Modality": "MR"}
+    write_series(tmp_path / "a", VOXELS, AXIAL, EchoTime=4.6, **mr)
+    write_series(tmp_path / "b", VOXELS + 1, AXIAL, EchoTime=2.3, **mr)
+    found, _ = list_series(tmp_path)
+    assert {series.part for series in found} == {"EchoTime 2.3", "EchoTime 4.6"}
+    short, notes = choose_series(found, "time 2.3")
+    np.testing.assert_array_equal(read_series(short.files)[0], VOXELS + 1)
+    assert notes == ("passed over: series 2 'Abdomen 5.0' EchoTime 4.6 (MR axial 5 x 4 x 6, 1.2.3.4)",)
+
+
+def test_what_nothing_tells_apart_stays_one_series_and_is_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", VOXELS, AXIAL)
+    write_series(tmp_path / "b", VOXELS, AXIAL)
+    ((series,), _) = list_series(tmp_path)
+    with pytest.raises(ValueError, match="12 slices at 6 positions"):
+        read_series(series.files)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[Series]:
+    write_series(tmp_path / "thick", VOXELS[:, :, ::2], AXIAL)
+    write_series(tmp_path / "thin", VOXELS[:, :, :5], AXIAL, **PORTAL)
+    write_series(tmp_path / "side", VOXELS, SAGITTAL, SeriesInstanceUID="1.2.3.6", SeriesNumber=4, SeriesDescription="")
+    return list_series(tmp_path)[0]
+
+
+def test_the_largest_axial_series_is_the_default_and_the_others_are_named(two: list[Series]) -> None:
+    chosen, notes = choose_series(two)
+    assert chosen.number == "3"
+    assert notes == (
+        "passed over: series 2 'Abdomen 5.0' (CT axial 5 x 4 x 3, 1.2.3.4)",
+        "passed over: series 4 '' (CT sagittal 5 x 4 x 6, 1.2.3.6)",
+    )
+
+
+def test_without_an_axial_one_the_largest_is_read_and_a_note_says_so(two: list[Series]) -> None:
+    chosen, notes = choose_series(two[2:])
+    assert chosen.number == "4"
+    assert notes == ("no axial series: the largest one is read, series 4 '' (CT sagittal 5 x 4 x 6, 1.2.3.6)",)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "number"),
+    [("1.2.3.4", "2"), ("3.5", "3"), ("3", "3"), ("Portal 2.5", "3"), ("portal", "3"), ("sagittal", "4")],
+)
+def test_a_series_is_chosen_by_any_piece_that_no_other_has(two: list[Series], wanted: str, number: str) -> None:
+    assert choose_series(two, wanted)[0].number == number
+
+
+@pytest.mark.parametrize(("wanted", "count"), [("1.2.3", 3), ("Arterial", 0), ("", 3)])
+def test_a_wrong_choice_lists_what_there_is(two: list[Series], wanted: str, count: int) -> None:
+    with pytest.raises(ValueError, match=f"{count} series fit '{wanted}'; there are 2 'Abdomen 5.0'.*Portal.*sagittal"):
+        choose_series(two, wanted)
+
+
+def test_series_of_several_studies_are_not_one_case(tmp_path: Path) -> None:
+    write_series(tmp_path / "monday", VOXELS, AXIAL)
+    write_series(tmp_path / "friday", VOXELS, AXIAL, StudyInstanceUID="1.2.9", SeriesInstanceUID="1.2.9.1")
+    found, _ = list_series(tmp_path)
+    with pytest.raises(ValueError, match="got series of 2 studies"):
+        choose_series(found)
+    assert choose_series(found, "1.2.9.1")[0].study == "1.2.9"
+
+
+def test_no_folder_and_no_series_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(NotADirectoryError, match="absent: is no folder; name the one of the DICOM files"):
+        list_series(tmp_path / "absent")
+    assert list_series(tmp_path) == ([], ())
+    with pytest.raises(ValueError, match="got no DICOM series that is a volume"):
+        choose_series([])
