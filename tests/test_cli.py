@@ -35,9 +35,14 @@ USAGE = [
     (["predict", "BUNDLE", "absent.nii.gz", "-o", "out"], "absent.nii.gz: no such file"),
     (["predict", "BUNDLE", "empty", "-o", "out"], "empty: holds no"),
     (["predict", "BUNDLE", "good.nii.gz", "-o", "file/out"], "file/out"),
-    (["predict", "BUNDLE", "good.nii.gz", "-o", "."], "would replace the inputs"),
-    (["predict", "BUNDLE", "good.nii.gz", "-o", "old"], "old/good.nii.gz: exists, the first of 1 label maps"),
-    (["predict", "BUNDLE", "good.nii.gz", "-o", "out", "--split", "--overwrite"], "choose one of the two"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "."], "is an input that would be replaced"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "old"], "old/good.nii.gz: exists, the first of 1 files"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "out", "--roi", "heart"], "got classes ['heart']"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "out", "--min-volume", "liver=a"], "ML or CLASS=ML"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "out", "--level", "1"], "only UNet++ has levels"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "out", "--mirror"], "allows no mirroring"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "out", "--overlap", "1"], "overlap is 1.0"),
+    (["predict", "BUNDLE", "good.nii.gz", "-o", "out", "--shard", "3/2"], "from 1 to n"),
     (["predict", "BUNDLE", "good.nii.gz", "-o", "out", "--device", "gpu"], "device is 'gpu'; allowed are"),
     (["train", "BUNDLE", "--dataset", "empty", "-o", "new"], "dataset.json"),
     (["train", "BUNDLE", "--dataset", "empty", "-o", "file/new"], "dataset.json"),
@@ -92,11 +97,14 @@ def test_bad_files_cost_one_line_each_and_the_rest_is_done(work: Path, bundle: P
     inputs = ["4d.nii.gz", "good.nii.gz", "nan.nii.gz", "short.nii.gz"]
     assert main(["predict", str(bundle), *inputs, "-o", "out"]) == 1
     said = capsys.readouterr()
-    assert [line.split(":")[1].strip() for line in said.err.splitlines()] == ["4d.nii.gz", "nan.nii.gz", "short.nii.gz"]
-    assert "1 done, 3 failed" in said.out
-    assert [file.name for file in (work / "out").iterdir()] == ["good.nii.gz"]
-    assert main(["predict", str(bundle), "good.nii.gz", "-o", "out"]) == 2
+    assert [line.split(":")[1].strip() for line in said.err.splitlines()] == ["4d", "nan", "short"]
+    assert "1 done, 0 finished before, 3 failed" in said.out
+    assert [file.name for file in (work / "out").glob("*.nii.gz")] == ["good.nii.gz"]
+    assert main(["predict", str(bundle), "good.nii.gz", "-o", "out"]) == 0
+    assert "0 done, 1 finished before, 0 failed" in capsys.readouterr().out
+    assert main(["predict", str(bundle), "good.nii.gz", "-o", "out", "--overlap", "0.5"]) == 2
     assert main(["predict", str(bundle), "good.nii.gz", "-o", "out", "--overwrite"]) == 0
+    assert "1 done, 0 finished before, 0 failed" in capsys.readouterr().out
 
 
 def test_a_perfect_prediction_scores_one(work: Path, phantoms: Path, capsys: Said) -> None:
@@ -114,7 +122,7 @@ def test_a_section_of_a_data_set_is_predicted_and_evaluated(
 ) -> None:
     section = [str(phantoms), "--section", "validation"]
     assert main(["predict", str(bundle), *section, "-o", "out"]) == 0
-    assert sorted(file.name for file in (work / "out").iterdir()) == ["phantom_000.nii.gz", "phantom_005.nii.gz"]
+    assert sorted(file.name for file in (work / "out").glob("*.nii.gz")) == ["phantom_000.nii.gz", "phantom_005.nii.gz"]
     assert main(["evaluate", "out", *section]) == 0
     assert "| left_kidney " in capsys.readouterr().out
 
@@ -131,7 +139,7 @@ def test_pictures_walk_through_every_command(work: Path, bundle_2d: Path, capsys
     said = capsys.readouterr()
     assert said.err.count("\n") == 1
     assert "bundle_2d takes these alone" in said.err
-    assert "16 done, 1 failed" in said.out
+    assert "16 done, 0 finished before, 1 failed" in said.out
 
 
 def test_phantoms_come_in_any_size(work: Path, capsys: Said) -> None:

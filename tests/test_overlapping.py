@@ -57,7 +57,10 @@ def test_trained_predicted_and_evaluated(
     assert (tmp_path / "new/logs/sample.png").read_bytes().startswith(b"\x89PNG")
     assert main(["predict", new, *section, "-o", str(tmp_path / "4d")]) == 0
     assert main(["predict", new, *section, "-o", str(tmp_path / "split"), "--split"]) == 0
-    assert sorted(file.name for file in (tmp_path / "4d").iterdir()) == ["phantom_000.nii.gz", "phantom_005.nii.gz"]
+    assert sorted(file.name for file in (tmp_path / "4d").glob("*.nii.gz")) == [
+        "phantom_000.nii.gz",
+        "phantom_005.nii.gz",
+    ]
     capsys.readouterr()
     tables = []
     for form in ("4d", "split"):
@@ -82,7 +85,7 @@ def test_split_masks_are_the_channels_of_the_4d_file(overlapping_bundle: Path, p
     ):
         assert whole.output is not None, whole.error
         assert parts.output is not None, parts.error
-        source, image = nib.load(whole.source), open_volume(whole.output, channels=True)
+        source, image = nib.load(whole.study.files[0]), open_volume(whole.output, channels=True)
         assert image.affine.tobytes() == source.affine.tobytes()
         assert image.shape == (*source.shape, 2)
         assert read_channel_names(image) == bundle.names == {1: "organs", 2: "liver"}

@@ -15,7 +15,7 @@ from monai_unetfamily.inference.report import save_overlay
 from monai_unetfamily.inference.restore import Sink
 from monai_unetfamily.inference.scores import score_file
 from monai_unetfamily.inference.settings import Settings
-from monai_unetfamily.volumes.files import make_folder
+from monai_unetfamily.volumes.files import make_folder, remove_parts
 from monai_unetfamily.volumes.label_table import label_table
 from monai_unetfamily.volumes.masks import file_names, may_overlap, write_masks, write_split
 from monai_unetfamily.volumes.nifti import Labels, write_labels
@@ -71,26 +71,39 @@ class Outputs:
         Raises:
             ValueError, FileExistsError: name the first, and what to do.
         """
+        self._require_one_map(studies)
         inputs = {file.resolve() for study in studies for file in study.files}
-        for study in studies:
-            there = [self.folder / file for file in self.planned(study) if (self.folder / file).exists()]
-            if (replaced := inputs.intersection(file.resolve() for file in there)) and there:
-                raise ValueError(
-                    f"{min(replaced)}: is an input that {study.name} would replace; choose another folder."
-                )
-            before = read_record(record_file(self.folder, study.name))
-            if there and not overwrite and not (before and is_asked(before, request)):
-                made = "by a run with another bundle or other settings" if before else "not by this command"
-                raise FileExistsError(
-                    f"{there[0]}: exists, and was made {made}; choose another folder, or replace what is there "
-                    "(--overwrite, overwrite=True)."
-                )
+        planned = {study: [self.folder / file for file in self.planned(study)] for study in studies}
+        if replaced := inputs.intersection(file.resolve() for files in planned.values() for file in files):
+            raise ValueError(f"{min(replaced)}: is an input that would be replaced; choose another output folder.")
+        foreign = [file for study, files in planned.items() for file in self._foreign(study, files, request)]
+        if foreign and not overwrite:
+            raise FileExistsError(
+                f"{foreign[0]}: exists, the first of {len(foreign)} files that this command has not made, or not with "
+                "this bundle and these settings; choose another folder, or replace them (--overwrite, overwrite=True)."
+            )
+
+    def _require_one_map(self, studies: Sequence[Study]) -> None:
+        picture = next((study for study in studies if study.kind == "picture"), None)
+        if picture and may_overlap(self.names) and not self.settings.split:
+            raise ValueError(
+                f"{picture.files[0]}: one PNG cannot hold the classes {list(self.names.values())}, which may overlap; "
+                "write one mask a class (--split, split=True)."
+            )
+
+    def _foreign(self, study: Study, planned: Sequence[Path], request: Request) -> list[Path]:
+        """The files in a case's way that no run with this request wrote."""
+        there = [file for file in planned if file.exists()]
+        before = read_record(record_file(self.folder, study.name)) if there else None
+        return [] if before and is_asked(before, request) else there
 
     def clear(self, study: Study, before: Record | None) -> list[str]:
         """Take away what an earlier run wrote of a case; a file that was changed since is kept, and noted.
 
-        Scores are replaced as they come.
+        Scores are replaced as they come. Of a run that was killed, unfinished files are removed.
         """
+        for path in (self.target(study), record_file(self.folder, study.name), self.folder / self._preview(study)):
+            remove_parts(path)
         notes = []
         for name, hashed in (before.outputs if before else {}).items():
             file = self.folder / name

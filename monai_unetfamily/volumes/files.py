@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from io import BufferedWriter
 from pathlib import Path
 from shutil import rmtree
@@ -63,6 +64,23 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
     finally:
         rmtree(temporary, ignore_errors=True)
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what `atomic_file` or `atomic_folder` left of `path` in a process that was killed.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     (Path(folder) / ".labels.nii.gz.0a1b2c3d.part").touch()
+    ...     remove_parts(Path(folder) / "labels.nii.gz")
+    ...     list(Path(folder).iterdir())
+    []
+    """
+    for part in path.parent.glob(f".{escape(path.name)}.????????.part"):
+        if part.is_dir():
+            rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:

@@ -65,7 +65,7 @@ def read_study(
     where = study.files[0].parent if study.kind == "dicom" else study.files[0]
     _require_channels(len(image.voxels), channels, where)
     voxels, replaced = _finite(image.voxels, nan, where)
-    flat = _require_contrast(voxels, where)
+    flat = _require_contrast(voxels, where, picture=study.kind == "picture")
     return Image(voxels, image.grid, (*image.notes, *replaced, *flat))
 
 
@@ -188,10 +188,10 @@ def _finite(voxels: Voxels, nan: str, where: Path) -> tuple[Voxels, tuple[str, .
     return np.where(good, voxels, np.float32(0)), (f"{got}: they are set to 0",)
 
 
-def _require_contrast(voxels: Voxels, where: Path) -> tuple[str, ...]:
-    """Refuse an image of one value, and name the channels that have but one."""
+def _require_contrast(voxels: Voxels, where: Path, picture: bool) -> tuple[str, ...]:
+    """Refuse a volume of one value, and name the channels that have but one; a slice may be empty."""
     flat = [channel for channel, part in enumerate(voxels) if part.min() == part.max()]
-    if len(flat) == len(voxels):
+    if len(flat) == len(voxels) and not picture:
         got = f"every voxel holds the value {voxels.flat[0]:g}"
         raise ValueError(f"{where}: {got}; there is nothing to segment in it, export the image again")
     return tuple(f"channel {channel} holds the value {voxels[channel].flat[0]:g} everywhere" for channel in flat)

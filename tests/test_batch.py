@@ -1,0 +1,191 @@
+"""A cohort: every case has an outcome, what is finished stays, and a run that dies goes on to the same results."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from time import sleep
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from runs import predict
+
+from monai_unetfamily.bundles.bundle import Bundle, open_bundle
+from monai_unetfamily.inference.batch import predict_cohort
+from monai_unetfamily.inference.settings import Settings
+from monai_unetfamily.volumes.label_table import read_label_tables
+from monai_unetfamily.volumes.nifti import open_volume
+from monai_unetfamily.volumes.studies import find_studies
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def opened(bundle: Path) -> Bundle:
+    return open_bundle(bundle, CPU)
+
+
+def images(phantoms: Path, n: int) -> list[Path]:
+    return sorted((phantoms / "imagesTr").glob("*.nii.gz"))[:n]
+
+
+def labels(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.glob("*.nii.gz")}
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_cohort_leaves_labels_records_and_tables(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(images(phantoms, 1)[0].read_bytes()[:-400])
+    out = tmp_path / "out"
+    studies = find_studies([bad, *images(phantoms, 2)]).studies
+    failed, *done = predict_cohort([opened], studies, out)
+    assert "bad.nii.gz" in str(failed.error)
+    assert [outcome.output for outcome in done] == [out / file.name for file in images(phantoms, 2)]
+    assert [row["case"] for row in rows(out / "failures.csv")] == ["bad"]
+    classes = [name for label, name in opened.names.items() if label]
+    assert [(row["case"], row["name"]) for row in rows(out / "volumes.csv")] == [
+        (outcome.study.name, name) for outcome in done for name in classes
+    ]
+    for row in rows(out / "volumes.csv"):
+        image = nib.load(out / f"{row['case']}.nii.gz")
+        voxels = int((np.asarray(image.dataobj) == int(row["label"])).sum())
+        assert int(row["voxels"]) == voxels
+        assert float(row["volume_ml"]) == pytest.approx(voxels * abs(np.linalg.det(image.affine[:3, :3])) / 1000)
+    (table,) = read_label_tables(open_volume(out / "phantom_000.nii.gz"))
+    assert {label: entry.name for label, entry in table.items()} == opened.names
+    run = json.loads((out / "run.json").read_text())
+    assert set(run["cases"]) == {"bad", "phantom_000", "phantom_001"}
+    assert "phantom_001" in (out / "report.html").read_text()
+    assert (out / "details/previews/phantom_000.png").read_bytes().startswith(b"\x89PNG")
+    assert not (out / "bad.nii.gz").exists()
+
+
+def test_what_is_finished_is_not_done_again(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
+    list(predict(opened, images(phantoms, 3), tmp_path))
+    before, times = labels(tmp_path), {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.nii.gz")}
+    (tmp_path / "phantom_001.nii.gz").write_bytes(before["phantom_001.nii.gz"][:100])  # cut off
+    again = list(predict(opened, images(phantoms, 3), tmp_path))
+    assert [outcome.skipped for outcome in again] == [True, False, True]
+    assert labels(tmp_path) == before
+    assert [file.name for file, time in times.items() if file.stat().st_mtime_ns != time] == ["phantom_001.nii.gz"]
+    assert (tmp_path / "details/changed/phantom_001.nii.gz").stat().st_size == 100  # it might be somebody's work
+    assert not any(outcome.skipped for outcome in predict(opened, images(phantoms, 3), tmp_path, overwrite=True))
+    assert labels(tmp_path) == before
+
+
+def test_another_image_of_the_same_name_is_done(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in" / "ct.nii.gz"
+    source.parent.mkdir()
+    for image, skipped in ((0, False), (0, True), (1, False), (1, True)):
+        source.write_bytes(images(phantoms, 2)[image].read_bytes())
+        (outcome,) = predict(opened, [source], tmp_path / "out")
+        assert outcome.skipped == skipped
+
+
+def test_other_settings_do_not_replace_what_is_there(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
+    list(predict(opened, images(phantoms, 1), tmp_path))
+    before = labels(tmp_path)
+    with pytest.raises(FileExistsError, match="not with this bundle and these settings"):
+        list(predict(opened, images(phantoms, 1), tmp_path, overlap=0.5))
+    assert labels(tmp_path) == before
+    (outcome,) = predict(opened, images(phantoms, 1), tmp_path, overlap=0.5, overwrite=True)
+    assert not outcome.skipped
+
+
+def test_a_case_that_failed_is_tried_again(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in" / "ct.nii.gz"
+    source.parent.mkdir()
+    source.write_bytes(b"no image")
+    (failed,) = predict(opened, [source], tmp_path / "out")
+    assert failed.error is not None
+    source.write_bytes(images(phantoms, 1)[0].read_bytes())
+    (done,) = predict(opened, [source], tmp_path / "out")
+    assert done.error is None
+    assert rows(tmp_path / "out/failures.csv") == []
+
+
+def test_classes_that_are_not_asked_for_are_not_written(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
+    (whole,) = predict(opened, images(phantoms, 1), tmp_path / "all")
+    (part,) = predict(opened, images(phantoms, 1), tmp_path / "roi", roi=("liver",))
+    (split,) = predict(opened, images(phantoms, 1), tmp_path / "split", roi=("liver",), split=True)
+    assert whole.output
+    assert part.output
+    assert split.output
+    liver = next(label for label, name in opened.names.items() if name == "liver")
+    expected, got = (np.asarray(nib.load(file).dataobj) for file in (whole.output, part.output))
+    np.testing.assert_array_equal(got, np.where(expected == liver, liver, 0))
+    assert [file.name for file in split.output.iterdir()] == ["liver.nii.gz"]
+    assert [row["name"] for row in rows(tmp_path / "roi/volumes.csv")] == ["liver"]
+
+
+def test_shards_share_a_folder_and_the_last_tells_of_all(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
+    studies = find_studies(images(phantoms, 4)).studies
+    for part in (studies[::2], studies[1::2]):
+        list(predict_cohort([opened], part, tmp_path, Settings(previews=False)))
+    assert len({row["case"] for row in rows(tmp_path / "volumes.csv")}) == 4
+    assert len(labels(tmp_path)) == 4
+
+
+def test_an_output_that_cannot_be_written_ends_the_run(
+    opened: Bundle, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr("monai_unetfamily.inference.outputs.write_labels", full)
+    with pytest.raises(OSError, match="No space left"):
+        list(predict(opened, images(phantoms, 3), tmp_path))
+    assert labels(tmp_path) == {}
+    monkeypatch.undo()
+    assert all(outcome.output for outcome in predict(opened, images(phantoms, 3), tmp_path))
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from monai_unetfamily.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def start(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], env=environment, stdout=subprocess.DEVNULL)
+
+
+def test_a_run_that_is_killed_again_and_again_comes_to_the_same_results(
+    bundle: Path, opened: Bundle, phantoms: Path, tmp_path: Path
+) -> None:
+    list(predict_cohort([opened], find_studies(images(phantoms, 4)).studies, tmp_path / "undisturbed"))
+    out, chance = tmp_path / "killed", random.Random(0)
+    arguments = ["predict", str(bundle), str(phantoms / "imagesTr"), "-o", str(out), "--device", "cpu"]
+    out.mkdir()
+    for _ in range(6):  # each later in the run, or in its second half
+        process = start(arguments)
+        while process.poll() is None and not any(out.glob("*.json")):
+            sleep(0.01)
+        sleep(chance.uniform(0, 0.6))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for file in out.glob("*.nii.gz"):
+            np.asarray(nib.load(file).dataobj)  # whole
+    assert start(arguments).wait() == 0
+    undisturbed, killed = labels(tmp_path / "undisturbed"), labels(out)
+    assert {name: killed[name] for name in undisturbed} == undisturbed
+    assert set(killed) == {file.name for file in images(phantoms, 6)}
+    assert rows(tmp_path / "undisturbed/volumes.csv") == rows(out / "volumes.csv")[: 4 * 5]
+    assert not list(out.rglob(".*.part"))
