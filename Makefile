@@ -3,11 +3,13 @@ SHELL  := /bin/bash
 PYTHON ?= python3
 VENV   := .venv
 PYTEST := $(VENV)/bin/python -m pytest
+# As tests/browser.py looks for them.
+BROWSERS := chromium-headless-shell chromium chromium-browser google-chrome google-chrome-stable chrome
 # Written last, so that an interrupted installation is done again.
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gpu lint types bench bench-docs clean
+.PHONY: help install browser demo test test-gpu lint types bench bench-docs clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +21,17 @@ demo: $(READY)  ## show the package at work
 	@echo "== Demo =="
 	@$(VENV)/bin/unetfamily demo
 
-test: $(READY)  ## run all tests and doctests
+browser:  ## make sure that a Chromium is there: the tests open the cohort's page in it
+	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \
+	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \
+	  echo "no Chromium on this machine, which tests of the cohort's page need: install the system package chromium" \
+	    "(or google-chrome), then run make again" >&2; exit 1; }; \
+	echo "== Installing Chromium (about 100 MB, once) =="; \
+	export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
+	for package in chromium-headless-shell chromium; do \
+	  apt-get install -qq -y --no-install-recommends $$package >/dev/null && exit 0; done; exit 1
+
+test: $(READY) browser  ## run all tests and doctests
 	@echo "== Tests and doctests =="
 	@OMP_NUM_THREADS=1 $(PYTEST) -n 2
 

@@ -187,6 +187,17 @@ def test_nothing_is_clipped(tmp_path, shape, title, names):
     np.testing.assert_allclose(pixels[border], [[0x0B, 0x0D, 0x10]] * border.sum(), atol=1)
 
 
+def test_the_legend_names_the_largest_classes_alone(tmp_path):
+    """105 classes in view take no more room than 41 names; the small ones are seen, not named."""
+    columns = np.repeat(np.arange(1, 106), [4] * 40 + [1] * 65)  # 40 wide ones, 65 narrow
+    labels = np.broadcast_to(columns, (60, columns.size))
+    forty = picture(tmp_path / "a.png", np.zeros(labels.shape), np.where(labels > 41, 0, labels), affine=None, names={})
+    all_of_them = picture(tmp_path / "b.png", np.zeros(labels.shape), labels, affine=None, names={})
+    assert all_of_them.shape[1] == forty.shape[1]
+    assert 0 <= all_of_them.shape[0] - forty.shape[0] < 60  # a line or two
+    assert count(all_of_them, palette(105)) > 0
+
+
 def test_a_picture_is_shown_as_it_is(tmp_path):
     """Row 0 at the top, column 0 on the left; one panel."""
     image, labels = np.zeros((30, 40)), np.zeros((30, 40), int)

@@ -6,6 +6,7 @@ taken away. What is taken away becomes background; nothing grows.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 import cc3d
 import numpy as np
@@ -15,7 +16,7 @@ from scipy.ndimage import find_objects
 from monai_unetfamily.volumes.nifti import Labels
 from monai_unetfamily.volumes.sources import Affine
 
-_NEIGHBOURS = {2: 8, 3: 26}  # by axes
+_NEIGHBOURS: dict[int, Literal[8, 26]] = {2: 8, 3: 26}  # by axes
 _Sizes = NDArray[np.int64]
 
 

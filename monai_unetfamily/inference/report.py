@@ -1,5 +1,6 @@
 """Pictures of label maps over their image: what a reader looks at before trusting a number."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import fill
@@ -35,6 +36,7 @@ _SMALL, _LARGE = 10, 13  # points
 _NARROWEST, _WIDEST = 0.5, 1.7  # panel width over height; a flatter or slimmer slice is centred in it
 _PLACES = (0, 0.5), (1, 0.5), (0.5, 1), (0.5, 0)  # left, right, top, bottom in fractions of the slice
 _OFFSETS = (-12, 0), (12, 0), (0, 12), (0, -12)  # points
+_NAMED = 40  # classes in a legend: more would swamp the slices
 _CT_WINDOW = -160.0, 240.0  # HU, soft tissue
 
 
@@ -54,8 +56,9 @@ def save_overlay(
     nothing is labelled), shown the radiological way: patient right on the left, anterior and superior up, the
     sagittal nose to the left. Axes are permuted and flipped to the nearest patient axes, never resampled. Labels are
     filled and outlined along voxel edges; the reference is a dashed line in its class's colour. The legend names the
-    classes in view. Masks that overlap are laid over each other, the smallest uppermost; an outline that runs
-    together with one above it is wider, so that both are seen. The file appears whole or not at all.
+    classes in view, of more than forty the largest. Masks that overlap are laid over each other, the smallest
+    uppermost; an outline that runs together with one above it is wider, so that both are seen. The file appears whole
+    or not at all.
 
     Args:
         image: intensities (x, y, z), or (rows, columns) of a picture.
@@ -187,9 +190,13 @@ def _masks(labels: Labels) -> list[tuple[int, NDArray[np.bool_]]]:
     return sorted(((label, mask) for label, mask in masks if mask.any()), key=lambda item: -int(item[1].sum()))
 
 
-def _ids(*slices: Labels | None) -> list[int]:
-    """The labels in the slices, sorted."""
-    return sorted({label for s in slices if s is not None for label, _ in _masks(s)})
+def _areas(*slices: Labels | None) -> Counter[int]:
+    """Pixels of each label in the slices."""
+    marked = (item for s in slices if s is not None for item in _masks(s))
+    areas: Counter[int] = Counter()
+    for label, mask in marked:
+        areas[label] += int(mask.sum())
+    return areas
 
 
 def _add_legend(figure: Figure, planes: list[Plane], names: Mapping[int, str]) -> Legend:
@@ -202,12 +209,16 @@ def _add_legend(figure: Figure, planes: list[Plane], names: Mapping[int, str]) -
 
 
 def _entries(planes: list[Plane], names: Mapping[int, str]) -> list[tuple[Artist, str]]:
-    """One handle and name per label in view, then what the lines mean."""
-    predicted, true = _ids(*(plane.labels for plane in planes)), _ids(*(plane.reference for plane in planes))
+    """One handle and name for each of the largest labels in view, then what the lines mean."""
+    predicted, true = _areas(*(plane.labels for plane in planes)), _areas(*(plane.reference for plane in planes))
+    areas = predicted + true
+    largest = sorted(label for label, _ in areas.most_common(_NAMED))
     entries: list[tuple[Artist, str]] = [
         (Patch(facecolor=(hex_color(label), _OPACITY), edgecolor=hex_color(label)), names.get(label, str(label)))
-        for label in sorted({*predicted, *true})
+        for label in largest
     ]
+    if len(areas) > _NAMED:
+        entries.append((Line2D([], [], linestyle="none"), f"and {len(areas) - _NAMED} smaller ones"))
     if planes[0].reference is not None:
         solid, dashed = Line2D([], [], color=_INK), Line2D([], [], color=_INK, linestyle=_DASHED)
         for line, name, ids in ((solid, "prediction", predicted), (dashed, "reference", true)):
