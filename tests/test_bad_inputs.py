@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from dicom_files import write_series
 from PIL import Image
 
 from monai_unetfamily.volumes.reading import read_study
@@ -124,6 +126,25 @@ def turned(degrees: float) -> np.ndarray:
     affine = AFFINE.copy()
     affine[:3, 2] = 5 * np.sin(np.radians(degrees)), 0, 5 * np.cos(np.radians(degrees))
     return affine
+
+
+def itk(path: Path, voxels: np.ndarray = VOXELS, keep: int | None = None, gone: str = "") -> Path:
+    sitk.WriteImage(sitk.GetImageFromArray(voxels, isVector=voxels.ndim == 4), str(path))
+    if gone:
+        path.with_name(gone).unlink()
+    return content(path, path.read_bytes()[:keep])
+
+
+def series(path: Path, voxels: np.ndarray = VOXELS, gone: int | None = None) -> Path:
+    files = write_series(path, voxels, AFFINE)
+    if gone is not None:
+        files[gone].unlink()
+    return path
+
+
+def cut_slice(path: Path) -> Path:
+    content(path / "IM0002", (path / "IM0002").read_bytes()[:-9])
+    return path
 
 
 class Row(NamedTuple):
@@ -314,7 +335,24 @@ LISTS = {
         lambda d: content(d / "a.csv", "name,image\nx,b.nii\nx,c.nii\n"), "c.nii and .*b.nii would both write 'x'"
     ),
 }
-ROWS = DAMAGE | HEADERS | GEOMETRY | VALUES | PLACES | LISTS
+OTHER_DOORS = {
+    "mha cut": refused(lambda d: itk(d / "a.mha", keep=-9), "a.mha: "),
+    "mha without its raw": refused(lambda d: itk(d / "a.mhd", gone="a.raw"), "a.mhd: its file of voxels"),
+    "nrrd of colours": refused(lambda d: itk(d / "a.nrrd", np.zeros((4, 5, 6, 3), "u1")), "3 values a voxel"),
+    "nrrd in 2-D": refused(lambda d: itk(d / "a.nrrd", VOXELS[..., 0]), "one 3-D volume .* is allowed"),
+    "text for mha": refused(lambda d: content(d / "a.mha", "no scan\n" * 60), "a.mha: is no MetaImage"),
+    "mha with NaN": refused(lambda d: itk(d / "a.mha", VOXELS * np.float32("nan")), "504 of 504 voxels"),
+    "series with a gap": refused(lambda d: series(d / "a", gone=3), "a: got .*gap"),
+    "series with a gap, resampled": Row(
+        lambda d: series(d / "a", gone=3), note="series|gap", reading={"gaps": "resample"}
+    ),
+    "series with a slice cut": refused(lambda d: cut_slice(series(d / "a")), "IM0002"),
+    "series of one slice": refused(lambda d: series(d / "a", VOXELS[..., :1]), "a: got no DICOM series"),
+    "series that is not there": refused(lambda d: series(d / "a"), "a: 0 series fit 'chest'", series="chest"),
+    "text for DICOM": refused(lambda d: content(d / "a.dcm", "no scan\n" * 60), "got no DICOM series"),
+    "constant series": refused(lambda d: series(d / "a", VOXELS * 0 - 5), "holds the value -5"),
+}
+ROWS = OTHER_DOORS | DAMAGE | HEADERS | GEOMETRY | VALUES | PLACES | LISTS
 
 
 def read_all(row: Row, given: Path | str) -> list[str]:

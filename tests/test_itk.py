@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from monai_unetfamily.volumes import itk
 from monai_unetfamily.volumes.grids import patient_grid, require_right_angles
 from monai_unetfamily.volumes.itk import read_itk
 from monai_unetfamily.volumes.nifti import read_volume, write_labels
@@ -172,12 +171,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_limit_on_voxels_holds_before_a_voxel_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(itk, "MAX_VOXELS", 59)
     monkeypatch.setattr(sitk, "GetArrayFromImage", None)
     path = tmp_path / "ct.mha"
     sitk.WriteImage(sitk.Image(5, 4, 3, sitk.sitkInt16), str(path))
     with pytest.raises(ValueError, match="the header claims 60 voxels; 59 are allowed"):
-        read_itk(path)
+        read_itk(path, max_voxels=59)
 
 
 @pytest.mark.parametrize("name", ["ct.mha", "ct.nrrd"])

@@ -1,12 +1,12 @@
 """Laws of reading: voxels as stored, on the grid of their file, with a note where a header leaves a choice."""
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from dicom_files import write_series
 from PIL import Image
 
 from monai_unetfamily.volumes.nifti import write_labels
@@ -122,14 +122,25 @@ def test_a_real_oblique_4d_file_keeps_its_grid(data_dir: Path) -> None:
     assert image.grid.affine.tobytes() == stored.affine.tobytes()
 
 
-def test_a_dicom_series_goes_through_its_own_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_series(files: tuple[Path, ...], *, gaps: str) -> tuple[np.ndarray, nib.Nifti1Image, tuple[str, ...]]:
-        return VOXELS[..., 0].astype(np.float32), nib.Nifti1Image(VOXELS[..., 0], AFFINE), (f"gaps: {gaps}",)
+def test_a_dicom_series_and_an_itk_file_are_read_on_their_own_grids(tmp_path: Path) -> None:
+    affine = np.diag([-2.0, -2.0, 5.0, 1.0])  # as ITK has it without a direction: left, back, up
+    write_series(tmp_path / "ct", VOXELS[..., 0], affine)
+    volume = sitk.GetImageFromArray(VOXELS[..., 0].T)
+    volume.SetSpacing((2.0, 2.0, 5.0))
+    sitk.WriteImage(volume, str(tmp_path / "mr.nrrd"))
+    studies = find_studies([tmp_path]).studies
+    assert [found.kind for found in studies] == ["itk", "dicom"]
+    for found in studies:
+        image = read_study(found)
+        assert image.grid is not None
+        np.testing.assert_allclose(image.grid.affine, affine, atol=1e-6)
+        np.testing.assert_array_equal(image.voxels[0], VOXELS[..., 0])
+        with pytest.raises(ValueError, match="119 are allowed"):
+            read_study(found, max_voxels=119)
 
-    monkeypatch.setitem(sys.modules, "monai_unetfamily.volumes.dicom", SimpleNamespace(read_series=read_series))
-    (tmp_path / "1.dcm").touch()
-    image = read_study(Study("a", (tmp_path / "1.dcm",), "dicom"), gaps="resample")
-    assert image.voxels.shape == (1, 4, 5, 6)
-    assert image.notes == ("gaps: resample",)
-    with pytest.raises(ValueError, match="none could be chosen"):
-        read_study(Study("a", (tmp_path,), "dicom", notes=("none could be chosen",)))
+
+def test_itk_files_are_the_channels_of_one_image(tmp_path: Path) -> None:
+    for channel in range(2):
+        sitk.WriteImage(sitk.GetImageFromArray(VOXELS[..., channel].T), str(tmp_path / f"a_000{channel}.mha"))
+    (found,) = find_studies([tmp_path], channels=2).studies
+    np.testing.assert_array_equal(read_study(found).voxels, np.moveaxis(VOXELS, -1, 0)[:2])

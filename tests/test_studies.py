@@ -1,22 +1,23 @@
 """Laws of studies: every image that inputs name is found once, in order, under a name of its own."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from dicom_files import write_series
 
+from monai_unetfamily.volumes import itk, layouts
+from monai_unetfamily.volumes.reading import read_study
+from monai_unetfamily.volumes.sources import stem
 from monai_unetfamily.volumes.studies import Study, find_studies
 
-DICOM = bytes(128) + b"DICM"
 
-
-def files(folder: Path, *names: str, content: bytes = b"") -> Path:
+def files(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+        (folder / name).touch()
     return folder
 
 
@@ -162,44 +163,44 @@ def test_a_table_names_cases_and_channels(tmp_path: Path) -> None:
     ]
 
 
-@pytest.fixture
-def series(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DICOM that needs no headers: a folder is one series of its files, and one named "bad" has none."""
-
-    def list_series(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
-        return sorted(folder.rglob("*.dcm")) or sorted(folder.rglob("IM*")), ("a scout is passed over",)
-
-    def choose_series(found: list[Path], wanted: str | None) -> tuple[SimpleNamespace, tuple[str, ...]]:
-        if found[0].parent.name == "bad":
-            raise ValueError(f"nothing fits {wanted}")
-        return SimpleNamespace(files=tuple(found)), ("others are passed over",)
-
-    room = SimpleNamespace(list_series=list_series, choose_series=choose_series)
-    monkeypatch.setitem(sys.modules, "monai_unetfamily.volumes.dicom_series", room)
+def visit(folder: Path, **tags: object) -> list[Path]:
+    return write_series(folder, np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.diag([1.0, 1.0, 2.0, 1.0]), **tags)
 
 
-@pytest.mark.usefixtures("series")
 def test_a_dicom_folder_is_one_case_and_so_is_each_of_its_slices(tmp_path: Path) -> None:
-    ct = files(tmp_path / "ct", "2.dcm", "1.dcm", "DICOMDIR", "report.txt")
-    for inputs in ([ct], [ct / "1.dcm", ct / "2.dcm"], [str(ct / "*.dcm")], [tmp_path], [str(tmp_path / "**")]):
+    ct = tmp_path / "ct"
+    slices = tuple(file.rename(file.with_suffix(".dcm")) for file in visit(ct))
+    files(ct, "DICOMDIR", "report.txt")
+    for inputs in ([ct], slices, [str(ct / "*.dcm")], [tmp_path], [str(tmp_path / "**")]):
         (study,) = find_studies(inputs).studies
-        assert (study.name, study.kind, study.files) == ("ct", "dicom", (ct / "1.dcm", ct / "2.dcm"))
-        assert study.notes[1:] == ("others are passed over", "a scout is passed over")
+        assert (study.name, study.kind, study.files) == ("ct", "dicom", slices)
+        assert study.notes[0].startswith("series 2 'Abdomen 5.0'")
+        assert "report.txt" in study.notes[-1]
 
 
-@pytest.mark.usefixtures("series")
 def test_a_folder_of_dicom_folders_is_a_case_each(tmp_path: Path) -> None:
-    files(tmp_path, "a/st1/se1/IM1", "a/st1/se1/IM2", "b/IM1", ".c/IM1", content=DICOM)
+    visit(tmp_path / "a" / "st1" / "se1", SeriesNumber=1)
+    visit(tmp_path / "a" / "st1" / "se2", SeriesNumber=2, SeriesInstanceUID="1.9", ImageType="ORIGINAL")
+    visit(tmp_path / "b")
+    visit(tmp_path / ".c")
     files(tmp_path, "d.nii", "e/notes.txt", "e/README")
     found = find_studies([tmp_path])
-    assert [(study.name, len(study.files)) for study in found.studies] == [("d", 1), ("a", 2), ("b", 1)]
+    assert [(study.name, len(study.files)) for study in found.studies] == [("d", 1), ("a", 3), ("b", 3)]
+    assert found.studies[1].notes[1].startswith("passed over: series 2")
     assert found.notes == (f"{tmp_path}: passed over, since they are folders without DICOM: e",)
+    assert {file.parent.name for file in find_studies([tmp_path / "a"], series="2").studies[0].files} == {"se2"}
 
 
-@pytest.mark.usefixtures("series")
 def test_a_series_that_cannot_be_chosen_fails_alone(tmp_path: Path) -> None:
-    files(tmp_path, "bad/1.dcm", "good/1.dcm")
+    visit(tmp_path / "bad", SeriesNumber=8)
+    visit(tmp_path / "good", SeriesNumber=7)
     bad, good = find_studies([tmp_path], series="7").studies
-    assert bad == Study("bad", (bad.files[0],), "dicom", notes=bad.notes)
-    assert bad.notes[0] == f"{tmp_path / 'bad'}: nothing fits 7"
-    assert good.files == (tmp_path / "good/1.dcm",)
+    assert bad == Study("bad", (tmp_path / "bad",), "dicom", notes=bad.notes)
+    with pytest.raises(ValueError, match=f"{tmp_path / 'bad'}: 0 series fit '7'"):
+        read_study(bad)
+    assert read_study(good).voxels.shape == (1, 5, 4, 3)
+
+
+def test_every_format_of_itk_is_looked_for() -> None:
+    assert layouts.ITK == itk.SUFFIXES
+    assert {stem(Path(f"a{suffix}")) for suffix in itk.SUFFIXES} == {"a"}

@@ -34,7 +34,7 @@ Gaps = Literal["refuse", "resample"]
 _SAME = 1e-3  # mm of pixel spacing and cosines of directions: slices that differ less are alike
 
 
-def read_series(files: Sequence[Path], *, gaps: Gaps = "refuse") -> Volume:
+def read_series(files: Sequence[Path], *, gaps: Gaps = "refuse", max_voxels: int = MAX_VOXELS) -> Volume:
     """Read the slices of one series: voxels (X, Y, Z), HU of CT and the modality's units of others; grid; notes.
 
     X counts columns, Y rows, Z slices along the normal rows x columns make, by ImagePositionPatient; names and
@@ -45,11 +45,12 @@ def read_series(files: Sequence[Path], *, gaps: Gaps = "refuse") -> Volume:
         gaps: what is done with uneven gaps (a slice is missing) and with a tilted gantry: "refuse", or
             "resample" linearly onto an even grid of the least gap and a straight one, padded with the lowest
             value of the volume; a note says so.
+        max_voxels: the most that the volume may have.
 
     Raises:
         ValueError: a file that is cut off, or no slice of a volume (`dicom_slices.why_no_slice`, `why_unusable`);
             slices of several series, sizes or directions, or several at one position; uneven gaps and tilt, with
-            the numbers; more than `headers.MAX_VOXELS` voxels.
+            the numbers; more than `max_voxels` voxels.
 
     >>> read_series([Path("absent.dcm"), Path("lost.dcm")])
     Traceback (most recent call last):
@@ -64,7 +65,7 @@ def read_series(files: Sequence[Path], *, gaps: Gaps = "refuse") -> Volume:
     flaws = find_flaws(offsets, slices[0].spacing)
     _require_no_flaws(flaws, gaps, folder)
     depth = count_even(offsets) if flaws.gaps else len(slices)
-    _require_size((*slices[0].size, depth), folder)
+    _require_size((*slices[0].size, depth), folder, max_voxels)
     voxels, start, step, notes = _onto_grid(_read_all(slices), offsets, slices[0].spacing, flaws)
     return voxels, patient_grid(voxels.shape, _affine(slices[0], start, step)), notes
 
@@ -109,9 +110,9 @@ def _require_no_flaws(flaws: Flaws, gaps: Gaps, folder: Path) -> None:
         raise ValueError(f"{folder}: got {got}; an even, straight stack is allowed, restore it or let gaps 'resample'")
 
 
-def _require_size(shape: tuple[int, ...], folder: Path) -> None:
-    if math.prod(shape) > MAX_VOXELS:
-        raise ValueError(f"{folder}: got {shape} voxels; {MAX_VOXELS} are allowed, crop it first")
+def _require_size(shape: tuple[int, ...], folder: Path, most: int) -> None:
+    if math.prod(shape) > most:
+        raise ValueError(f"{folder}: got {shape} voxels; {most} are allowed, crop it or raise the limit")
 
 
 def _read_all(slices: Sequence[Slice]) -> NDArray[np.float32]:

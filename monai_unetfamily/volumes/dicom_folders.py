@@ -5,8 +5,10 @@ from pathlib import Path
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _MAGIC = (128, b"DICM")  # DICOM part 10: after a preamble of 128 bytes
-_OTHERS = (".nii", ".gz", ".hdr", ".img", ".mha", ".mhd", ".raw", ".zraw", ".nrrd", ".nhdr", ".png", ".tif", ".tiff")
-_OTHERS += (".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".txt", ".md", ".csv", ".tsv", ".json")
+_OTHERS = (
+    *(".nii", ".gz", ".hdr", ".img", ".mha", ".mhd", ".raw", ".zraw", ".nrrd", ".nhdr", ".png", ".tif", ".tiff"),
+    *(".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".txt", ".md", ".csv", ".tsv", ".json"),
+)
 _INDEX = "dicomdir"  # DICOM itself, but no image
 
 

@@ -41,13 +41,13 @@ class _Header:
     oriented: bool  # whether the file says where the patient's left is
 
 
-def read_itk(path: Path) -> Volume:
+def read_itk(path: Path, max_voxels: int = MAX_VOXELS) -> Volume:
     """Read one scalar 3-D volume: voxels (X, Y, Z) in the file's units, the grid as `patient_grid`, notes.
 
     Raises:
         FileNotFoundError: no such file, or its file of voxels is missing.
         ValueError: named otherwise; damaged, cut off, or spread over several files; not one 3-D volume of real
-            numbers; more than `headers.MAX_VOXELS` voxels; axes that are not at right angles.
+            numbers; more than `max_voxels` voxels; axes that are not at right angles.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -64,7 +64,7 @@ def read_itk(path: Path) -> Volume:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     _run(reader.ReadImageInformation, path)
-    _require_volume(reader, path)
+    _require_volume(reader, path, max_voxels)
     _require_bytes(reader, header, path)
     affine = _affine(reader)
     require_right_angles(affine, str(path))
@@ -144,13 +144,13 @@ def _is_finite(text: str) -> bool:
         return False
 
 
-def _require_volume(reader: sitk.ImageFileReader, path: Path) -> None:
+def _require_volume(reader: sitk.ImageFileReader, path: Path, most: int) -> None:
     size, parts = reader.GetSize(), reader.GetNumberOfComponents()
     if len(size) != 3 or parts != 1:
         got = f"got shape {size} with {parts} value{'s' * (parts > 1)} a voxel"
         raise ValueError(f"{path}: {got}; one 3-D volume of real numbers is allowed, split it first")
-    if math.prod(size) > MAX_VOXELS:
-        raise ValueError(f"{path}: the header claims {math.prod(size)} voxels; {MAX_VOXELS} are allowed, crop it first")
+    if (voxels := math.prod(size)) > most:
+        raise ValueError(f"{path}: the header claims {voxels} voxels; {most} are allowed, crop it or raise the limit")
 
 
 def _require_bytes(reader: sitk.ImageFileReader, header: _Header, path: Path) -> None:

@@ -38,7 +38,7 @@ def read_study(
     Args:
         study: of `find_studies`.
         nan: "refuse" NaN and infinite voxels, or set them to "zero" and note how many.
-        max_voxels: the most that a file of volumes may claim.
+        max_voxels: the most that a file or a DICOM series may claim; pictures have a limit of their own.
         gaps: of a DICOM series, as `dicom.read_series` takes it.
         channels: how many there must be; None: any number.
 
@@ -81,8 +81,8 @@ def _read(study: Study, max_voxels: int, gaps: Gaps) -> Image:
     if study.kind == "picture":
         return _read_pictures(study.files)
     if study.kind == "itk":
-        return _read_itk(study.files)
-    return _read_series(study, gaps) if study.kind == "dicom" else _read_nifti(study, max_voxels)
+        return _read_itk(study.files, max_voxels)
+    return _read_series(study, max_voxels, gaps) if study.kind == "dicom" else _read_nifti(study, max_voxels)
 
 
 def _read_nifti(study: Study, max_voxels: int) -> Image:
@@ -130,20 +130,20 @@ def _channels_first(voxels: Voxels, axis: int | None) -> Voxels:
     return np.moveaxis(voxels, axis, 0)
 
 
-def _read_itk(files: Sequence[Path]) -> Image:
+def _read_itk(files: Sequence[Path], max_voxels: int) -> Image:
     from monai_unetfamily.volumes.itk import read_itk
 
-    voxels, grids, notes = zip(*map(read_itk, files), strict=True)
+    voxels, grids, notes = zip(*(read_itk(file, max_voxels) for file in files), strict=True)
     _require_one_grid(grids, files)
     return Image(_joined([part[None] for part in voxels]), grids[0], notes[0])
 
 
-def _read_series(study: Study, gaps: Gaps) -> Image:
+def _read_series(study: Study, max_voxels: int, gaps: Gaps) -> Image:
     if study.files[0].is_dir():
         raise ValueError(study.notes[0])  # why no series could be chosen there
     from monai_unetfamily.volumes.dicom import read_series
 
-    voxels, grid, notes = read_series(study.files, gaps=gaps)
+    voxels, grid, notes = read_series(study.files, gaps=gaps, max_voxels=max_voxels)
     return Image(voxels[None], grid, notes)
 
 
