@@ -19,7 +19,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    nib.save(nib.Nifti1Image(np.zeros((20, 20, 20), np.int16), np.eye(4)), "good.nii.gz")
+    ramp = np.arange(8000, dtype=np.int16).reshape(20, 20, 20)
+    nib.save(nib.Nifti1Image(ramp, np.eye(4)), "good.nii.gz")
     nib.save(nib.Nifti1Image(np.zeros((20, 20, 20, 2), np.int16), np.eye(4)), "4d.nii.gz")
     nib.save(nib.Nifti1Image(np.full((20, 20, 20), np.nan, np.float32), np.eye(4)), "nan.nii.gz")
     Path("short.nii.gz").write_bytes(Path("good.nii.gz").read_bytes()[:100])

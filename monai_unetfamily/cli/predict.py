@@ -82,7 +82,7 @@ def _predict(options: argparse.Namespace) -> int:
         return 0
     with _bar() as progress:
         outcomes = predict_cohort(
-            bundles, studies, options.output, settings, overwrite=options.overwrite, progress=progress
+            bundles, studies, options.output, settings, overwrite=options.overwrite, log=say, progress=progress
         )
         return _tell(outcomes, len(studies), options.debug)
 

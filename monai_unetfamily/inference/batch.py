@@ -5,6 +5,7 @@ does, the others are done; what is finished is not done again (`records`); a run
 the same call, to the same results.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from monai_unetfamily.volumes.files import make_folder
 from monai_unetfamily.volumes.nifti import Labels
 from monai_unetfamily.volumes.studies import Image, Study
 
+_LOGGER = logging.getLogger(__name__)
 FAILURES = (ValueError, OSError, MemoryError, RuntimeError)  # of one case: the others go on
 
 
@@ -87,6 +89,7 @@ def predict_cohort(
     settings: Settings = DEFAULTS,
     *,
     overwrite: bool = False,
+    log: Callable[[str], None] = _LOGGER.info,
     progress: Callable[[Study, Progress], None] = lambda study, step: None,
 ) -> Iterator[Outcome]:
     """Segment studies into a folder, and yield what became of each, in order.
@@ -101,6 +104,7 @@ def predict_cohort(
         output: folder, which other runs may write to at the same time, for other cases.
         settings: what is asked for.
         overwrite: do everything again, and replace what is there.
+        log: is given a line where bundles of an ensemble differ.
         progress: is told how far the network is with a case.
 
     Raises:
@@ -108,7 +112,7 @@ def predict_cohort(
         ValueError: settings that the bundles cannot meet, outputs that would replace inputs; nothing was done.
         OSError: the output cannot be written any more; what is done stays.
     """
-    check_ensemble(bundles)
+    check_ensemble(bundles, log)
     request = request_of(bundles, settings)
     run = _Run([adapt(bundle, settings) for bundle in bundles], output, settings, request, overwrite, progress)
     run.outputs.require_room(studies, request, overwrite)

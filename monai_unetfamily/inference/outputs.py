@@ -13,13 +13,13 @@ from monai_unetfamily.inference.measures import Measure, measure
 from monai_unetfamily.inference.records import UNFINISHED, Record, Request, holds, is_asked, read_record, record_file
 from monai_unetfamily.inference.report import save_overlay
 from monai_unetfamily.inference.restore import Sink
-from monai_unetfamily.inference.scores import score_file
 from monai_unetfamily.inference.settings import Settings
 from monai_unetfamily.volumes.files import make_folder, remove_parts
 from monai_unetfamily.volumes.label_table import label_table
 from monai_unetfamily.volumes.masks import file_names, may_overlap, write_masks, write_split
 from monai_unetfamily.volumes.nifti import Labels, write_labels
 from monai_unetfamily.volumes.pictures import write_picture
+from monai_unetfamily.volumes.scores import score_file
 from monai_unetfamily.volumes.sources import Affine
 from monai_unetfamily.volumes.studies import Image, Study
 
@@ -62,7 +62,7 @@ class Outputs:
     def planned(self, study: Study) -> list[str]:
         """All files of a case but its record."""
         preview = [self._preview(study)] if self.settings.previews else []
-        scores = [self._scores(study)] if self.settings.save_scores else []
+        scores = [self._scores(study)] if self.settings.save_scores and study.kind != "picture" else []
         return [*self.labels(study), *preview, *scores]
 
     def require_room(self, studies: Sequence[Study], request: Request, overwrite: bool) -> None:
@@ -121,12 +121,12 @@ class Outputs:
     @contextmanager
     def scores(self, study: Study, image: Image) -> Iterator[Sink | None]:
         """What takes the scores, where they are asked for; the file appears when the block ends well."""
-        if not self.settings.save_scores:
+        if not self.settings.save_scores or image.grid is None:
             yield None
             return
         file = self.folder / self._scores(study)
         make_folder(file.parent)
-        with score_file(file, image, self.names) as sink:
+        with score_file(file, image.grid, self.names) as sink:
             yield sink
 
     def write(self, study: Study, image: Image, labels: Labels, presence: Mapping[int, float]) -> Written:

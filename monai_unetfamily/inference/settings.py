@@ -25,7 +25,7 @@ class Settings:
         keep_largest: names of the classes of which the largest connected part alone is kept.
         min_volume: class -> ml (pixels in a picture); connected parts that are smaller are taken away.
         split: write one mask a class.
-        save_scores: write the class scores too.
+        save_scores: write the class scores of volumes too.
         previews: draw a picture of each case.
         nan, gaps: as `reading.read_study` takes them.
     """
