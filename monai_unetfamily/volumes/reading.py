@@ -73,8 +73,10 @@ def _require_files(study: Study) -> None:
     for number, file in enumerate(study.files):
         if not file.exists():
             gone = "is a link to nothing" if file.is_symlink() else "no such file"
-            part = f", channel {number} of {study.name!r}" if len(study.files) > 1 else ""
-            raise FileNotFoundError(f"{file}: {gone}{part}; add it, or take this case out")
+            part = f", {'slice' if study.kind == 'dicom' else 'channel'} {number} of {study.name!r}"
+            raise FileNotFoundError(
+                f"{file}: {gone}{part if len(study.files) > 1 else ''}; add it, or take this case out"
+            )
 
 
 def _read(study: Study, max_voxels: int, gaps: Gaps) -> Image:
@@ -98,7 +100,7 @@ def _read_nifti(study: Study, max_voxels: int) -> Image:
         for image, file, axis in zip(opened, study.files, axes, strict=True)
     ]
     notes = form_notes(grids[0])
-    if any(axis not in (None, 3) for axis in axes):
+    if axes[0] not in (None, 3):
         notes = (*notes, f"channels are on axis {axes[0]}: the header's affine is taken for the other three axes")
     return Image(_joined(parts), grids[0], notes)
 
