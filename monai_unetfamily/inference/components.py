@@ -94,8 +94,8 @@ def min_volume(labels: Labels, least: Mapping[int, float], affine: Affine) -> tu
     """
     axes = len(affine) - 1
     unit = abs(float(np.linalg.det(affine[:axes, :axes]))) / (1000 if axes == 3 else 1)  # ml or pixels
-    rounding = 1 - 1e-9
-    return _keep(labels, {label: _at_least(ml / unit * rounding) for label, ml in least.items()}, axes)
+    voxels = {label: ml / unit * (1 - 1e-9) for label, ml in least.items()}  # no part is lost to rounding
+    return _keep(labels, {label: _at_least(count) for label, count in voxels.items()}, axes)
 
 
 def _is_largest(sizes: _Sizes) -> NDArray[np.bool_]:
@@ -128,7 +128,7 @@ def _drop(volume: Labels, rules: Mapping[int, _Rule]) -> dict[int, int]:
     for part, number, _ in zip(*layers, strict=True):
         sizes += np.bincount(part.ravel(), minlength=count + 1)
         owners[part] = number
-    small, removed = np.zeros(count + 1, bool), {}
+    small, removed = np.zeros(count + 1, bool), dict[int, int]()
     for number, label in enumerate(present, start=1):
         if (mine := np.flatnonzero(owners == number)).size:
             lost = mine[~rules[label](sizes[mine])]
