@@ -105,8 +105,8 @@ def test_out_of_memory_the_batch_is_halved_then_scores_go_to_the_cpu_each_said_o
     for _ in range(2):
         agree(predict_image(hungry, image.clone(), log=said.append), expected)
     assert [line.split(": ", 1)[1] for line in said] == [
-        "from now on 2 windows are run at once.",
-        "from now on 1 windows are run at once.",
+        "from now on windows are run 2 at once.",
+        "from now on windows are run 1 at once.",
         "from now on scores are summed on the CPU, windows run as before.",
     ]
     assert bundle.inferer.device == "cpu"
