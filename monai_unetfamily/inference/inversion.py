@@ -96,8 +96,9 @@ class _Way:
 
     def undo(self, trace: Trace) -> None:
         name = trace["class"]
-        if name not in _STEPS or trace["lazy"]:
-            raise NotSeparable(f"its {name}{', run lazily,' if trace['lazy'] else ''} is not undone axis by axis")
+        lazy = trace.get("lazy")  # then its interpolation was joined with others'
+        if name not in _STEPS or lazy:
+            raise NotSeparable(f"its {name}{', run lazily,' if lazy else ''} is not undone axis by axis")
         _STEPS[name](self, trace)
 
     def along(self, matrices: list[csr_array], back: Affine) -> None:

@@ -121,10 +121,9 @@ def predict_image(
 
     Raises what `prepare` and `segment` raise.
     """
-    members = [bundles] if isinstance(bundles, Bundle) else list(bundles)
-    case = prepare(members[0], image)
+    case = prepare(bundles if isinstance(bundles, Bundle) else bundles[0], image)
     del image  # whose memory is not needed any more
-    for step in segment(members, case, log=log, sink=sink):
+    for step in segment(bundles, case, log=log, sink=sink):
         progress(step)
     return step.labels
 
@@ -170,20 +169,21 @@ def _by_slabs(members: list[Bundle], case: Case, rule: Rule, back: Inversion, si
 
 
 def _whole(members: list[Bundle], case: Case, sink: Sink | None) -> Iterator[Progress]:
-    bundle = members[0]
+    bundle, done, total = members[0], 1, 1
     scores = torch.empty(len(bundle.names), *case.image.shape[1:])
     if isinstance(bundle.inferer, WindowInferer):
         masks = (len(bundle.names),) if may_overlap(bundle.names) else ()
         none_yet = np.zeros((*case.shape, *masks), np.uint8)
         for slab in _slabs(members, case.image):
             scores[:, *slab.where] = slab.scores[0].float()
-            yield Progress(none_yet, slab.done, slab.total)
+            done, total = slab.done, slab.total
+            yield Progress(none_yet, done, total)
     else:
         with torch.no_grad():
             scores = bundle.inferer(_on_device(bundle, case.image), _network(bundle))[0].float().cpu()
         _require_classes(scores.shape[0], bundle)
     labels = labels_of(bundle, case.image, scores, case.shape, sink)
-    yield Progress(labels, 1, 1, tuple(slice(0, n) for n in case.shape))
+    yield Progress(labels, done, total, tuple(slice(0, n) for n in case.shape))
 
 
 def _slabs(members: list[Bundle], image: Tensor) -> Iterator[Slab]:
