@@ -1,6 +1,7 @@
 """Laws of the cohort's page: it tells what it was given and nothing else, loads nothing, and a browser shows it all."""
 
 import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -13,7 +14,7 @@ from PIL import Image
 
 from monai_unetfamily.inference import cohort_page
 from monai_unetfamily.inference.cohort_page import write_page
-from monai_unetfamily.inference.findings import CaseSummary, Finding, find, find_absent, robust_scores, spreads
+from monai_unetfamily.inference.findings import CaseSummary, Finding, find, robust_scores, spreads
 from monai_unetfamily.inference.measures import Measure
 
 EVIL = "<script>window.hacked = 1</script>\"'&</script><!--"
@@ -53,9 +54,9 @@ def test_findings_are_those_of_the_cohort() -> None:
     liver, spleen = spreads(cohort())
     assert (liver.cases, len(liver.whole), set(liver.cut)) == (12, 10, {"case 5"})
     assert liver.quartiles == pytest.approx(np.quantile(list(liver.whole.values()), (0.25, 0.5, 0.75)))
-    kinds = {(finding.case, finding.kind) for finding in [*find(liver), *find_absent(liver, cohort())]}
+    kinds = {(finding.case, finding.kind) for finding in find(liver)}
     assert kinds == {("case 3", "outlier"), ("case 5", "cut"), ("case 7", "absent")}
-    assert [*find(spleen), *find_absent(spleen, cohort())] == []
+    assert find(spleen) == []
 
 
 def test_scores_are_iglewicz_and_hoaglins() -> None:
@@ -79,8 +80,13 @@ def test_a_cut_organ_counts_for_no_size() -> None:
 
 
 def test_a_class_that_few_cases_have_is_missed_nowhere() -> None:
-    cases = [case(0, 100.0), case(1, 0.0)]
-    assert find_absent(spreads(cases)[0], cases) == []
+    assert find(spreads([case(0, 100.0), case(1, 0.0)])[0]) == []
+
+
+def test_a_case_with_fewer_classes_keeps_its_sizes_in_their_columns(tmp_path: Path) -> None:
+    cases = [case(0, 100.0), CaseSummary("spleen alone", [row(2, "spleen", 77.0)])]
+    cells = "return [...document.querySelectorAll('tbody tr:last-child .size')].map((cell) => cell.textContent);"
+    assert ask(page(tmp_path, cases), cells) == ["", "77.0", ""]
 
 
 def test_the_browser_shows_every_case(tmp_path: Path) -> None:
@@ -259,6 +265,13 @@ def test_thousands_of_cases_are_a_page_of_megabytes(tmp_path: Path) -> None:
     written = page(tmp_path, cases)
     assert written.stat().st_size < 2e6
     assert ask(written, "return document.querySelectorAll('#table tbody tr').length;") == 50
+
+
+def test_the_parts_of_the_page_are_in_the_wheel() -> None:
+    folder = Path(cohort_page.__file__).parent
+    settings = tomllib.loads((folder.parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
+    parts = sorted(file.name for file in folder.iterdir() if file.suffix in (".css", ".js", ".html"))
+    assert settings["package-data"]["monai_unetfamily.inference"] == parts
 
 
 def test_equal_cohorts_are_equal_bytes(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
+from monai.transforms import Rotated
 from test_restore import GRIDS, WAYS, Smooth, agree, by_slabs, monais, opened, volume
 from torch import Tensor
 
@@ -47,9 +49,11 @@ def test_labels_are_those_of_the_mean_of_probabilities(way: str, overlap: bool) 
         assert not np.array_equal(ours, by_slabs(first, image))
 
 
-def test_the_same_member_twice_is_itself() -> None:
-    bundle, image = opened(WAYS["up- and downsampled"]), volume((9, 14, 11), GRIDS["LPS"])
-    agree(by_slabs([bundle, bundle], image), by_slabs(bundle, image))
+@pytest.mark.parametrize("way", [WAYS["up- and downsampled"], [Rotated("image", 0.2)]])
+def test_the_same_member_twice_is_itself(way: list[Any]) -> None:
+    bundle, image = opened(way), volume((9, 14, 11), GRIDS["LPS"])
+    twice, once = (predict_image(which, image.clone()) for which in ([bundle, bundle], bundle))
+    agree(twice, once)
 
 
 def copied(bundle: Path, name: str, **changes: str) -> Path:
@@ -105,8 +109,8 @@ def test_out_of_memory_the_batch_is_halved_then_scores_go_to_the_cpu_each_said_o
     for _ in range(2):
         agree(predict_image(hungry, image.clone(), log=said.append), expected)
     assert [line.split(": ", 1)[1] for line in said] == [
-        "from now on 2 windows are run at once.",
-        "from now on 1 windows are run at once.",
+        "from now on windows are run 2 at once.",
+        "from now on windows are run 1 at once.",
         "from now on scores are summed on the CPU, windows run as before.",
     ]
     assert bundle.inferer.device == "cpu"

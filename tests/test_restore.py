@@ -145,7 +145,10 @@ def monais(bundle: Bundle, image: MetaTensor) -> Any:
     case = bundle.preprocess({K: image.clone()}, start=1)
     with torch.no_grad():
         case["pred"] = MetaTensor(bundle.inferer(case[K].as_tensor()[None], bundle.network)[0])
-    labels = bundle.postprocess(case)["pred"].as_tensor().numpy()
+    *back, last = bundle.postprocess.flatten().transforms  # type: ignore[attr-defined]
+    case = Compose(back)(case)
+    case["pred"][case["pred"].abs() < 1e-9] = 0  # what rounding brings over the border of a crop
+    labels = last(case)["pred"].as_tensor().numpy()
     return labels[0] if len(labels) == 1 else np.moveaxis(labels, 0, -1)
 
 

@@ -23,7 +23,6 @@ from monai_unetfamily.inference.findings import (
     Finding,
     Spread,
     find,
-    find_absent,
     format_size,
     size_of,
     spreads,
@@ -66,7 +65,7 @@ def write_page(cases: Sequence[CaseSummary], path: Path, facts: Mapping[str, str
     True
     """
     found = spreads(cases)
-    findings = [finding for spread in found for finding in (*find(spread), *find_absent(spread, cases))]
+    findings = [finding for spread in found for finding in find(spread)]
     thumbnails = _thumbnails(cases)
     data = _data(cases, found, findings, thumbnails, path.parent)
     text = _page(title, [_header(cases, findings, facts, title), *_sections(cases, found, findings, thumbnails)], data)
@@ -179,7 +178,7 @@ def _data(
     rows = [
         {
             "n": case.name,
-            "v": [_three_digits(size_of(row)) for row in case.measures],
+            "v": _sizes(case, place),
             "f": marks.get(case.name, []),
             "p": _link(case.preview, folder),
             "t": thumbnail,
@@ -192,8 +191,12 @@ def _data(
     return {"classes": classes, "cases": rows}
 
 
-def _three_digits(size: float) -> float:
-    return float(f"{size:.3g}") if size < 1000 else round(size)
+def _sizes(case: CaseSummary, place: Mapping[int, int]) -> list[float | None]:
+    sizes: list[float | None] = [None] * (len(place) if case.measures else 0)
+    for row in case.measures:
+        size = size_of(row)
+        sizes[place[row.label]] = float(f"{size:.3g}") if size < 1000 else round(size)
+    return sizes
 
 
 def _link(preview: Path | None, folder: Path) -> str:

@@ -11,13 +11,13 @@ from typing import Literal
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 
 from monai_unetfamily.volumes.nifti import Labels
 from monai_unetfamily.volumes.sources import Affine
 
 _NEIGHBOURS: dict[int, Literal[8, 26]] = {2: 8, 3: 26}  # by axes
 _Sizes = NDArray[np.int64]
+_Rule = Callable[[_Sizes], NDArray[np.bool_]]  # sizes of the parts of one class -> which stay
 
 
 def find_ids(names: Mapping[int, str], wanted: Iterable[str]) -> list[int]:
@@ -62,7 +62,7 @@ def select(labels: Labels, ids: Iterable[int], axes: int = 3) -> Labels:
 
 
 def keep_largest(labels: Labels, ids: Iterable[int], axes: int = 3) -> tuple[Labels, dict[int, int]]:
-    """Keep the largest part of each class, of equals the first in the array's order.
+    """Keep the largest part of each class, of equals the first that is found.
 
     Args:
         labels: ids (*spatial), or masks (*spatial, C), channel c of id c + 1; they are not changed.
@@ -94,39 +94,46 @@ def min_volume(labels: Labels, least: Mapping[int, float], affine: Affine) -> tu
     """
     axes = len(affine) - 1
     unit = abs(float(np.linalg.det(affine[:axes, :axes]))) / (1000 if axes == 3 else 1)  # ml or pixels
-    rounding = 1 - 1e-9
-    return _keep(labels, {label: _at_least(ml / unit * rounding) for label, ml in least.items()}, axes)
+    voxels = {label: ml / unit * (1 - 1e-9) for label, ml in least.items()}  # no part is lost to rounding
+    return _keep(labels, {label: _at_least(count) for label, count in voxels.items()}, axes)
 
 
 def _is_largest(sizes: _Sizes) -> NDArray[np.bool_]:
     return np.arange(sizes.size) == sizes.argmax()
 
 
-def _at_least(voxels: float) -> Callable[[_Sizes], NDArray[np.bool_]]:
+def _at_least(voxels: float) -> _Rule:
     return lambda sizes: sizes >= voxels
 
 
-def _keep(
-    labels: Labels, rules: Mapping[int, Callable[[_Sizes], NDArray[np.bool_]]], axes: int
-) -> tuple[Labels, dict[int, int]]:
+def _keep(labels: Labels, rules: Mapping[int, _Rule], axes: int) -> tuple[Labels, dict[int, int]]:
     """Keep the parts that a class's rule, given the sizes of all its parts, says yes to."""
-    kept, removed = labels.copy(), {}
-    for label, box in _boxes(labels, rules, axes).items():
-        room = kept[box]
-        mask = np.ascontiguousarray(room > 0 if labels.ndim > axes else room == label)  # one order of parts
-        parts = cc3d.connected_components(mask, connectivity=_NEIGHBOURS[axes])
-        sizes = np.bincount(parts.ravel())[1:]
-        small = np.concatenate([[False], ~rules[label](sizes)])[parts]
-        room[small] = 0
-        if small.any():
-            removed[label] = int(np.count_nonzero(small))
-    return kept, removed
+    kept = labels.copy(order="K")
+    if labels.ndim == axes:
+        return kept, _drop(kept, rules)
+    removed = {label: _drop(kept[..., label - 1], {1: rule}) for label, rule in rules.items()}
+    return kept, {label: lost[1] for label, lost in removed.items() if lost}
 
 
-def _boxes(labels: Labels, ids: Iterable[int], axes: int) -> dict[int, tuple[slice | int, ...]]:
-    """Where each class is; a class that is nowhere is left out."""
-    if labels.ndim > axes:
-        places = {label: find_objects((labels[..., label - 1] > 0).view(np.uint8)) for label in ids}
-        return {label: (*place[0], label - 1) for label, place in places.items() if place}
-    found = find_objects(labels)
-    return {label: found[label - 1] for label in ids if label <= len(found) and found[label - 1]}
+def _drop(volume: Labels, rules: Mapping[int, _Rule]) -> dict[int, int]:
+    """Take parts away in place; all classes at once, since a few stray voxels make a class as wide as the volume."""
+    number_of = np.zeros(int(volume.max(initial=0)) + 1, np.uint16)
+    present = [label for label in rules if label < len(number_of)]
+    number_of[present] = np.arange(len(present)) + 1
+    numbers = number_of[volume]
+    parts, count = cc3d.connected_components(numbers, connectivity=_NEIGHBOURS[volume.ndim], return_N=True)
+    slow = int(np.argmax(np.abs(parts.strides)))  # layers lie whole in memory
+    layers = [np.moveaxis(array, slow, 0) for array in (parts, numbers, volume)]
+    sizes, owners = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.uint16)
+    for part, number, _ in zip(*layers, strict=True):
+        sizes += np.bincount(part.ravel(), minlength=count + 1)
+        owners[part] = number
+    small, removed = np.zeros(count + 1, bool), dict[int, int]()
+    for number, label in enumerate(present, start=1):
+        if (mine := np.flatnonzero(owners == number)).size:
+            lost = mine[~rules[label](sizes[mine])]
+            small[lost] = True
+            removed |= {label: int(sizes[lost].sum())} if lost.size else {}
+    for part, _, layer in zip(*layers, strict=True):
+        layer[small[part]] = 0
+    return removed

@@ -14,6 +14,8 @@ _ENOUGH = 8  # cases, before a size is called unlikely
 _MOST = 0.5  # of the cases have a class: then one without it is worth a look
 _NORMAL = 0.6745  # the median absolute deviation of a normal distribution, in standard deviations
 
+Kind = Literal["cut", "absent", "outlier"]
+
 
 @dataclass(frozen=True)
 class CaseSummary:
@@ -32,7 +34,7 @@ class Finding(NamedTuple):
 
     case: str
     label: int
-    kind: Literal["cut", "absent", "outlier"]
+    kind: Kind
     text: str
 
 
@@ -45,6 +47,7 @@ class Spread(NamedTuple):
     cases: int
     whole: dict[str, float]  # case -> size, where the class lies wholly in the field of view
     cut: dict[str, float]  # case -> size of what is in view
+    absent: tuple[str, ...]  # cases without it
     quartiles: tuple[float, float, float] | None  # of the whole ones; None below two
     scores: dict[str, float]  # case -> robust z of the whole ones; none below eight cases
 
@@ -65,27 +68,18 @@ def find(spread: Spread) -> list[Finding]:
     """What stands out in one class: cut by the field of view, absent where most cases have it, an unlikely size.
 
     >>> sizes = {f"case {number}": 100.0 + number for number in range(9)} | {"case 9": 10.0}
-    >>> [finding] = find(Spread(1, "liver", "ml", 10, sizes, {}, None, robust_scores(sizes)))
+    >>> [finding] = find(Spread(1, "liver", "ml", 10, sizes, {}, (), None, robust_scores(sizes)))
     >>> finding.case, finding.kind, finding.text
     ('case 9', 'outlier', 'liver: 10.0 ml, robust z -65.2')
     """
-    label, name, unit = spread.label, spread.name, spread.unit
-    found = [Finding(case, label, "cut", f"{name}: cut by the field of view") for case in spread.cut]
-    unlikely = {case: score for case, score in spread.scores.items() if abs(score) > _UNLIKELY}
-    for case, score in unlikely.items():
-        text = f"{name}: {format_size(spread.whole[case])} {unit}, robust z {score:+.1f}"
-        found.append(Finding(case, label, "outlier", text))
-    return found
-
-
-def find_absent(spread: Spread, cases: Sequence[CaseSummary]) -> list[Finding]:
-    """The cases that are done without a class that most of them have."""
-    present = spread.whole.keys() | spread.cut.keys()
-    if len(present) <= _MOST * spread.cases:
-        return []
-    text = f"{spread.name}: absent, {len(present)} of {spread.cases} cases have it"
-    missing = (case.name for case in cases if case.measures and case.name not in present)
-    return [Finding(case, spread.label, "absent", text) for case in missing]
+    texts: list[tuple[str, Kind, str]] = [(case, "cut", "cut by the field of view") for case in spread.cut]
+    for case, score in spread.scores.items():
+        if abs(score) > _UNLIKELY:
+            texts.append((case, "outlier", f"{format_size(spread.whole[case])} {spread.unit}, robust z {score:+.1f}"))
+    present = spread.cases - len(spread.absent)
+    if present > _MOST * spread.cases:
+        texts += [(case, "absent", f"absent, {present} of {spread.cases} cases have it") for case in spread.absent]
+    return [Finding(case, spread.label, kind, f"{spread.name}: {text}") for case, kind, text in texts]
 
 
 def robust_scores(sizes: dict[str, float]) -> dict[str, float]:
@@ -122,8 +116,9 @@ def _spread(label: int, rows: dict[str, Measure]) -> Spread:
     present = {case: row for case, row in rows.items() if row.voxels}
     cut = {case: size_of(row) for case, row in present.items() if row.touches_border}
     whole = {case: size_of(row) for case, row in present.items() if not row.touches_border}
+    absent = tuple(case for case, row in rows.items() if not row.voxels)
     first = next(iter(rows.values()))
     unit = "px" if first.volume_ml is None else "ml"
     low, middle, high = quantiles(whole.values(), n=4, method="inclusive") if len(whole) > 1 else (0.0,) * 3
     quartiles = (low, middle, high) if len(whole) > 1 else None
-    return Spread(label, first.name, unit, len(rows), whole, cut, quartiles, robust_scores(whole))
+    return Spread(label, first.name, unit, len(rows), whole, cut, absent, quartiles, robust_scores(whole))

@@ -3,7 +3,8 @@
 Preprocessing made of permutes, flips, scales, shifts, crops and pads is undone axis by axis, and linearly: so the whole
 inverse is a sparse matrix (source voxels, bundle voxels) for each axis of the bundle's grid, the product of those of
 its steps, and a transposition at the end. Positions, borders and tolerances are those of the `inverse` of MONAI's own
-transforms (monai 1.6), whatever the order of the steps; that its float64 and ours round alike is not meant.
+transforms (monai 1.6), whatever the order of the steps. Only rounding differs: where a position is a voxel but for
+1e-16, MONAI takes 1e-16 of the next one too, and so may label a voxel just outside a crop; here it stays background.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ from monai_unetfamily.volumes.nifti import GRID_TOLERANCE
 
 Trace = Mapping[str, Any]  # what MONAI noted of an applied transform
 Affine = NDArray[np.float64]
+
+_ROUNDING = 1e-6  # voxels: a position this near to a voxel is the voxel
 
 
 class NotSeparable(ValueError):
@@ -93,8 +96,9 @@ class _Way:
 
     def undo(self, trace: Trace) -> None:
         name = trace["class"]
-        if name not in _STEPS or trace["lazy"]:
-            raise NotSeparable(f"its {name}{', run lazily,' if trace['lazy'] else ''} is not undone axis by axis")
+        lazy = trace.get("lazy")  # then its interpolation was joined with others'
+        if name not in _STEPS or lazy:
+            raise NotSeparable(f"its {name}{', run lazily,' if lazy else ''} is not undone axis by axis")
         _STEPS[name](self, trace)
 
     def along(self, matrices: list[csr_array], back: Affine) -> None:
@@ -160,7 +164,7 @@ def _resample(way: _Way, trace: Trace) -> None:
     info, axes = trace["extra_info"], len(way.shape)
     size = tuple(int(n) for n in trace["orig_size"])
     present, target = (to_affine_nd(axes, np.asarray(a, np.float64)) for a in (way.affine, info["src_affine"]))
-    back = np.linalg.solve(present, target)
+    back: Affine = np.linalg.solve(present, target).astype(np.float64)
     same = np.allclose(present, target, atol=AFFINE_TOL) or np.allclose(back, np.eye(axes + 1), atol=AFFINE_TOL)
     if same and size == way.shape:
         return
@@ -189,7 +193,7 @@ def _resize(way: _Way, trace: Trace) -> None:
         raise NotSeparable(f"its {trace['class']} has mode {mode}{', new axes' * bool(info.get('new_dim'))}")
     pairs = list(zip(way.shape, size, strict=True))
     matrices = [_area(n, m) if mode == "area" else _linear(_places(n, m, corners), n, zeros=False) for n, m in pairs]
-    way.along(matrices, np.asarray(scale_affine(way.shape, size, align_corners=corners)))
+    way.along(matrices, np.asarray(scale_affine(way.shape, size, align_corners=corners), np.float64))
 
 
 def _zoom(way: _Way, trace: Trace) -> None:
@@ -200,12 +204,15 @@ def _zoom(way: _Way, trace: Trace) -> None:
 
 def _places(n: int, m: int, corners: bool) -> NDArray[np.float64]:
     """Where m voxels lie among n, as `torch.nn.functional.interpolate` has it."""
-    return np.arange(m) * ((n - 1) / max(1, m - 1)) if corners else (np.arange(m) + 0.5) * (n / m) - 0.5
+    voxels = np.arange(m, dtype=np.float64)
+    return voxels * ((n - 1) / max(1, m - 1)) if corners else (voxels + 0.5) * (n / m) - 0.5
 
 
 def _linear(positions: NDArray[np.float64], n: int, zeros: bool) -> csr_array:
     """Linear interpolation among n voxels (m, n); beyond them is zero, or the outermost voxel."""
-    places = positions if zeros else positions.clip(0, n - 1)
+    whole = np.rint(positions)
+    places = np.where(np.abs(positions - whole) < _ROUNDING, whole, positions)
+    places = places if zeros else places.clip(0, n - 1)
     first = np.floor(places).astype(np.int64)
     rows, columns = np.tile(np.arange(len(places)), 2), np.concatenate([first, first + 1])
     weights = np.concatenate([first + 1 - places, places - first])

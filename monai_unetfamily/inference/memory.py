@@ -20,7 +20,7 @@ def make_room(bundle: Bundle, error: RuntimeError, log: Callable[[str], None]) -
         raise MemoryError(f"{bundle.device} is out of memory; choose a smaller window, or --device cpu.") from error
     if inferer.sw_batch_size > 1:
         inferer.sw_batch_size //= 2
-        log(f"{bundle.device} is out of memory: from now on {inferer.sw_batch_size} windows are run at once.")
+        log(f"{bundle.device} is out of memory: from now on windows are run {inferer.sw_batch_size} at once.")
     elif inferer.device is None:
         inferer.device, inferer.sw_device = "cpu", bundle.device
         log(f"{bundle.device} is out of memory: from now on scores are summed on the CPU, windows run as before.")

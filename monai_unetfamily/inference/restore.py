@@ -127,7 +127,8 @@ class Restoration:
             self.labels[where] = self._turned(_best(scores, self.classes)).numpy()
         else:
             for c, score in scores:
-                self.labels[*where, c] = self._turned(score >= self.rule.threshold).numpy()
+                mask: tuple[slice | int, ...] = (*where, c)
+                self.labels[mask] = self._turned(score >= self.rule.threshold).numpy()
         return where
 
     def _interpolated(
@@ -189,7 +190,8 @@ def _best(scores: Iterator[tuple[int, Tensor]], classes: int) -> Tensor:
     _, best = next(scores)
     labels = torch.zeros_like(best, dtype=torch.uint8 if classes <= 256 else torch.int32)
     for c, score in scores:
-        labels.masked_fill_(score > best, c)
+        higher = score > best  # than every class before, whose numbers are below c
+        torch.maximum(labels, higher.to(labels.dtype).mul_(c), out=labels)
         torch.maximum(best, score, out=best)
     return labels
 
@@ -235,7 +237,7 @@ def require_finite(scores: Tensor) -> Tensor:
     >>> require_finite(torch.tensor([[0.2, 0.7], [0.8, 0.3]])).tolist()
     [0.699999988079071, 0.800000011920929]
     """
-    low, high = torch.aminmax(scores.flatten(1), dim=1)
+    low, high = scores.flatten(1).amin(1), scores.flatten(1).amax(1)  # `aminmax` takes ten times as long
     if not bool(torch.isfinite(low).all() & torch.isfinite(high).all()):
         bad = scores.numel() - int(torch.isfinite(scores).sum())
         raise ValueError(

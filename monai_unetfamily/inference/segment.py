@@ -7,7 +7,7 @@ show labels as they come, and stop between two batches of windows by closing it.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -121,10 +121,9 @@ def predict_image(
 
     Raises what `prepare` and `segment` raise.
     """
-    members = [bundles] if isinstance(bundles, Bundle) else list(bundles)
-    case = prepare(members[0], image)
+    case = prepare(bundles if isinstance(bundles, Bundle) else bundles[0], image)
     del image  # whose memory is not needed any more
-    for step in segment(members, case, log=log, sink=sink):
+    for step in segment(bundles, case, log=log, sink=sink):
         progress(step)
     return step.labels
 
@@ -170,27 +169,26 @@ def _by_slabs(members: list[Bundle], case: Case, rule: Rule, back: Inversion, si
 
 
 def _whole(members: list[Bundle], case: Case, sink: Sink | None) -> Iterator[Progress]:
-    if isinstance(members[0].inferer, WindowInferer):
-        scores = None
-        overlap = may_overlap(members[0].names)
-        empty = np.zeros((*case.shape, len(members[0].names)) if overlap else case.shape, np.uint8)
+    bundle, done, total = members[0], 1, 1
+    scores = torch.empty(len(bundle.names), *case.image.shape[1:])
+    if isinstance(bundle.inferer, WindowInferer):
+        masks = (len(bundle.names),) if may_overlap(bundle.names) else ()
+        none_yet = np.zeros((*case.shape, *masks), np.uint8)
         for slab in _slabs(members, case.image):
-            if scores is None:
-                scores = torch.empty(slab.scores.shape[1], *case.image.shape[1:])
             scores[:, *slab.where] = slab.scores[0].float()
-            yield Progress(empty, slab.done, slab.total)
+            done, total = slab.done, slab.total
+            yield Progress(none_yet, done, total)
     else:
-        (bundle,) = members
         with torch.no_grad():
             scores = bundle.inferer(_on_device(bundle, case.image), _network(bundle))[0].float().cpu()
         _require_classes(scores.shape[0], bundle)
-    labels = labels_of(members[0], case.image, scores, case.shape, sink)
-    yield Progress(labels, 1, 1, tuple(slice(0, n) for n in case.shape))
+    labels = labels_of(bundle, case.image, scores, case.shape, sink)
+    yield Progress(labels, done, total, tuple(slice(0, n) for n in case.shape))
 
 
 def _slabs(members: list[Bundle], image: Tensor) -> Iterator[Slab]:
-    first = members[0]
-    for slab in first.inferer.slabs(_on_device(first, image), [_network(bundle) for bundle in members]):
+    first, inferer = members[0], cast(WindowInferer, members[0].inferer)
+    for slab in inferer.slabs(_on_device(first, image), [_network(bundle) for bundle in members]):
         _require_classes(slab.scores.shape[1], first)
         yield slab
 

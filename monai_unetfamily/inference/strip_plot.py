@@ -22,7 +22,7 @@ def strip_plot(spread: Spread, ringed: Collection[str]) -> str:
         spread: of one class, with one size at least.
         ringed: the cases to draw a ring around; a pointer on it tells which.
 
-    >>> spread = Spread(1, "liver", "ml", 2, {"a": 10.0, "b": 30.0}, {}, (15.0, 20.0, 25.0), {})
+    >>> spread = Spread(1, "liver", "ml", 2, {"a": 10.0, "b": 30.0}, {}, (), (15.0, 20.0, 25.0), {})
     >>> strip_plot(spread, ["b"]).count("<circle")
     1
     """

@@ -62,7 +62,8 @@ def score_file(path: Path, like: Nifti1Pair, names: Mapping[int, str]) -> Iterat
         voxels = np.memmap(stream.name, np.uint8, "r+", start, shape, order="F")
 
         def write(where: tuple[slice, ...], channel: int, scores: NDArray[np.floating[Any]]) -> None:
-            voxels[(*where, channel)] = np.rint(np.clip(scores, 0, 1) * _STEPS)
+            part: tuple[slice | int, ...] = (*where, channel)
+            voxels[part] = np.rint(np.clip(scores, 0, 1) * _STEPS)
 
         yield write
         voxels.flush()
