@@ -1,0 +1,90 @@
+"""What a user asks of a bundle holds for a copy of it, and what it cannot do is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from monai_unetfamily.bundles.bundle import METADATA, Bundle, open_bundle
+from monai_unetfamily.inference.predictor import predict_volume
+from monai_unetfamily.inference.presence import watch_guides
+from monai_unetfamily.inference.settings import Settings, adapt, request_of
+from monai_unetfamily.nets import UNetPlusPlus, create_network
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def opened(bundle: Path) -> Bundle:
+    return open_bundle(bundle, CPU)
+
+
+@pytest.fixture
+def nested(opened: Bundle) -> Bundle:
+    """The bundle with a UNet++ of random weights."""
+    torch.manual_seed(0)
+    options = {"in_channels": 1, "out_channels": len(opened.names), "features": (4, 8, 8), "deep_supervision": True}
+    return replace(opened, network=create_network("unetplusplus", spatial_dims=3, **options).eval())
+
+
+def first(phantoms: Path) -> Path:
+    return sorted((phantoms / "imagesTr").glob("*.nii.gz"))[0]
+
+
+def test_a_level_is_that_head_of_the_network(nested: Bundle, phantoms: Path) -> None:
+    assert isinstance(nested.network, UNetPlusPlus)
+    one = adapt(nested, Settings(level=1))
+    head = replace(nested, network=nested.network.pruned(1).eval())
+    np.testing.assert_array_equal(predict_volume(one, first(phantoms)), predict_volume(head, first(phantoms)))
+    assert nested.network.levels == 2
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_a_level_that_is_not_there_is_refused(nested: Bundle, level: int) -> None:
+    with pytest.raises(ValueError, match=f"level is {level}; .* allows 1 to 2"):
+        adapt(nested, Settings(level=level))
+
+
+def test_overlap_and_mirroring_are_the_inferers(opened: Bundle, phantoms: Path) -> None:
+    file = opened.root / "configs" / METADATA
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"mirror_axes": [2]}))
+    changed = adapt(opened, Settings(overlap=0.6, mirror=True))
+    direct = open_bundle(opened.root, CPU)
+    direct.inferer.overlap, direct.inferer.mirror_axes = 0.6, (2,)  # type: ignore[attr-defined]
+    labels = [predict_volume(bundle, first(phantoms)) for bundle in (changed, direct, opened)]
+    np.testing.assert_array_equal(labels[0], labels[1])
+    assert (labels[0] != labels[2]).any()
+
+
+def test_what_decides_the_labels_decides_the_request(opened: Bundle) -> None:
+    requests = [
+        request_of([opened], settings) for settings in (Settings(), Settings(overlap=0.5), Settings(roi=("liver",)))
+    ]
+    assert len({str(request) for request in requests}) == 3
+    assert request_of([opened], Settings()) == requests[0]
+    assert len(request_of([opened, opened], Settings()).bundles) >= 1
+
+
+def test_presence_is_the_most_that_a_guide_says_of_any_window() -> None:
+    torch.manual_seed(0)
+    options = {"in_channels": 1, "out_channels": 3, "features": (4, 8), "skip_channels": 4, "cgm": True}
+    network = create_network("unet3plus", spatial_dims=3, **options).eval()
+    windows = [torch.randn(2, 1, 8, 8, 8) for _ in range(3)]
+    with watch_guides([network]) as presence, torch.inference_mode():
+        for window in windows:
+            network(window)
+    with torch.inference_mode():
+        logits = torch.cat([network.cgm(network.encode(window)[-1]) for window in windows])
+    expected = logits.sigmoid().amax(0).tolist()
+    assert list(presence.probabilities().values()) == pytest.approx(expected, abs=1e-6)
+    network(windows[0])  # nobody listens any more
+    assert list(presence.probabilities().values()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_network_without_guide_says_nothing() -> None:
+    with watch_guides([torch.nn.Conv3d(1, 1, 1)]) as presence:
+        pass
+    assert presence.probabilities() == {}
