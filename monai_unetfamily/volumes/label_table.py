@@ -1,9 +1,8 @@
 """Names and colours of labels, in the label map itself and in the tables beside it.
 
-In a NIfTI they are Caret's XML, held twice, since readers look for it in two ways: Connectome Workbench (wb_view,
-wb_command) takes the extension with NIfTI's code for it, 30; TotalSegmentator writes code 0, and its readers take the
-first extension through nibabel, which gives no content for code 30. ITK-SNAP and 3D Slicer read no names from a NIfTI;
-for them there are the tables beside it.
+In a NIfTI they are Caret's XML, held twice, since readers look for it in two ways: Connectome Workbench takes the
+extension with NIfTI's code for it, 30; TotalSegmentator writes code 0, and its reader takes the content of the first
+extension, which nibabel 5.3 refuses to give for code 30. 3D Slicer and ITK-SNAP keep names in tables of their own.
 """
 
 import csv
