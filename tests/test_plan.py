@@ -46,7 +46,7 @@ def test_headers_alone_say_how_large_a_study_is(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(voxels, np.diag([2, 1.5, 5, 1])), tmp_path / "a.nii.gz")
     nib.save(nib.Nifti1Image(np.stack([voxels] * 5, -1), np.diag([2, 1.5, 5, 1])), tmp_path / "b.nii.gz")
     Pictures.new("L", (6, 7)).save(tmp_path / "c.png")
-    volume = Probe((4, 3, 2), (2.0, 1.5, 5.0))
+    volume = Probe((4, 3, 2), (2.0, 1.5, 5.0), (0, 1, 2))
     assert probe_study(find_studies([tmp_path / "a.nii.gz"]).studies[0]) == volume
     assert probe_study(find_studies([tmp_path / "b.nii.gz"], channel_dim=3).studies[0]) == volume
-    assert probe_study(find_studies([tmp_path / "c.png"]).studies[0]) == Probe((7, 6), (1.0, 1.0))
+    assert probe_study(find_studies([tmp_path / "c.png"]).studies[0]) == Probe((7, 6), (1.0, 1.0), (0, 1))

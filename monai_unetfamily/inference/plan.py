@@ -5,7 +5,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from monai.transforms import Spacingd
+from monai.transforms import Orientationd, Spacingd
 from monai.utils import ensure_tuple_rep
 
 from monai_unetfamily.bundles.bundle import Bundle
@@ -21,7 +21,8 @@ _FLOAT = 4  # bytes
 def plan_lines(bundles: Sequence[Bundle], studies: Sequence[Study], output: Path, settings: Settings) -> Iterator[str]:
     """A line for each study, from its header alone, then the sums.
 
-    Windows and memory are estimates: of the preprocessing only a `Spacingd` is taken into account. Memory is that of
+    Windows and memory are estimates: of the preprocessing an `Orientationd`, as if to RAS, and a `Spacingd` are taken
+    into account alone. Memory is that of
     the image, as read and on the bundle's grid, of the labels, and of the scores of one layer of windows.
 
     Raises:
@@ -58,11 +59,11 @@ def _described(bundle: Bundle, probe: Probe) -> str:
 
 
 def _grid(bundle: Bundle, probe: Probe) -> tuple[int, ...]:
-    """Voxels per axis as the network sees them, the axes of the source in their order."""
+    """Voxels per axis as the network sees them."""
     transforms: Sequence[Any] = getattr(bundle.preprocess, "transforms", ())
+    turned = any(isinstance(step, Orientationd) for step in transforms)
+    order = [probe.axes.index(axis) for axis in range(len(probe.axes))] if turned else range(len(probe.axes))
     spacing = next((step.spacing_transform.pixdim for step in transforms if isinstance(step, Spacingd)), None)
-    if spacing is None:
-        return probe.shape
-    target = ensure_tuple_rep(tuple(spacing), len(probe.shape))
-    sizes = zip(probe.shape, probe.spacing, target, strict=True)
-    return tuple(max(1, round(n * mm / wanted)) for n, mm, wanted in sizes)
+    wanted = probe.spacing if spacing is None else ensure_tuple_rep(tuple(spacing), len(probe.shape))
+    scales = [1.0 if spacing is None else probe.spacing[a] / mm for a, mm in zip(order, wanted, strict=True)]
+    return tuple(max(1, round(probe.shape[a] * scale)) for a, scale in zip(order, scales, strict=True))
