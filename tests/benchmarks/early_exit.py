@@ -167,8 +167,11 @@ def _timed(run: Callable[[Tensor], Tensor], image: Tensor) -> tuple[Tensor, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, metavar="FOLDER", help="write the 75 cases of the training there")
-    write_trunks(parser.parse_args().data, 75)  # of which every fifth is for validation
+    parser.add_argument("data", type=Path, metavar="FOLDER", help="write cases for training there")
+    parser.add_argument("-n", type=int, default=75, metavar="N", help="cases, every fifth for validation")
+    parser.add_argument("--seed", type=int, default=1, help="of the first of them")
+    arguments = parser.parse_args()
+    write_trunks(arguments.data, arguments.n, arguments.seed)
 
 
 if __name__ == "__main__":
