@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from benchmarks import early_exit, hybrid_loss, members, nested, parts, restoring, upsampling, windows
+from benchmarks import cohort, early_exit, hybrid_loss, members, nested, parts, restoring, savings, upsampling, windows
 from benchmarks.machine import in_one_line, machine
 from benchmarks.measure import FAILURES, reason
 from benchmarks.plot import draw
@@ -30,6 +30,7 @@ class Benchmark(NamedTuple):
 BENCHMARKS: dict[str, Benchmark] = {
     "unet3plus": Benchmark("UNet 3+ against the paper's form, and the price of both in U-Nets", upsampling.rows),
     "parts": Benchmark("Where the time of UNet 3+ goes", parts.rows),
+    "savings": Benchmark("What each saving of UNet 3+ is worth by itself", savings.rows),
     "members": Benchmark("The family and MONAI's networks at equal widths, times in U-Nets", members.rows),
     "nested": Benchmark("UNet++ against BasicUNetPlusPlus", nested.rows),
     "windows": Benchmark("Sliding windows, times and memory against MONAI's", windows.rows),

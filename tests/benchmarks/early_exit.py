@@ -40,6 +40,7 @@ class EarlyExit:
     windows: int
     touched: float  # share of the windows that hold a voxel of an organ
     exits: float  # share of the windows whose decoder did not run
+    lost: float  # share of the windows with an organ among those
     differing: int  # voxels whose label is another one
 
 
@@ -56,6 +57,7 @@ def rows(scale: str) -> list[Row]:
             "windows": found.windows,
             "organs in, %": round(100 * found.touched, 1),
             "exit, %": round(100 * found.exits, 1),
+            "of those with organs, %": round(100 * found.lost, 1),
             "speed": Spread.of(found.ratios),
             "at most": Spread.of(found.bounds),
             "voxels with another label": found.differing,
@@ -84,6 +86,7 @@ def measure(rounds: int = 3, *, bundle: Path = BUNDLE, shape: tuple[int, int, in
         windows=len(exits),
         touched=float(touched.double().mean()),
         exits=float(exits.double().mean()),
+        lost=float(exits[touched].double().mean()),
         differing=int((labels[0] != labels[1]).sum()),
     )
 
@@ -164,8 +167,11 @@ def _timed(run: Callable[[Tensor], Tensor], image: Tensor) -> tuple[Tensor, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, metavar="FOLDER", help="write the 30 cases of the training there")
-    write_trunks(parser.parse_args().data, 30)
+    parser.add_argument("data", type=Path, metavar="FOLDER", help="write cases for training there")
+    parser.add_argument("-n", type=int, default=75, metavar="N", help="cases, every fifth for validation")
+    parser.add_argument("--seed", type=int, default=1, help="of the first of them")
+    arguments = parser.parse_args()
+    write_trunks(arguments.data, arguments.n, arguments.seed)
 
 
 if __name__ == "__main__":

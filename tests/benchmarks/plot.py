@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -29,7 +30,8 @@ def draw(results: Mapping[str, Any], file: Path) -> None:
     for axes, size in zip(panels, sizes, strict=True):
         _dots(axes, size, [row for row in members if row["image, widths"] == size])
     _legend(panels[-1])
-    figure.savefig(file, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "benchmark"}):  # equal figures give equal files
+        figure.savefig(file, metadata={"Date": None})
 
 
 def _rows(results: Mapping[str, Any], name: str) -> list[Row]:
