@@ -11,7 +11,7 @@ from monai.inferers import Inferer
 from monai.utils import BlendMode, PytorchPadMode, ensure_tuple, ensure_tuple_rep, fall_back_tuple, look_up_option
 from torch import Tensor
 
-from monai_unetfamily.inference.passes import Pass, Passes
+from monai_unetfamily.inference.passes import Network, Pass, Passes
 from monai_unetfamily.inference.slabs import Front, Slab
 from monai_unetfamily.inference.windows import Windows, spread
 
@@ -105,12 +105,14 @@ class WindowInferer(Inferer):
         image, windows = _plain(inputs), self._windows(inputs.shape[2:])
         axis = windows.thinnest()
         front = self._front(image, windows, axis, windows.size[axis])
-        for _ in self._slide(image, lambda x: network(x, *args, **kwargs), front):
+        for _ in self._slide(image, [lambda x: network(x, *args, **kwargs)], front):
             pass
         return MetaTensor(front.sums).copy_meta_from(inputs, False) if isinstance(inputs, MetaTensor) else front.sums
 
-    def slabs(self, inputs: Tensor, network: Callable[..., Tensor], axis: int | None = None) -> Iterator[Slab]:
+    def slabs(self, inputs: Tensor, network: Network | Sequence[Network], axis: int | None = None) -> Iterator[Slab]:
         """The same scores in slabs along a spatial axis, each as soon as no later window changes it.
+
+        Of several networks, an ensemble, each window's scores are the mean.
 
         Slabs come in order and cover the volume once. Memory is that of a window's planes along `axis`, by default the
         one where that is least, however long the axis. An empty slab follows each batch of windows, with which a caller
@@ -127,12 +129,13 @@ class WindowInferer(Inferer):
             axis = windows.thinnest()
         if axis not in range(len(windows.size)):
             raise ValueError(f"axis is {axis}; the image's spatial axes are 0 to {len(windows.size) - 1}.")
-        return torch.no_grad()(self._slide)(image, network, self._front(image, windows, axis, windows.roi[axis]))
+        networks = network if isinstance(network, Sequence) else [network]
+        return torch.no_grad()(self._slide)(image, networks, self._front(image, windows, axis, windows.roi[axis]))
 
-    def _slide(self, inputs: Tensor, network: Callable[..., Tensor], front: Front) -> Iterator[Slab]:
+    def _slide(self, inputs: Tensor, networks: Sequence[Network], front: Front) -> Iterator[Slab]:
         windows = front.windows
         image = windows.pad(inputs, self.padding_mode, self.cval)
-        runner = Passes(image, windows, network, self.background, self.skip_below, self.sw_device or image.device)
+        runner = Passes(image, windows, networks, self.background, self.skip_below, self.sw_device or image.device)
         axes = self.mirror_axes
         mirrors = [flips for n in range(len(axes) + 1) for flips in combinations(axes, n)]
         starts = windows.along(front.axis)
@@ -206,9 +209,9 @@ class WindowInferer(Inferer):
 
 
 def _blend(batch: Sequence[Pass], runner: Passes, front: Front) -> Iterator[Slab]:
-    for one, logits in zip(batch, runner.run(batch, skip=front.classes > 0), strict=True):
+    for one, scores in zip(batch, runner.run(batch, skip=front.classes > 0), strict=True):
         yield from front.close(one.start[front.axis])
-        front.add(one.item, one.start, runner.scores(one, logits, front.classes))
+        front.add(one.item, one.start, runner.upright(one, scores, front.classes))
 
 
 def _plain(inputs: Tensor) -> Tensor:
