@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.bundles.bundle import Bundle, reason_of
 from monai_unetfamily.bundles.inputs import check_source, takes_pictures
+from monai_unetfamily.inference.segment import predict_image
 from monai_unetfamily.volumes.files import make_folder, require_free
 from monai_unetfamily.volumes.masks import may_overlap, write_masks, write_split
 from monai_unetfamily.volumes.nifti import Labels
@@ -38,30 +39,24 @@ class Outcome:
     error: Exception | None = None
 
 
-@torch.inference_mode()
 def predict_volume(bundle: Bundle, path: Path) -> Labels:
     """Labels of a NIfTI file (x, y, z) or a picture (rows, columns), on its own grid.
 
-    Where classes may overlap they are masks, 0 or 1, with a last axis of classes.
-
-    The bundle's preprocessing, its inferer, then its postprocessing, which brings class scores (not labels) back to
-    the source grid and takes the best, or each above its threshold; on a GPU under autocast.
+    Where classes may overlap they are masks, 0 or 1, with a last axis of classes. The bundle's own reader loads the
+    file; then it goes as `segment.segment` says.
 
     Raises:
         FileNotFoundError, ValueError: the file cannot be segmented; the message names it and says why.
+        MemoryError: a GPU that one window is too large for.
     """
     check_source(bundle.root, path)
     values, affine = read_image(path)  # NaN voxels, and damage that only a checksum shows, end here
-    shape = values.shape[: len(affine) - 1]  # without the channels of a picture
     pixels = values if is_picture(path) else None
     del values  # frees a volume's memory before its prediction
     try:
-        case = _load(bundle, path, affine, pixels)
-        case["pred"] = _scores(bundle, case["image"])
-        labels = bundle.postprocess(case)["pred"]
+        return predict_image(bundle, _load(bundle, path, affine, pixels))
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: {reason_of(error)}") from error
-    return _checked(labels, shape, path, bundle)
 
 
 def predict_files(
@@ -107,17 +102,16 @@ def predict_files(
             yield Outcome(source, target)
 
 
-def _load(bundle: Bundle, path: Path, affine: Affine, pixels: NDArray[np.float32] | None) -> dict[str, torch.Tensor]:
-    """Run the preprocessing, with a look at where its reader (the first step) puts the patient."""
-    loaded = bundle.preprocess({"image": str(path)}, end=1)
+def _load(bundle: Bundle, path: Path, affine: Affine, pixels: NDArray[np.float32] | None) -> MetaTensor:
+    """Run the preprocessing's reader (the first step), with a look at where it puts the patient."""
+    image: MetaTensor = bundle.preprocess({"image": str(path)}, end=1)["image"]
     if pixels is not None:
-        _require_pixels(loaded["image"], pixels)
-    elif not np.allclose(np.asarray(loaded["image"].affine), affine, atol=1e-3):
+        _require_pixels(image, pixels)
+    elif not np.allclose(np.asarray(image.affine), affine, atol=1e-3):
         raise ValueError(
             "the bundle's reader takes another affine than the header's: make sform, qform and pixdim agree."
         )
-    case: dict[str, torch.Tensor] = bundle.preprocess(loaded, start=1)
-    return case
+    return image
 
 
 def _require_pixels(image: torch.Tensor, pixels: NDArray[np.float32]) -> None:
@@ -127,55 +121,6 @@ def _require_pixels(image: torch.Tensor, pixels: NDArray[np.float32]) -> None:
         raise ValueError(
             "the bundle's reader turns or changes the picture: name "
             "monai_unetfamily.volumes.readers.PictureReader in its LoadImaged."
-        )
-
-
-def _scores(bundle: Bundle, image: torch.Tensor) -> torch.Tensor:
-    """Class scores (C, *spatial) on the bundle's grid; a MetaTensor, since Invertd passes plain ones over."""
-    with torch.autocast(bundle.device.type, enabled=bundle.device.type == "cuda"):
-        scores = bundle.inferer(image[None].to(bundle.device), bundle.network)[0].float().cpu()
-    bad = scores.numel() - int(torch.isfinite(scores).sum())
-    if bad:
-        raise ValueError(
-            f"the network gave {bad} scores that are not finite: its weights are damaged; train them anew."
-        )
-    if scores.shape[0] != len(bundle.names):
-        raise ValueError(
-            f"{bundle.root}: the network gives {scores.shape[0]} channels, channel_def in metadata.json names "
-            f"{len(bundle.names)}: {list(bundle.names.values())}; make the two agree."
-        )
-    return MetaTensor(scores)
-
-
-def _checked(labels: torch.Tensor, shape: tuple[int, ...], path: Path, bundle: Bundle) -> Labels:
-    """(1, *spatial) as label ids (*spatial), or (classes, *spatial) as masks (*spatial, classes)."""
-    overlap = may_overlap(bundle.names)
-    if overlap and labels.shape[0] != len(bundle.names):
-        raise ValueError(
-            f"{bundle.root}: gives {labels.shape[0]} maps for the {len(bundle.names)} classes that channel_def names; "
-            "its postprocessing must keep one map for each (AsDiscreted with a threshold)."
-        )
-    if not overlap and labels.shape[0] != 1:
-        raise ValueError(
-            f"{bundle.root}: gives {labels.shape[0]} overlapping maps, which one label map cannot hold; use a bundle "
-            "whose postprocessing takes the best class (AsDiscreted with argmax), or whose channel_def names no "
-            "background."
-        )
-    if tuple(labels.shape[1:]) != tuple(shape):
-        raise ValueError(
-            f"{path}: labels have {tuple(labels.shape[1:])} voxels, the image {tuple(shape)}: the bundle's "
-            "postprocessing must end on the source grid (Invertd)."
-        )
-    _require_ids(labels, 1 if overlap else max(bundle.names), bundle)
-    voxels = labels.numpy()
-    return np.moveaxis(voxels.astype(np.uint8), 0, -1) if overlap else voxels[0].astype(np.uint16)
-
-
-def _require_ids(labels: torch.Tensor, largest: int, bundle: Bundle) -> None:
-    if labels.min() < 0 or labels.max() > largest or not torch.equal(labels, labels.round()):
-        raise ValueError(
-            f"{bundle.root}: postprocessing gives values between {float(labels.min()):g} and {float(labels.max()):g}; "
-            f"whole numbers from 0 to {largest} are labels here: end it with AsDiscreted, after Invertd."
         )
 
 

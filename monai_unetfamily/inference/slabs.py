@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monai_unetfamily.inference.windows import Start, Windows
 
-_THINNER = 8  # slabs are thinner than windows by this, so that they cost little beside the ring of a window's planes
+_THINNER = 16  # slabs are thinner than windows by this, so that they cost little beside the ring of a window's planes
 
 
 class Slab(NamedTuple):
@@ -20,12 +20,14 @@ class Slab(NamedTuple):
         where: what part it is, one slice per spatial axis.
         scores: (N, classes, *spatial) of that part; where it is empty, the slab only tells how far the run is.
         done, total: windows run or skipped so far, and in all.
+        axis: along which slabs come.
     """
 
     where: tuple[slice, ...]
     scores: Tensor
     done: int
     total: int
+    axis: int
 
 
 class Front:
@@ -88,7 +90,7 @@ class Front:
 
     def _slab(self, planes: slice, scores: Tensor) -> Slab:
         where = tuple(planes if a == self.axis else slice(0, size) for a, size in enumerate(self.windows.size))
-        return Slab(where, scores, self.done, self.total)
+        return Slab(where, scores, self.done, self.total, self.axis)
 
     def _scores(self, planes: slice, ring: slice) -> Tensor:
         sums = self.sums.narrow(self.axis + 2, ring.start, ring.stop - ring.start)
