@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from benchmarks import early_exit, hybrid_loss, members, nested, parts, upsampling, windows
+from benchmarks import early_exit, hybrid_loss, members, nested, parts, restoring, upsampling, windows
 from benchmarks.machine import in_one_line, machine
 from benchmarks.measure import FAILURES, reason
 from benchmarks.plot import draw
@@ -33,6 +33,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "members": Benchmark("The family and MONAI's networks at equal widths, times in U-Nets", members.rows),
     "nested": Benchmark("UNet++ against BasicUNetPlusPlus", nested.rows),
     "windows": Benchmark("Sliding windows, times and memory against MONAI's", windows.rows),
+    "restoring": Benchmark("Labels back on the source grid: the memory of a whole run", restoring.rows),
     "early_exit": Benchmark("The early exit of a guided network against its full run", early_exit.rows),
     "hybrid_loss": Benchmark("The hybrid loss against Dice and cross entropy", hybrid_loss.rows),
 }

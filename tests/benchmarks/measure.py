@@ -98,9 +98,9 @@ def peak_bytes(candidate: Candidate, device: str, threads: int) -> int:
         step()
         return torch.cuda.max_memory_allocated() - before
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from what is resident now
-    before = _status("VmRSS")
+    before = resident("VmRSS")
     step()
-    return _status("VmHWM") - before
+    return resident("VmHWM") - before
 
 
 def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -123,7 +123,7 @@ def _memory(candidate: Candidate, device: str) -> Result:
         return Result(failure=reason(error))
 
 
-def _status(field: str) -> int:
-    """Bytes of a line of Linux's /proc/self/status."""
+def resident(field: str) -> int:
+    """Bytes of this process by Linux's /proc/self/status: "VmRSS" now, "VmHWM" at most."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
