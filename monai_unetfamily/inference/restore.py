@@ -58,7 +58,7 @@ class Restoration:
     >>> from monai_unetfamily.inference.inferer import WindowInferer
     >>> from monai_unetfamily.inference.inversion import unchanged
     >>> image = torch.tensor([[[0.2, 0.7, 0.9]]])
-    >>> restoration = Restoration(unchanged(MetaTensor(image[0])), 1, 2, Rule())
+    >>> restoration = Restoration(unchanged(MetaTensor(image)), 1, 2, Rule())
     >>> for slab in WindowInferer((1, 1), background=None).slabs(image[None], lambda x: torch.cat([1 - x, x], 1), 1):
     ...     _ = list(restoration.add(slab))
     >>> restoration.labels

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monai_unetfamily.inference.windows import Start, Windows
 
-_THINNER = 8  # slabs are thinner than windows by this, so that they cost little beside the ring of a window's planes
+_THINNER = 16  # slabs are thinner than windows by this, so that they cost little beside the ring of a window's planes
 
 
 class Slab(NamedTuple):

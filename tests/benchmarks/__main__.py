@@ -35,6 +35,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "nested": Benchmark("UNet++ against BasicUNetPlusPlus", nested.rows),
     "windows": Benchmark("Sliding windows, times and memory against MONAI's", windows.rows),
     "restoring": Benchmark("Labels back on the source grid: the memory of a whole run", restoring.rows),
+    "cohort": Benchmark("A cohort, start to end, against MONAI's bundle run", cohort.rows),
     "early_exit": Benchmark("The early exit of a guided network against its full run", early_exit.rows),
     "hybrid_loss": Benchmark("The hybrid loss against Dice and cross entropy", hybrid_loss.rows),
 }
