@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import rmtree
 from time import sleep
 
 import nibabel as nib
@@ -19,6 +20,7 @@ from runs import predict
 
 from monai_unetfamily.bundles.bundle import Bundle, open_bundle
 from monai_unetfamily.inference.batch import predict_cohort
+from monai_unetfamily.inference.records import holds, read_record, record_file
 from monai_unetfamily.inference.settings import Settings
 from monai_unetfamily.volumes.label_table import read_label_tables
 from monai_unetfamily.volumes.nifti import open_volume
@@ -150,6 +152,29 @@ def test_an_output_that_cannot_be_written_ends_the_run(
     assert labels(tmp_path) == {}
     monkeypatch.undo()
     assert all(outcome.output for outcome in predict(opened, images(phantoms, 3), tmp_path))
+
+
+def test_an_output_folder_that_vanishes_ends_the_run(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
+    outcomes = predict(opened, images(phantoms, 5), tmp_path / "out")
+    next(outcomes)
+    rmtree(tmp_path / "out")
+    with pytest.raises(OSError, match="out"):
+        list(outcomes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_ends_the_run_and_leaves_nothing_half_done(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(["predict", str(bundle), str(phantoms / "imagesTr"), "-o", str(out), "--device", "cpu"])
+    while process.poll() is None and not list(out.glob("*.nii.gz")):
+        sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert not list(out.rglob(".*.part"))
+    for file in out.glob("*.nii.gz"):
+        record = read_record(record_file(out, file.name[:-7]))
+        assert record is not None
+        assert holds(file, record.outputs[file.name])
 
 
 COMMAND = """

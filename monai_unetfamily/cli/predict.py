@@ -37,6 +37,7 @@ def _add_inputs(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--section", choices=SECTIONS, help="INPUT is a data set: take the images of this section")
     group.add_argument("--channel-dim", type=int, metavar="AXIS", help="of 4-D files, the axis that counts channels")
     group.add_argument("--series", help="of a DICOM folder: number, UID or description (default: the largest axial)")
+    group.add_argument("--max-voxels", type=int, metavar="N", help="that a header may claim (default: 2^31)")
     group.add_argument("--nan", choices=("refuse", "zero"), default="refuse", help="what becomes of NaN voxels")
     group.add_argument(
         "--gaps", choices=("refuse", "resample"), default="refuse", help="what becomes of uneven or tilted DICOM slices"
@@ -123,6 +124,7 @@ def _settings(options: argparse.Namespace, names: "Mapping[int, str]") -> "Setti
         previews=not options.no_previews,
         nan=options.nan,
         gaps=options.gaps,
+        **({"max_voxels": options.max_voxels} if options.max_voxels else {}),
     )
 
 
@@ -137,23 +139,33 @@ def _volumes(text: str, classes: "Sequence[str]") -> "Iterator[tuple[str, float]
 
 
 def _tell(outcomes: "Iterator[Outcome]", total: int, debug: bool) -> int:
-    """Print a line a case, and return the exit status."""
-    failed = skipped = 0
-    for number, outcome in enumerate(outcomes, start=1):
-        record = outcome.record
-        skipped += outcome.skipped
-        if outcome.error is None:
-            how = "is finished already" if outcome.skipped else f"{sum(record.seconds.values()):.1f} s"
-            say(f"{number}/{total} {record.name}: {how}")
-        elif debug:
-            raise outcome.error
-        else:
-            failed += 1
-            print(f"unetfamily: {record.name}: {one_line(outcome.error)}", file=sys.stderr)
-        for note in () if outcome.skipped else record.notes:
-            say(f"    {note}")
-    say(f"{total - failed - skipped} done, {skipped} finished before, {failed} failed")
+    """Print a line a case, and return the exit status: 1 too where the run ends before all cases are done."""
+    told: list[Outcome] = []
+    try:
+        for outcome in outcomes:
+            told.append(outcome)
+            _tell_case(outcome, f"{len(told)}/{total}", debug)
+    except OSError as error:  # of the output folder; a case's own is in its outcome
+        if debug or not told:
+            raise
+        print(f"unetfamily: {one_line(error)}", file=sys.stderr)
+        return 1
+    failed, skipped = sum(o.error is not None for o in told), sum(o.skipped for o in told)
+    say(f"{len(told) - failed - skipped} done, {skipped} finished before, {failed} failed")
     return 1 if failed else 0
+
+
+def _tell_case(outcome: "Outcome", number: str, debug: bool) -> None:
+    record = outcome.record
+    if outcome.error is not None:
+        if debug:
+            raise outcome.error
+        print(f"unetfamily: {record.name}: {one_line(outcome.error)}", file=sys.stderr)
+        return
+    how = "is finished already" if outcome.skipped else f"{sum(record.seconds.values()):.1f} s"
+    say(f"{number} {record.name}: {how}")
+    for note in () if outcome.skipped else record.notes:
+        say(f"    {note}")
 
 
 @contextmanager

@@ -144,7 +144,8 @@ class _Run:
             if before and not self.overwrite and is_finished(before, record, self.output):
                 return Outcome(study, before, self.outputs.target(study), skipped=True)
             with torch.inference_mode():
-                image, case = load_case(self.bundles[0], study, nan=self.settings.nan, gaps=self.settings.gaps)
+                reading = {name: getattr(self.settings, name) for name in ("nan", "gaps", "max_voxels")}
+                image, case = load_case(self.bundles[0], study, **reading)
         except FAILURES as error:
             return _failed(study, record, error)
         record = replace(record, notes=(*record.notes, *image.notes))
@@ -172,6 +173,8 @@ class _Run:
 
     def write(self, work: _Segmented | Outcome) -> Outcome:
         """Write all that a case gives, its record last; of one that failed the record alone."""
+        if not self.output.is_dir():
+            raise FileNotFoundError(f"{self.output}: the folder has vanished; find it, or begin anew in another.")
         if isinstance(work, Outcome):
             if not work.skipped:
                 write_record(work.record, self.output)

@@ -7,6 +7,7 @@ import torch
 from monai_unetfamily.bundles.bundle import Bundle, reason_of
 from monai_unetfamily.bundles.inputs import check_kind, check_values, image_channels
 from monai_unetfamily.inference.segment import Case, prepare, segment
+from monai_unetfamily.volumes.headers import MAX_VOXELS
 from monai_unetfamily.volumes.nifti import Labels
 from monai_unetfamily.volumes.reading import Gaps, read_study
 from monai_unetfamily.volumes.studies import Image, Study, find_studies
@@ -37,8 +38,10 @@ def predict_volume(bundle: Bundle, path: Path) -> Labels:
     return last.labels
 
 
-def load_case(bundle: Bundle, study: Study, *, nan: str = "refuse", gaps: Gaps = "refuse") -> tuple[Image, Case]:
-    """Read a study that the bundle can take, and preprocess it; `nan` and `gaps` are `read_study`'s.
+def load_case(
+    bundle: Bundle, study: Study, *, nan: str = "refuse", gaps: Gaps = "refuse", max_voxels: int = MAX_VOXELS
+) -> tuple[Image, Case]:
+    """Read a study that the bundle can take, and preprocess it; the options are those of `read_study`.
 
     Raises:
         FileNotFoundError, ValueError: the study cannot be used; the message names it and says why.
@@ -46,7 +49,7 @@ def load_case(bundle: Bundle, study: Study, *, nan: str = "refuse", gaps: Gaps =
     picture, where = study.kind == "picture", study.files[0]
     check_kind(bundle.root, where, picture)
     channels = None if picture else image_channels(bundle.root)
-    image = read_study(study, nan=nan, gaps=gaps, channels=channels)
+    image = read_study(study, nan=nan, gaps=gaps, max_voxels=max_voxels, channels=channels)
     if picture:
         check_values(bundle.root, where, image.voxels)
     try:

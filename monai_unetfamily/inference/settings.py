@@ -10,12 +10,15 @@ from monai_unetfamily.inference.components import find_ids
 from monai_unetfamily.inference.inferer import WindowInferer
 from monai_unetfamily.inference.records import Request, hash_bundle
 from monai_unetfamily.nets import UNetPlusPlus
+from monai_unetfamily.volumes.headers import MAX_VOXELS
 from monai_unetfamily.volumes.reading import Gaps
+
+_BESIDE = ("previews", "max_voxels")  # no label hangs on them
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How cases are read, predicted and written, as far as it changes what comes out.
+    """How cases are read, predicted and written.
 
     Attributes:
         overlap: of neighbouring windows, as a fraction; None: the bundle's.
@@ -27,7 +30,7 @@ class Settings:
         split: write one mask a class.
         save_scores: write the class scores of volumes too.
         previews: draw a picture of each case.
-        nan, gaps: as `reading.read_study` takes them.
+        nan, gaps, max_voxels: as `reading.read_study` takes them.
     """
 
     overlap: float | None = None
@@ -41,6 +44,7 @@ class Settings:
     previews: bool = True
     nan: str = "refuse"
     gaps: Gaps = "refuse"
+    max_voxels: int = MAX_VOXELS
 
     def wanted(self, names: Mapping[int, str]) -> dict[int, str]:
         """The classes that are written, label id -> name, with the background.
@@ -62,7 +66,7 @@ def request_of(bundles: Sequence[Bundle], settings: Settings) -> Request:
     hashes = {bundle.root.absolute().name: hash_bundle(bundle.root) for bundle in bundles}
     if len(hashes) < len(bundles):
         hashes = {str(bundle.root.absolute()): hash_bundle(bundle.root) for bundle in bundles}
-    return Request(hashes, asdict(settings))
+    return Request(hashes, {name: value for name, value in asdict(settings).items() if name not in _BESIDE})
 
 
 def adapt(bundle: Bundle, settings: Settings) -> Bundle:
