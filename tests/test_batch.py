@@ -106,6 +106,16 @@ def test_other_settings_do_not_replace_what_is_there(opened: Bundle, phantoms: P
     assert not outcome.skipped
 
 
+@pytest.mark.parametrize("name", ["run", "Details"])
+def test_a_case_that_is_called_as_the_runs_own_files_is_refused(
+    opened: Bundle, phantoms: Path, tmp_path: Path, name: str
+) -> None:
+    source = tmp_path / f"{name}.nii.gz"
+    source.write_bytes(images(phantoms, 1)[0].read_bytes())
+    with pytest.raises(ValueError, match="rename it"):
+        list(predict(opened, [source], tmp_path / "out"))
+
+
 def test_a_case_that_failed_is_tried_again(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
     source = tmp_path / "in" / "ct.nii.gz"
     source.parent.mkdir()

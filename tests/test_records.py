@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from monai_unetfamily.inference.records import (
+    UNFINISHED,
     Record,
     Request,
     hash_bundle,
@@ -32,24 +33,26 @@ def finished(tmp_path: Path) -> Record:
 def test_a_record_goes_through_its_file(finished: Record, tmp_path: Path) -> None:
     found = read_record(record_file(tmp_path, "a"))
     assert found is not None
-    assert is_finished(found, REQUEST, "12", tmp_path)
+    assert is_finished(found, finished, tmp_path)
     assert found == replace(finished, request=found.request)
     assert read_records(tmp_path) == [found]
 
 
 def test_whatever_differs_is_done_again(finished: Record, tmp_path: Path) -> None:
     again = {
-        "none": (None, REQUEST, "12"),
-        "failed": (replace(finished, error="no"), REQUEST, "12"),
-        "another input": (finished, REQUEST, "13"),
-        "another bundle": (finished, replace(REQUEST, bundles={"liver_ct": "ac"}), "12"),
-        "another setting": (finished, replace(REQUEST, settings={**REQUEST.settings, "overlap": 0.5}), "12"),
-        "no output": (replace(finished, outputs={}), REQUEST, "12"),
-        "output gone": (replace(finished, outputs={"b.nii.gz": "0"}), REQUEST, "12"),
+        "failed": (replace(finished, error="no"), finished),
+        "another input": (finished, replace(finished, input_hash="13")),
+        "an input that cannot be read": (finished, replace(finished, input_hash=None)),
+        "another bundle": (finished, replace(finished, request=replace(REQUEST, bundles={"liver_ct": "ac"}))),
+        "another setting": (finished, replace(finished, request=replace(REQUEST, settings={"overlap": 0.5}))),
+        "no output": (replace(finished, outputs={}), finished),
+        "output gone": (replace(finished, outputs={"b.nii.gz": "0"}), finished),
+        "begun alone": (replace(finished, outputs={"a.nii.gz": UNFINISHED}), finished),
     }
+    assert is_finished(finished, finished, tmp_path)
     assert [name for name, case in again.items() if is_finished(*case, tmp_path)] == []
     (tmp_path / "a.nii.gz").write_bytes(b"label")  # cut off
-    assert not is_finished(finished, REQUEST, "12", tmp_path)
+    assert not is_finished(finished, finished, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"kind": "monai_unetfamily case"}', '{"labels": {}}'])

@@ -22,19 +22,6 @@ class _Image:
     high: float
 
 
-def takes_pictures(root: Path) -> bool:
-    """Whether a bundle is for two spatial axes.
-
-    Raises:
-        ValueError: its metadata does not say.
-
-    >>> from monai_unetfamily.bundles.bundle import find_bundle
-    >>> takes_pictures(find_bundle("phantom_2d")), takes_pictures(find_bundle("hippocampus_mr"))
-    (True, False)
-    """
-    return _stated(root).axes == 2
-
-
 def image_shape(root: Path) -> tuple[int, ...]:
     """Voxels per axis of the image that a bundle's metadata states.
 

@@ -187,6 +187,7 @@ class _Run:
         record = replace(
             record,
             outputs={file: hash_files([self.output / file]) for file in written.files},
+            labels=written.labels,
             classes=tuple(row._asdict() for row in written.measures),
             notes=(*record.notes, *notes, *written.notes),
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from monai_unetfamily.inference.report import save_overlay
 from monai_unetfamily.inference.restore import Sink
 from monai_unetfamily.inference.settings import Settings
 from monai_unetfamily.volumes.files import make_folder, remove_parts
-from monai_unetfamily.volumes.label_table import label_table
+from monai_unetfamily.volumes.label_table import label_table, sidecar_labels
 from monai_unetfamily.volumes.masks import file_names, may_overlap, write_masks, write_split
 from monai_unetfamily.volumes.nifti import Labels, write_labels
 from monai_unetfamily.volumes.pictures import write_picture
@@ -24,13 +24,15 @@ from monai_unetfamily.volumes.sources import Affine
 from monai_unetfamily.volumes.studies import Image, Study
 
 # Folders below which nothing is taken for a label map.
+RESERVED = ("run", "details")  # what the run itself writes: run.json, details/
 PREVIEWS, SCORES, CHANGED = "details/previews", "details/scores", "details/changed"
 
 
 class Written(NamedTuple):
-    """What was written of a case: files relative to the output folder, measures, and notes."""
+    """What was written of a case: files relative to the output folder, the labels' table, measures, and notes."""
 
     files: list[str]
+    labels: dict[str, Any]
     measures: list[Measure]
     notes: list[str]
 
@@ -72,6 +74,7 @@ class Outputs:
             ValueError, FileExistsError: name the first, and what to do.
         """
         self._require_one_map(studies)
+        self._require_names(studies)
         inputs = {file.resolve() for study in studies for file in study.files}
         planned = {study: [self.folder / file for file in self.planned(study)] for study in studies}
         if replaced := inputs.intersection(file.resolve() for files in planned.values() for file in files):
@@ -90,6 +93,13 @@ class Outputs:
                 f"{picture.files[0]}: one PNG cannot hold the classes {list(self.names.values())}, which may overlap; "
                 "write one mask a class (--split, split=True)."
             )
+
+    def _require_names(self, studies: Sequence[Study]) -> None:
+        for study in studies:
+            if study.name.split("/")[0].casefold() in RESERVED:
+                raise ValueError(
+                    f"{study.files[0]}: its outputs would be called {study.name}, as what a run writes; rename it."
+                )
 
     def _foreign(self, study: Study, planned: Sequence[Path], request: Request) -> list[Path]:
         """The files in a case's way that no run with this request wrote."""
@@ -143,7 +153,7 @@ class Outputs:
         if self.settings.previews:
             notes += self._draw(study, image, labels, names)
         files = [file for file in self.planned(study) if (self.folder / file).exists()]
-        return Written(files, measures, notes)
+        return Written(files, sidecar_labels(label_table(names))["labels"], measures, notes)
 
     def _kept(self, labels: Labels, affine: Affine) -> tuple[Labels, list[str]]:
         settings, axes = self.settings, len(affine) - 1

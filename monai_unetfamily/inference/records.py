@@ -47,6 +47,7 @@ class Record:
         input_hash: of their bytes; None where they could not be read.
         outputs: each file written, relative to the output folder -> its hash.
         error: why there are no outputs.
+        labels: label id -> its name and colour.
         classes: the rows of measures, one a class.
         notes: of what was read and done.
         seconds: of each stage.
@@ -58,6 +59,7 @@ class Record:
     input_hash: str | None = None
     outputs: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -1,19 +1,16 @@
 """What is segmented and scored: a volume (NIfTI) or a picture (PNG, TIFF), told apart by name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_unetfamily.volumes import nifti, pictures
-from monai_unetfamily.volumes.label_table import Label
 
 _STEMS = (".nii.gz", ".nii", ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".nhdr", *pictures.SUFFIXES)
 _LISTED = (".nii.gz", ".nii", *pictures.SUFFIXES)
 _FOREIGN = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")  # pictures that are not read
-_UNLISTED = (*_FOREIGN, ".dcm", ".nrrd", ".mha", ".mhd", ".hdr", ".img")  # images that folders are not searched for
 _NOTES = (".txt", ".md", ".csv", ".tsv", ".json")  # may lie beside the cases
 Affine = NDArray[np.float64]  # (4, 4) to mm, RAS+; of a picture the identity (3, 3): a pixel is 1 by 1
 
@@ -37,15 +34,6 @@ def stem(path: Path) -> str:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
     return path.name
-
-
-def label_name(path: Path) -> str:
-    """Return the name of a source's label map.
-
-    >>> label_name(Path("slide.tif")), label_name(Path("ct.nii"))
-    ('slide.png', 'ct.nii.gz')
-    """
-    return f"{stem(path)}.png" if is_picture(path) else f"{stem(path)}.nii.gz"
 
 
 def list_sources(inputs: Sequence[Path]) -> list[Path]:
@@ -72,20 +60,6 @@ def list_sources(inputs: Sequence[Path]) -> list[Path]:
             raise ValueError(f"{source}: {got}; outputs are named by it, rename one or name it once")
         seen[stem(source)] = source
     return sources
-
-
-def passed_over(inputs: Sequence[Path]) -> list[Path]:
-    """The visible files in the folders of `inputs` that are images by their names, but not listed as sources.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     for name in ("a.png", "notes.txt", "photo.jpg"):
-    ...         (Path(folder) / name).touch()
-    ...     [path.name for path in passed_over([Path(folder)])]
-    ['photo.jpg']
-    """
-    others = [file for path in inputs if path.is_dir() for file in _visible(path) if not _is_listed(file)]
-    return [file for file in others if file.name.lower().endswith(_UNLISTED)]
 
 
 def require_sources_alone(folder: Path) -> None:
@@ -117,21 +91,6 @@ def read_label_map(path: Path) -> tuple[NDArray[np.float32], Affine]:
     if is_picture(path):
         return pictures.read_label_picture(path)[..., None], np.eye(3)
     return nifti.read_volume(path, channels=True)
-
-
-def write_label_map(
-    labels: NDArray[np.integer[Any]], like: Path, path: Path, table: Mapping[int, Label] | None = None
-) -> None:
-    """Write labels on the grid of the source `like`, under its `label_name`, whole or not at all.
-
-    A NIfTI holds the `table` of names and colours; a PNG of ids has no place for it.
-
-    Raises what `nifti.write_labels` or `pictures.write_picture` raises.
-    """
-    if is_picture(like):
-        pictures.write_picture(labels, path)
-    else:
-        nifti.write_labels(labels, like, path, table)
 
 
 def holds_sources(folder: Path) -> bool:
