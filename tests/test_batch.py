@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shutil import rmtree
 from time import sleep
+from traceback import walk_tb
 
 import nibabel as nib
 import numpy as np
@@ -126,6 +127,57 @@ def test_a_case_that_failed_is_tried_again(opened: Bundle, phantoms: Path, tmp_p
     (done,) = predict(opened, [source], tmp_path / "out")
     assert done.error is None
     assert rows(tmp_path / "out/failures.csv") == []
+
+
+def test_work_by_hand_outlives_a_run_that_could_not_read(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
+    source, whole = tmp_path / "in" / "ct.nii.gz", images(phantoms, 1)[0].read_bytes()
+    source.parent.mkdir()
+    for content in (whole, whole[:99], whole):
+        source.write_bytes(content)
+        list(predict(opened, [source], tmp_path / "out"))
+        if not (tmp_path / "out/details/changed").exists():
+            (tmp_path / "out/ct.nii.gz").write_text("by hand")
+    assert (tmp_path / "out/details/changed/ct.nii.gz").read_text() == "by hand"
+
+
+@pytest.mark.parametrize("name", ["phantom_000.json", "volumes.csv"])
+def test_files_of_others_are_not_replaced(opened: Bundle, phantoms: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("{}")
+    with pytest.raises(FileExistsError, match=name):
+        list(predict(opened, images(phantoms, 1), out))
+    assert [file.name for file in out.iterdir()] == [name]
+
+
+def test_outputs_do_not_come_among_the_inputs(opened: Bundle, phantoms: Path) -> None:
+    with pytest.raises(ValueError, match="holds inputs"):
+        list(predict(opened, images(phantoms, 1), phantoms / "imagesTr", split=True))
+
+
+def test_a_case_that_cannot_be_measured_costs_its_own_line(
+    opened: Bundle, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("no room")
+
+    outcomes = predict(opened, images(phantoms, 3), tmp_path)
+    monkeypatch.setattr("monai_unetfamily.inference.outputs.measure", fail)
+    first = next(outcomes)
+    monkeypatch.undo()
+    others = list(outcomes)
+    assert str(first.error) == "no room"
+    assert [outcome.error for outcome in others][-1] is None
+    assert all(outcome.error is None for outcome in predict(opened, images(phantoms, 3), tmp_path))
+
+
+def test_an_error_holds_no_voxels(opened: Bundle, tmp_path: Path) -> None:
+    voxels = np.full((20, 20, 20), np.nan, np.float32)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "nan.nii.gz")
+    (outcome,) = predict(opened, [tmp_path / "nan.nii.gz"], tmp_path / "out")
+    assert outcome.error is not None
+    held = [value for frame, _ in walk_tb(outcome.error.__traceback__) for value in frame.f_locals.values()]
+    assert not any(isinstance(value, np.ndarray) for value in held)
 
 
 def test_classes_that_are_not_asked_for_are_not_written(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:

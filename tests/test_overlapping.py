@@ -147,7 +147,7 @@ def test_masks_of_a_label_map_part_it(bundle: Path, phantoms: Path, tmp_path: Pa
 def test_split_masks_replace_nothing(overlapping_bundle: Path, phantoms: Path, tmp_path: Path) -> None:
     (tmp_path / "phantom_000").mkdir()
     (tmp_path / "phantom_000/by_hand.nii.gz").touch()
-    with pytest.raises(FileExistsError, match="phantom_000: exists and is not an empty folder"):
+    with pytest.raises(FileExistsError, match="phantom_000: exists, and holds what this command has not written"):
         list(predict(open_bundle(overlapping_bundle, CPU), [first(phantoms)], tmp_path, split=True))
     assert [file.name for file in tmp_path.glob("phantom_000/*")] == ["by_hand.nii.gz"]
 

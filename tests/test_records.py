@@ -3,8 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from monai_unetfamily.inference.measures import measure
 from monai_unetfamily.inference.records import (
     UNFINISHED,
     Record,
@@ -18,14 +20,15 @@ from monai_unetfamily.inference.records import (
     write_record,
 )
 
-REQUEST = Request({"liver_ct": "ab"}, {"overlap": 0.25, "mirror": (0, 1), "roi": None})
+(MEASURE,) = measure(np.ones((2, 2), int), np.zeros((2, 2)), np.eye(3), {1: "liver"}, "a")
+REQUEST = Request([("liver_ct", "ab")], {"overlap": 0.25, "mirror": (0, 1), "roi": None})
 
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Record:
     (tmp_path / "a.nii.gz").write_bytes(b"labels")
     outputs = {"a.nii.gz": hash_files([tmp_path / "a.nii.gz"])}
-    record = Record("a", REQUEST, ("scans/a.nii.gz",), "12", outputs, classes=({"class": "liver", "ml": 1.5},))
+    record = Record("a", REQUEST, ("scans/a.nii.gz",), "12", outputs, classes=(MEASURE._asdict(),))
     write_record(record, tmp_path)
     return record
 
@@ -43,7 +46,7 @@ def test_whatever_differs_is_done_again(finished: Record, tmp_path: Path) -> Non
         "failed": (replace(finished, error="no"), finished),
         "another input": (finished, replace(finished, input_hash="13")),
         "an input that cannot be read": (finished, replace(finished, input_hash=None)),
-        "another bundle": (finished, replace(finished, request=replace(REQUEST, bundles={"liver_ct": "ac"}))),
+        "another bundle": (finished, replace(finished, request=replace(REQUEST, bundles=[("liver_ct", "ac")]))),
         "another setting": (finished, replace(finished, request=replace(REQUEST, settings={"overlap": 0.5}))),
         "no output": (replace(finished, outputs={}), finished),
         "output gone": (replace(finished, outputs={"b.nii.gz": "0"}), finished),

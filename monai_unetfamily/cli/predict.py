@@ -140,18 +140,18 @@ def _volumes(text: str, classes: "Sequence[str]") -> "Iterator[tuple[str, float]
 
 def _tell(outcomes: "Iterator[Outcome]", total: int, debug: bool) -> int:
     """Print a line a case, and return the exit status: 1 too where the run ends before all cases are done."""
-    told: list[Outcome] = []
+    number = failed = skipped = 0
     try:
-        for outcome in outcomes:
-            told.append(outcome)
-            _tell_case(outcome, f"{len(told)}/{total}", debug)
+        for number, outcome in enumerate(outcomes, start=1):
+            failed += outcome.error is not None
+            skipped += outcome.skipped
+            _tell_case(outcome, f"{number}/{total}", debug)
     except OSError as error:  # of the output folder; a case's own is in its outcome
-        if debug or not told:
+        if debug or not number:
             raise
         print(f"unetfamily: {one_line(error)}", file=sys.stderr)
         return 1
-    failed, skipped = sum(o.error is not None for o in told), sum(o.skipped for o in told)
-    say(f"{len(told) - failed - skipped} done, {skipped} finished before, {failed} failed")
+    say(f"{number - failed - skipped} done, {skipped} finished before, {failed} failed")
     return 1 if failed else 0
 
 

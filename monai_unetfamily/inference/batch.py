@@ -5,16 +5,18 @@ does, the others are done; what is finished is not done again (`records`); a run
 the same call, to the same results.
 """
 
+import errno
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from traceback import clear_frames
 from typing import NamedTuple
 
 import torch
 
-from monai_unetfamily.bundles.bundle import Bundle, reason_of
+from monai_unetfamily.bundles.bundle import Bundle
 from monai_unetfamily.inference.cohort import write_cohort
 from monai_unetfamily.inference.ensemble import check_ensemble
 from monai_unetfamily.inference.outputs import Outputs
@@ -40,6 +42,7 @@ from monai_unetfamily.volumes.studies import Image, Study
 
 _LOGGER = logging.getLogger(__name__)
 FAILURES = (ValueError, OSError, MemoryError, RuntimeError)  # of one case: the others go on
+_FOLDER_UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,8 @@ def predict_cohort(
     """Segment studies into a folder, and yield what became of each, in order.
 
     Each label map is `<name>.nii.gz`, or `<name>.png` of a picture (`outputs` says what else there is); its record
-    `<name>.json` lies beside it. A case that fails has a record that says why, and no other file. In the end the tables
-    and the page of `cohort.write_cohort` are written.
+    `<name>.json` lies beside it. A case that fails has a record that says why. In the end, or where the caller stops,
+    the tables and the page of `cohort.write_cohort` are written.
 
     Args:
         bundles: one, or several whose class probabilities are averaged.
@@ -118,8 +121,11 @@ def predict_cohort(
     run.outputs.require_room(studies, request, overwrite)
     make_folder(output)
     threads = 1 if bundles[0].device.type == "cpu" else None  # the network keeps its cores
-    yield from overlapped(studies, run.read, run.compute, run.write, side_threads=threads)
-    write_cohort(output, request, bundles[0].names, bundles[0].device)
+    try:
+        yield from overlapped(studies, run.read, run.compute, run.write, side_threads=threads)
+    finally:
+        if output.is_dir():
+            write_cohort(output, request, bundles[0].names, bundles[0].device)
 
 
 @dataclass(frozen=True)
@@ -137,17 +143,17 @@ class _Run:
 
     def read(self, study: Study) -> _Loaded | Outcome:
         """Hash and read a study and run the preprocessing, unless it is finished."""
+        before = read_record(record_file(self.output, study.name))
         start, record = perf_counter(), Record(study.name, self.request, tuple(map(str, study.files)))
         try:
             record = replace(record, input_hash=hash_study(study), notes=study.notes)
-            before = read_record(record_file(self.output, study.name))
             if before and not self.overwrite and is_finished(before, record, self.output):
                 return Outcome(study, before, self.outputs.target(study), skipped=True)
             with torch.inference_mode():
                 reading = {name: getattr(self.settings, name) for name in ("nan", "gaps", "max_voxels")}
                 image, case = load_case(self.bundles[0], study, **reading)
         except FAILURES as error:
-            return _failed(study, record, error)
+            return _failed(study, record, before, error)
         record = replace(record, notes=(*record.notes, *image.notes))
         return _Loaded(study, _timed(record, "read", start), before, image, case)
 
@@ -157,10 +163,12 @@ class _Run:
             return work
         start, (study, record, before, image, case) = perf_counter(), work
         try:
+            if self.settings.save_scores:
+                self._claim(study, record, before)
             with watch_guides([bundle.network for bundle in self.bundles]) as presence:
                 labels, notes = self._segment(study, image, case)
         except FAILURES as error:
-            return _failed(study, record, error)
+            return _failed(study, record, before, error)
         record = replace(record, notes=(*record.notes, *notes))
         return _Segmented(study, _timed(record, "network", start), before, image, labels, presence.probabilities())
 
@@ -171,6 +179,12 @@ class _Run:
                 self.progress(study, step)
         return step.labels, notes
 
+    def _claim(self, study: Study, record: Record, before: Record | None) -> None:
+        """Say whose the files are that are about to be written, should the run end meanwhile."""
+        held = before.outputs if before else dict.fromkeys(self.outputs.planned(study), UNFINISHED)
+        scores = dict.fromkeys(self.outputs.scores_planned(study), UNFINISHED)
+        write_record(replace(record, outputs={**held, **scores}), self.output)
+
     def write(self, work: _Segmented | Outcome) -> Outcome:
         """Write all that a case gives, its record last; of one that failed the record alone."""
         if not self.output.is_dir():
@@ -179,10 +193,19 @@ class _Run:
             if not work.skipped:
                 write_record(work.record, self.output)
             return work
+        try:
+            return self._write(work)
+        except FAILURES as error:
+            if isinstance(error, OSError) and error.errno in _FOLDER_UNUSABLE:
+                raise
+            outcome = _failed(work.study, work.record, read_record(record_file(self.output, work.study.name)), error)
+        write_record(outcome.record, self.output)
+        return outcome
+
+    def _write(self, work: _Segmented) -> Outcome:
         start, (study, record, before, image, labels, presence) = perf_counter(), work
         notes = self.outputs.clear(study, before)
-        planned = dict.fromkeys(self.outputs.planned(study), UNFINISHED)
-        write_record(replace(record, outputs=planned), self.output)  # whose files they are, should the run end here
+        self._claim(study, record, None)
         written = self.outputs.write(study, image, labels, presence)
         record = replace(
             record,
@@ -200,5 +223,17 @@ def _timed(record: Record, stage: str, start: float) -> Record:
     return replace(record, seconds={**record.seconds, stage: round(perf_counter() - start, 3)})
 
 
-def _failed(study: Study, record: Record, error: Exception) -> Outcome:
-    return Outcome(study, replace(record, error=reason_of(error)), error=error)
+def _failed(study: Study, record: Record, before: Record | None, error: Exception) -> Outcome:
+    """A failed case; what an earlier run wrote of it stays known, so that a file changed since is kept."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    record = replace(record, error=reason, outputs=before.outputs if before else {})
+    return Outcome(study, record, error=_without_voxels(error))
+
+
+def _without_voxels(error: Exception) -> Exception:
+    """The error, the frames of its traceback and its causes' emptied: they would hold the case's arrays."""
+    link: BaseException | None = error
+    while link is not None:
+        clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+    return error

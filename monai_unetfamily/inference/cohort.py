@@ -10,6 +10,7 @@ import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -20,13 +21,13 @@ import torch
 from monai_unetfamily.inference.cohort_page import write_page
 from monai_unetfamily.inference.findings import CaseSummary
 from monai_unetfamily.inference.measures import Measure, write_csv
-from monai_unetfamily.inference.outputs import PREVIEWS
-from monai_unetfamily.inference.records import Record, Request, read_records
-from monai_unetfamily.volumes.files import atomic_file
+from monai_unetfamily.inference.outputs import LOCK, PREVIEWS, TABLES
+from monai_unetfamily.inference.records import Record, Request, is_asked, read_records
+from monai_unetfamily.inference.settings import DEFAULTS
+from monai_unetfamily.volumes.files import atomic_file, remove_parts
 from monai_unetfamily.volumes.label_table import dseg_table, label_table
 
-VOLUMES, FAILED, RUN, PAGE, LABELS = "volumes.csv", "failures.csv", "run.json", "report.html", "dseg.tsv"
-_LOCK = ".unetfamily.lock"
+VOLUMES, FAILED, RUN, PAGE, LABELS = TABLES
 _PACKAGES = ("monai_unetfamily", "monai", "torch", "nibabel", "numpy")
 
 
@@ -45,6 +46,8 @@ def write_cohort(output: Path, request: Request, names: Mapping[int, str], devic
         OSError: the folder cannot be written.
     """
     with _alone(output):
+        for name in TABLES:
+            remove_parts(output / name)
         records = read_records(output)
         measured = {record.name: [Measure(**row) for row in record.classes] for record in records}
         write_csv([row for rows in measured.values() for row in rows], output / VOLUMES)
@@ -52,13 +55,14 @@ def write_cohort(output: Path, request: Request, names: Mapping[int, str], devic
         _write_text(dseg_table(label_table(names)), output / LABELS)
         about = {"versions": {name: version(name) for name in _PACKAGES}, "machine": _machine(device)}
         _write_text(json.dumps(_run(records, request, about), indent=1) + "\n", output / RUN)
-        write_page([_summary(r, measured[r.name], output) for r in records], output / PAGE, _facts(records, request))
+        cases = [_summary(record, measured[record.name], output, request) for record in records]
+        write_page(cases, output / PAGE, _facts(records, request))
     return records
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    with (folder / _LOCK).open("w") as stream:
+    with (folder / LOCK).open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
@@ -70,14 +74,18 @@ def _write_text(text: str, file: Path) -> None:
 
 def _failures(records: Sequence[Record]) -> str:
     text = StringIO()
-    rows = [(record.name, " ".join(record.files), record.error) for record in records if record.error is not None]
+    rows = [(record.name, " ".join(record.files), record.failure) for record in records if record.failure]
     csv.writer(text, lineterminator="\n").writerows([("case", "files", "reason"), *rows])
     return text.getvalue()
 
 
 def _run(records: Sequence[Record], request: Request, about: Mapping[str, Any]) -> dict[str, Any]:
-    cases = {record.name: {"seconds": record.seconds, "failed": record.error is not None} for record in records}
-    return {"bundles": request.bundles, "settings": request.settings, **about, "cases": cases}
+    return {**asdict(request), **about, "cases": {record.name: _case(record, request) for record in records}}
+
+
+def _case(record: Record, request: Request) -> dict[str, Any]:
+    other = {} if is_asked(record, request) else asdict(record.request)
+    return {"failed": bool(record.failure), "seconds": record.seconds, **other}
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
@@ -85,24 +93,25 @@ def _machine(device: torch.device) -> dict[str, Any]:
     return {"system": platform.platform(), "device": str(device), "gpu": gpu, "threads": torch.get_num_threads()}
 
 
-def _summary(record: Record, measures: Sequence[Measure], output: Path) -> CaseSummary:
+def _summary(record: Record, measures: Sequence[Measure], output: Path, request: Request) -> CaseSummary:
     preview = output / PREVIEWS / f"{record.name}.png"
+    other = () if is_asked(record, request) else ("done with another bundle or other settings",)
     return CaseSummary(
         record.name,
         measures,
         preview if preview.exists() else None,
-        record.notes,
-        record.error or "",
+        (*record.notes, *other),
+        record.failure,
         sum(record.seconds.values()),
     )
 
 
 def _facts(records: Sequence[Record], request: Request) -> dict[str, str]:
-    defaults = {"", "None", "False", "()", "{}", "[]", "refuse", "True"}
-    settings = [f"{name} {value}" for name, value in request.settings.items() if str(value) not in defaults]
+    usual = asdict(DEFAULTS)
+    settings = [f"{name} {value}" for name, value in request.settings.items() if value != usual[name]]
     seconds = sum(sum(record.seconds.values()) for record in records)
     return {
-        "Bundle": ", ".join(f"{name} ({hashed[:12]})" for name, hashed in request.bundles.items()),
+        "Bundle": ", ".join(f"{name} ({hashed[:12]})" for name, hashed in request.bundles),
         "Settings": ", ".join(settings) or "the bundle's own",
         "Versions": ", ".join(f"{name} {version(name)}" for name in _PACKAGES[:3]),
         "Work": f"{seconds / 60:.1f} minutes",

@@ -24,6 +24,9 @@ from monai_unetfamily.volumes.sources import Affine
 from monai_unetfamily.volumes.studies import Image, Study
 
 # Folders below which nothing is taken for a label map.
+TABLES = ("volumes.csv", "failures.csv", "run.json", "report.html", "dseg.tsv")  # of a run
+LOCK = ".unetfamily.lock"  # that runs take in turn for the tables
+_LONGEST = 200  # bytes of a name: with what is added below every file system's limit
 RESERVED = ("run", "details")  # what the run itself writes: run.json, details/
 PREVIEWS, SCORES, CHANGED = "details/previews", "details/scores", "details/changed"
 
@@ -64,8 +67,11 @@ class Outputs:
     def planned(self, study: Study) -> list[str]:
         """All files of a case but its record."""
         preview = [self._preview(study)] if self.settings.previews else []
-        scores = [self._scores(study)] if self.settings.save_scores and study.kind != "picture" else []
-        return [*self.labels(study), *preview, *scores]
+        return [*self.labels(study), *preview, *self.scores_planned(study)]
+
+    def scores_planned(self, study: Study) -> list[str]:
+        """The file of scores, where there will be one."""
+        return [self._scores(study)] if self.settings.save_scores and study.kind != "picture" else []
 
     def require_room(self, studies: Sequence[Study], request: Request, overwrite: bool) -> None:
         """Refuse to replace an input, or a file that no run with this request wrote.
@@ -79,7 +85,17 @@ class Outputs:
         planned = {study: [self.folder / file for file in self.planned(study)] for study in studies}
         if replaced := inputs.intersection(file.resolve() for files in planned.values() for file in files):
             raise ValueError(f"{min(replaced)}: is an input that would be replaced; choose another output folder.")
+        if beside := [file for file in inputs if file.parent == self.folder.resolve()]:
+            raise ValueError(
+                f"{self.folder}: holds inputs ({min(beside).name}), among which the next run would take label maps for "
+                "images; choose another output folder."
+            )
+        for study in studies:
+            self._require_record(study)
+            self._require_folder(study)
         foreign = [file for study, files in planned.items() for file in self._foreign(study, files, request)]
+        if not (self.folder / LOCK).exists():
+            foreign += [self.folder / name for name in TABLES if (self.folder / name).exists()]
         if foreign and not overwrite:
             raise FileExistsError(
                 f"{foreign[0]}: exists, the first of {len(foreign)} files that this command has not made, or not with "
@@ -100,6 +116,25 @@ class Outputs:
                 raise ValueError(
                     f"{study.files[0]}: its outputs would be called {study.name}, as what a run writes; rename it."
                 )
+            if len(study.name.split("/")[-1].encode()) > _LONGEST:
+                raise ValueError(f"{study.files[0]}: its name is too long for what is made of it; shorten it.")
+
+    def _require_record(self, study: Study) -> None:
+        file = record_file(self.folder, study.name)
+        if file.exists() and read_record(file) is None:
+            raise FileExistsError(
+                f"{file}: exists, and is no record of this command, which would replace it; choose another folder."
+            )
+
+    def _require_folder(self, study: Study) -> None:
+        """Split masks come as a whole folder: it must hold nothing but what an earlier run wrote."""
+        target, before = self.target(study), read_record(record_file(self.folder, study.name))
+        if self.settings.split and target.exists():
+            ours = {self.folder / name for name in (before.outputs if before else ())}
+            if not target.is_dir() or set(target.iterdir()) - ours:
+                raise FileExistsError(
+                    f"{target}: exists, and holds what this command has not written; choose another folder."
+                )
 
     def _foreign(self, study: Study, planned: Sequence[Path], request: Request) -> list[Path]:
         """The files in a case's way that no run with this request wrote."""
@@ -112,7 +147,8 @@ class Outputs:
 
         Scores are replaced as they come. Of a run that was killed, unfinished files are removed.
         """
-        for path in (self.target(study), record_file(self.folder, study.name), self.folder / self._preview(study)):
+        files = (self._preview(study), self._scores(study))
+        for path in (self.target(study), record_file(self.folder, study.name), *map(self.folder.joinpath, files)):
             remove_parts(path)
         notes = []
         for name, hashed in (before.outputs if before else {}).items():

@@ -6,12 +6,15 @@ wrote are whole, by theirs. Whatever else is there is done again: a truncated fi
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from glob import escape
 from pathlib import Path
 from typing import Any
 
+from monai_unetfamily.bundles.bundle import METADATA
+from monai_unetfamily.bundles.checkpoint import WEIGHTS
+from monai_unetfamily.inference.measures import Measure
 from monai_unetfamily.volumes.files import atomic_file, make_folder
 from monai_unetfamily.volumes.studies import Study
 
@@ -19,20 +22,14 @@ SUFFIX = ".json"
 UNFINISHED = ""  # the hash of a file that is about to be written
 _APART = (".hdr", ".img", ".mhd", ".nhdr")  # headers without voxels, and the other way round
 _KIND = "monai_unetfamily case"  # what tells a record from other JSON files of the folder
-_HASHED = (
-    "configs/inference.yaml",
-    "configs/inference.yml",
-    "configs/inference.json",
-    "configs/metadata.json",
-    "models/*",
-)
+_HASHED = ("configs/inference.*", f"configs/{METADATA}", f"models/{WEIGHTS}")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a run is asked for, as far as it decides what comes out: bundles by name and hash, and settings."""
+    """What a run is asked for, as far as it decides what comes out: bundles, name and hash of each, and settings."""
 
-    bundles: Mapping[str, str]
+    bundles: Sequence[tuple[str, str]]
     settings: Mapping[str, Any]
 
 
@@ -64,6 +61,12 @@ class Record:
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def failure(self) -> str:
+        """Why there is no result; empty where there is one."""
+        unfinished = UNFINISHED in self.outputs.values()
+        return self.error or ("was not finished; run the same command again" if unfinished else "")
+
 
 def record_file(output: Path, name: str) -> Path:
     """Where the record of a study lies."""
@@ -92,6 +95,8 @@ def read_record(file: Path) -> Record | None:
         found = json.loads(file.read_text("utf-8"))
         if not isinstance(found, dict) or found.pop("kind", None) != _KIND:
             return None
+        for row in found["classes"]:
+            Measure(**row)
         lists = {key: tuple(value) for key, value in found.items() if isinstance(value, list)}
         return Record(**found | lists | {"request": Request(**found["request"])})
     except (OSError, ValueError, TypeError, KeyError):
@@ -99,9 +104,10 @@ def read_record(file: Path) -> Record | None:
 
 
 def read_records(output: Path) -> list[Record]:
-    """All records below a folder, by name."""
+    """All records of a folder, by name; those of a folder in it that another run writes to are none of them."""
     files = sorted(file for file in output.rglob(f"*{SUFFIX}") if not file.name.startswith("."))
-    return [record for record in map(read_record, files) if record is not None]
+    found = ((file, read_record(file)) for file in files)
+    return [record for file, record in found if record and record_file(output, record.name) == file]
 
 
 def is_finished(before: Record, now: Record, output: Path) -> bool:

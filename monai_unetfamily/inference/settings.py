@@ -63,9 +63,7 @@ DEFAULTS = Settings()
 
 def request_of(bundles: Sequence[Bundle], settings: Settings) -> Request:
     """What a run with these bundles and settings is asked for."""
-    hashes = {bundle.root.absolute().name: hash_bundle(bundle.root) for bundle in bundles}
-    if len(hashes) < len(bundles):
-        hashes = {str(bundle.root.absolute()): hash_bundle(bundle.root) for bundle in bundles}
+    hashes = [(bundle.root.absolute().name, hash_bundle(bundle.root)) for bundle in bundles]
     return Request(hashes, {name: value for name, value in asdict(settings).items() if name not in _BESIDE})
 
 
