@@ -93,7 +93,7 @@ def save_overlay(
         raise ValueError(f"got window {window}; low before high is allowed: swap the two")
     canvas = _draw(planes, window, names, title)
     with atomic_file(path) as stream:
-        canvas.print_png(stream)
+        canvas.print_png(stream, pil_kwargs={"compress_level": 1})  # level 6 takes as long as the drawing
 
 
 def _guess_window(values: Image) -> tuple[float, float]:
