@@ -261,8 +261,8 @@ VALUES = {
     "constant channel": noted(
         lambda d: channels(d, "a_0000.nii", "a_0001.nii", last=VOXELS * 0), "channel 1 holds the value 0", **TWO
     ),
-    "constant picture": refused(
-        lambda d: picture(d / "a.png", np.zeros((4, 5), "u1")), "every voxel holds the value 0"
+    "constant picture": noted(
+        lambda d: picture(d / "a.png", np.zeros((4, 5), "u1")), "channel 0 holds the value 0 everywhere"
     ),
     "unknown way with NaN": Row(lambda d: scan(d / "a.nii"), "got nan='mean'", reading={"nan": "mean"}),
     "too few channels": Row(lambda d: scan(d / "a.nii"), "got 1 channel, 2 are needed", reading=TWO),
@@ -283,6 +283,8 @@ PLACES = {
     "unicode and spaces": noted(lambda d: scan(d / "Müller, J. 肝 (1).nii.gz"), ""),
     "pattern without a match": refused(lambda d: str(d / "*.nii"), "names no image"),
     "pattern of other files": refused(lambda d: str(content(d / "a.docx", "x").with_name("*")), "names no image"),
+    "hidden file": refused(lambda d: scan(d / ".h.nii.gz"), "h.nii.gz: its outputs would be called '.h', which"),
+    "file without a name": refused(lambda d: scan(d / ".nii.gz"), "would be called '', which is hidden"),
     "two of one name": refused(lambda d: (scan(d / "a.nii"), scan(d / "a.nii.gz"))[1].parent, "would both write 'a'"),
     "two of one name, in a pattern": refused(
         lambda d: str((scan(d / "1/ct.nii"), d / "*" / scan(d / "2/ct.nii").name)[1]), "would both write 'ct'"
@@ -325,6 +327,19 @@ LISTS = {
     "table without rows": refused(lambda d: content(d / "a.csv", "image\n"), "lists no image"),
     "empty table": refused(lambda d: content(d / "a.csv", ""), "got columns"),
     "table with an empty cell": refused(lambda d: content(d / "a.csv", "name,image\nb,\n"), "line 2: has no image"),
+    "table with a hidden name": refused(
+        lambda d: content(d / "a.csv", "name,image\na,b.nii\nx/.b,b.nii\n"), "line 3: got the name 'x/.b'; .* hidden"
+    ),
+    "table with a folder for a name": refused(
+        lambda d: content(d / "a.csv", "name,image\nx/,b.nii\n"), "line 2: got the name 'x/'; .* no name"
+    ),
+    "table with no name but a dot": refused(
+        lambda d: content(d / "a.csv", "name,image\n.,b.nii\n"), "line 2: got the name '.'; .* no name"
+    ),
+    "table with the run's own folder": refused(
+        lambda d: content(d / "a.csv", "name,image\n./Details/x,b.nii\n"),
+        "2: got the name './Details/x'; details/ is",
+    ),
     "table of an absent file": refused(
         lambda d: content(d / "a.csv", "image_0,image_1\nb.nii,c.nii\n"), "b.nii: no such file, channel 0 of 'b'"
     ),

@@ -64,7 +64,9 @@ def test_slices_are_sorted_by_position_over_folders_and_whatever_names(tmp_path:
     assert notes == ()
 
 
-@pytest.mark.parametrize("keep", [-10, 400, 0], ids=["in the pixels", "in the header", "empty"])
+@pytest.mark.parametrize(
+    "keep", [-10, 400, 190, 136, 0], ids=["in the pixels", "in the header", "in its class", "in its meta", "empty"]
+)
 @pytest.mark.parametrize("last", [2, 5], ids=["inside", "at the end"])
 def test_a_slice_that_is_cut_off_is_never_left_out(tmp_path: Path, keep: int, last: int) -> None:
     files = write_series(tmp_path, VOXELS, AXIAL)
@@ -73,6 +75,25 @@ def test_a_slice_that_is_cut_off_is_never_left_out(tmp_path: Path, keep: int, la
     assert notes == (f"1 file, cannot be read, though a DICOM image: IM000{last}",)
     with pytest.raises(ValueError, match=f"IM000{last}: cannot be read as a DICOM image"):
         read_series(series.files, gaps="resample")
+
+
+@pytest.mark.parametrize("damage", [b"\xff" * 400, b"\0" * 400], ids=["ones", "zeros"])
+def test_what_is_marked_as_dicom_and_cannot_be_parsed_is_never_left_out(tmp_path: Path, damage: bytes) -> None:
+    files = write_series(tmp_path, VOXELS, AXIAL)
+    files[5].write_bytes(files[5].read_bytes()[:132] + damage)
+    ((series,), notes) = list_series(tmp_path)
+    assert notes == ("1 file, cannot be read, though a DICOM image: IM0005",)
+    with pytest.raises(ValueError, match="IM0005: cannot be read as a DICOM image"):
+        read_series(series.files)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("SR1", REPORT), ("DICOMDIR", "1.2.840.10008.1.3.10")])
+def test_a_report_or_an_index_beside_the_slices_is_passed_over_and_named(tmp_path: Path, name: str, kind: str) -> None:
+    files = write_series(tmp_path, VOXELS, AXIAL)
+    write_slice(tmp_path / name, VOXELS[0], SOPClassUID=kind, **dict.fromkeys(("PixelData", "Rows", "Columns")))
+    ((series,), notes) = list_series(tmp_path)
+    assert series.files == tuple(files)
+    assert notes == (f"1 file, no DICOM image: {name}",)
 
 
 def test_a_slice_that_does_not_say_where_it_lies_is_never_left_out(tmp_path: Path) -> None:

@@ -1,20 +1,26 @@
 """A dry run says what a run then does, and does nothing."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
+from dicom_files import write_series
 from PIL import Image as Pictures
 from runs import predict
 
 from monai_unetfamily.bundles.bundle import Bundle, open_bundle
+from monai_unetfamily.inference.batch import predict_cohort
 from monai_unetfamily.inference.plan import plan_lines
 from monai_unetfamily.inference.predictor import load_case
 from monai_unetfamily.inference.segment import segment
 from monai_unetfamily.inference.settings import Settings
 from monai_unetfamily.volumes.probing import Probe, probe_study
+from monai_unetfamily.volumes.reading import read_study
 from monai_unetfamily.volumes.studies import find_studies
 
 
@@ -50,3 +56,66 @@ def test_headers_alone_say_how_large_a_study_is(tmp_path: Path) -> None:
     assert probe_study(find_studies([tmp_path / "a.nii.gz"]).studies[0]) == volume
     assert probe_study(find_studies([tmp_path / "b.nii.gz"], channel_dim=3).studies[0]) == volume
     assert probe_study(find_studies([tmp_path / "c.png"]).studies[0]) == Probe((7, 6), (1.0, 1.0), (0, 1))
+
+
+def test_the_size_of_voxels_is_the_affines(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.zeros((4, 3, 2), np.int16), np.diag([2, 1.5, 5, 1]))
+    image.header["pixdim"][1:4] = 1
+    nib.save(image, tmp_path / "a.nii")
+    assert nib.load(tmp_path / "a.nii").header.get_zooms() == (1, 1, 1)
+    assert probe_study(find_studies([tmp_path / "a.nii"]).studies[0]).spacing == (2.0, 1.5, 5.0)
+
+
+def four_axes(path: Path) -> Path:
+    nib.save(nib.Nifti1Image(np.zeros((4, 3, 2, 5), np.int16), np.eye(4)), path.with_suffix(".nii"))
+    return path.with_suffix(".nii")
+
+
+def nifti(path: Path) -> Path:
+    nib.save(nib.Nifti1Image(np.zeros((4, 3, 2), np.int16), np.eye(4)), path.with_suffix(".nii"))
+    return path.with_suffix(".nii")
+
+
+def metaimage(path: Path) -> Path:
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 3, 4), np.int16)), path.with_suffix(".mha"))
+    return path.with_suffix(".mha")
+
+
+def dicom(path: Path) -> Path:
+    write_series(path, np.zeros((4, 3, 2), np.int16), np.eye(4))
+    return path
+
+
+def missing(path: Path) -> Path:
+    (path.parent / "list.txt").write_text("absent.nii")
+    return path.parent / "list.txt"
+
+
+@pytest.mark.parametrize("make", [four_axes, nifti, metaimage, dicom, missing])
+def test_a_dry_run_refuses_a_case_in_the_words_of_the_run(opened: Bundle, tmp_path: Path, make: Callable) -> None:
+    (study,) = find_studies([make(tmp_path / "a")]).studies
+    with pytest.raises((ValueError, OSError)) as refused:
+        read_study(study, max_voxels=23)
+    line, sums = plan_lines([opened], [study], tmp_path / "out", Settings(max_voxels=23))
+    assert line == f"1/1 {study.name}: cannot be read: {refused.value}"
+    assert sums == "1 cases, 0 finished already, 1 that cannot be read; nothing was done"
+
+
+def test_a_dry_run_refuses_what_the_run_refuses(opened: Bundle, tmp_path: Path) -> None:
+    studies, settings = find_studies([nifti(tmp_path / "a")]).studies, Settings(previews=False)
+    (tmp_path / "a.nii.gz").touch()
+    other = replace(opened, names={0: "background", 1: "heart"})
+    for bundles, overwrite in (([opened], False), ([opened, other], True)):
+        with pytest.raises((ValueError, FileExistsError)) as refused:
+            next(predict_cohort(bundles, studies, tmp_path, settings, overwrite=overwrite))
+        with pytest.raises(type(refused.value)) as planned:
+            next(plan_lines(bundles, studies, tmp_path, settings, overwrite))
+        assert str(planned.value) == str(refused.value)
+
+
+def test_what_is_overwritten_is_not_finished(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
+    studies = find_studies([phantoms / "imagesTr"]).studies[:1]
+    list(predict(opened, [studies[0].files[0]], tmp_path))
+    for overwrite, finished in ((False, 1), (True, 0)):
+        *_, sums = plan_lines([opened], studies, tmp_path, Settings(previews=False), overwrite)
+        assert sums == f"1 cases, {finished} finished already, 0 that cannot be read; nothing was done"

@@ -23,10 +23,22 @@ def test_a_slurm_array_says_which_part() -> None:
     assert choose_shard("1/2", slurm(5, 0, 1, 9)) == Shard(1, 2)
 
 
-@pytest.mark.parametrize("environment", [slurm(5, 1, 1, 2), slurm(4, 1, 2, 3), {"JOB_COMPLETION_INDEX": "0"}])
+@pytest.mark.parametrize(
+    "environment",
+    [slurm(5, 1, 1, 2), slurm(4, 1, 2, 3), slurm(0, 1, 1, 3), slurm(1, 0, 0, 3), {"JOB_COMPLETION_INDEX": "0"}],
+)
 def test_an_environment_that_does_not_say_which_part_is_refused(environment: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="shard"):
         choose_shard(None, environment)
+
+
+@pytest.mark.parametrize(
+    ("text", "environment"),
+    [(None, slurm(0, 0, 1, 3) | {"SLURM_ARRAY_TASK_ID": "x"}), ("/8", {"JOB_COMPLETION_INDEX": "x"})],
+)
+def test_a_variable_that_is_no_number_is_named(text: str | None, environment: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="(SLURM_ARRAY_TASK_ID|JOB_COMPLETION_INDEX) is 'x'; a whole number"):
+        choose_shard(text, environment)
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "a/b", "3", "", "/3", "1/3/2", "-1/3"])

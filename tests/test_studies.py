@@ -163,6 +163,16 @@ def test_a_table_names_cases_and_channels(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("one", "other"), [("a", "./a"), ("a//b", "a/b"), ("a/./b", "a/b")])
+def test_a_name_in_a_table_is_the_same_however_it_is_written(one: str, other: str, tmp_path: Path) -> None:
+    table = tmp_path / "cohort.csv"
+    table.write_text(f"name,image\n{one},x.nii\n")
+    assert names(table) == [other.removeprefix("./")]
+    table.write_text(f"name,image\n{one},x.nii\n{other},y.nii\n")
+    with pytest.raises(ValueError, match="would both write"):
+        find_studies([table])
+
+
 def visit(folder: Path, **tags: object) -> list[Path]:
     return write_series(folder, np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.diag([1.0, 1.0, 2.0, 1.0]), **tags)
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ def _predict(options: argparse.Namespace) -> int:
     bundles = [open_bundle(find_bundle(name), device) for name in (options.bundle, *options.ensemble)]
     studies, settings = _studies(options, bundles[0].root), _settings(options, bundles[0].names)
     if options.dry_run:
-        for line in plan_lines(bundles, studies, options.output, settings):
+        for line in plan_lines(bundles, studies, options.output, settings, overwrite=options.overwrite):
             say(line)
         return 0
     with _bar() as progress:
@@ -124,8 +125,14 @@ def _settings(options: argparse.Namespace, names: "Mapping[int, str]") -> "Setti
         previews=not options.no_previews,
         nan=options.nan,
         gaps=options.gaps,
-        **({"max_voxels": options.max_voxels} if options.max_voxels else {}),
+        **_limit(options.max_voxels),
     )
+
+
+def _limit(voxels: int | None) -> dict[str, int]:
+    if voxels is not None and voxels < 1:
+        raise ValueError(f"--max-voxels got {voxels}; 1 or more is allowed.")
+    return {} if voxels is None else {"max_voxels": voxels}
 
 
 def _volumes(text: str, classes: "Sequence[str]") -> "Iterator[tuple[str, float]]":
@@ -134,7 +141,9 @@ def _volumes(text: str, classes: "Sequence[str]") -> "Iterator[tuple[str, float]
     try:
         least = float(ml)
     except ValueError:
-        raise ValueError(f"--min-volume got {text!r}; ML or CLASS=ML is allowed, as in liver=5.") from None
+        least = nan
+    if not 0 <= least < inf:
+        raise ValueError(f"--min-volume got {text!r}; ML or CLASS=ML is allowed, of 0 ml or more, as in liver=5.")
     yield from ((each, least) for each in ([name] if equals else classes))
 
 

@@ -9,8 +9,10 @@ from monai.transforms import Orientationd, Spacingd
 from monai.utils import ensure_tuple_rep
 
 from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.inference.ensemble import check_ensemble
 from monai_unetfamily.inference.inferer import WindowInferer
-from monai_unetfamily.inference.records import Record, hash_study, is_finished, read_record, record_file
+from monai_unetfamily.inference.outputs import Outputs
+from monai_unetfamily.inference.records import Record, Request, hash_study, is_finished, read_record, record_file
 from monai_unetfamily.inference.settings import Settings, adapt, request_of
 from monai_unetfamily.volumes.probing import Probe, probe_study
 from monai_unetfamily.volumes.studies import Study
@@ -18,29 +20,41 @@ from monai_unetfamily.volumes.studies import Study
 _FLOAT = 4  # bytes
 
 
-def plan_lines(bundles: Sequence[Bundle], studies: Sequence[Study], output: Path, settings: Settings) -> Iterator[str]:
-    """A line for each study, from its header alone, then the sums.
+def plan_lines(
+    bundles: Sequence[Bundle], studies: Sequence[Study], output: Path, settings: Settings, overwrite: bool = False
+) -> Iterator[str]:
+    """A line for each study, from its header alone, then the sums; what `predict_cohort` refuses is refused here.
 
     Windows and memory are estimates: of the preprocessing an `Orientationd`, as if to RAS, and a `Spacingd` are taken
-    into account alone. Memory is that of
-    the image, as read and on the bundle's grid, of the labels, and of the scores of one layer of windows.
+    into account alone. Memory is that of the image, as read and on the bundle's grid, of the labels, and of the scores
+    of one layer of windows. With `overwrite`, nothing is finished already.
 
     Raises:
-        ValueError: settings that the bundle cannot meet.
+        FileExistsError: files in the way that no run with these bundles and settings wrote.
+        ValueError: settings that the bundles cannot meet, outputs that would replace inputs.
     """
-    bundle, request = adapt(bundles[0], settings), request_of(bundles, settings)
+    notes: list[str] = []
+    check_ensemble(bundles, notes.append)
+    request = request_of(bundles, settings)
+    bundle, *_ = [adapt(bundle, settings) for bundle in bundles]
+    Outputs(output, bundle.names, settings).require_room(studies, request, overwrite)
+    yield from notes
     finished = failed = 0
     for number, study in enumerate(studies, start=1):
-        now, before = Record(study.name, request, (), hash_study(study)), read_record(record_file(output, study.name))
-        done = before is not None and is_finished(before, now, output)
+        done = not overwrite and _is_done(study, request, output)
         finished += done
         try:
-            what = _described(bundle, probe_study(study))
+            what = _described(bundle, probe_study(study, settings.max_voxels))
         except (ValueError, OSError) as error:
             failed += 1
             what = f"cannot be read: {error}"
         yield f"{number}/{len(studies)} {study.name}: {what}{', finished already' if done else ''}"
     yield f"{len(studies)} cases, {finished} finished already, {failed} that cannot be read; nothing was done"
+
+
+def _is_done(study: Study, request: Request, output: Path) -> bool:
+    before = read_record(record_file(output, study.name))
+    return before is not None and is_finished(before, Record(study.name, request, (), hash_study(study)), output)
 
 
 def _described(bundle: Bundle, probe: Probe) -> str:

@@ -65,7 +65,7 @@ def read_series(files: Sequence[Path], *, gaps: Gaps = "refuse", max_voxels: int
     flaws = find_flaws(offsets, slices[0].spacing)
     _require_no_flaws(flaws, gaps, folder)
     depth = count_even(offsets) if flaws.gaps else len(slices)
-    _require_size((*slices[0].size, depth), folder, max_voxels)
+    require_size((*slices[0].size, depth), folder, max_voxels)
     voxels, start, step, notes = _onto_grid(_read_all(slices), offsets, slices[0].spacing, flaws)
     return voxels, patient_grid(voxels.shape, _affine(slices[0], start, step)), notes
 
@@ -110,7 +110,13 @@ def _require_no_flaws(flaws: Flaws, gaps: Gaps, folder: Path) -> None:
         raise ValueError(f"{folder}: got {got}; an even, straight stack is allowed, restore it or let gaps 'resample'")
 
 
-def _require_size(shape: tuple[int, ...], folder: Path, most: int) -> None:
+def require_size(shape: tuple[int, ...], folder: Path, most: int) -> None:
+    """Refuse a series of more than `most` voxels.
+
+    >>> require_size((4, 3, 2), Path("ct"), 23)
+    Traceback (most recent call last):
+    ValueError: ct: got (4, 3, 2) voxels; 23 are allowed, crop it or raise the limit
+    """
     if math.prod(shape) > most:
         raise ValueError(f"{folder}: got {shape} voxels; {most} are allowed, crop it or raise the limit")
 

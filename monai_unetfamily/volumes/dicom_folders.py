@@ -21,7 +21,7 @@ def is_dicom(file: Path) -> bool:
     name = file.name.lower()
     if name.endswith(_SUFFIXES):
         return True
-    return not name.endswith(_OTHERS) and name != _INDEX and file.is_file() and _has_magic(file)
+    return not name.endswith(_OTHERS) and name != _INDEX and file.is_file() and has_mark(file)
 
 
 def holds_dicom(folder: Path) -> bool:
@@ -43,7 +43,12 @@ def leads_to_dicom(folder: Path) -> bool:
     return any(holds_dicom(sub) for sub in inner if not _is_hidden(sub.relative_to(folder)))
 
 
-def _has_magic(file: Path) -> bool:
+def has_mark(file: Path) -> bool:
+    """Whether a file has DICOM's mark (part 10): "DICM" after a preamble of 128 bytes.
+
+    >>> has_mark(Path(__file__)), has_mark(Path("absent.dcm"))
+    (False, False)
+    """
     start, magic = _MAGIC
     try:
         with file.open("rb") as stream:

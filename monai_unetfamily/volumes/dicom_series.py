@@ -62,8 +62,8 @@ def list_series(folder: Path) -> tuple[list[Series], tuple[str, ...]]:
     or image type, where that gives whole volumes.
 
     Nothing is read without a slice that is there: one whose place or units cannot be told stays in its series,
-    one that is cut off in every series of its folder, since nothing tells to which it belongs, and
-    `dicom.read_series` refuses it by name.
+    one that is cut off or cannot be parsed, though marked as DICOM, in every series of its folder, since nothing
+    tells to which it belongs, and `dicom.read_series` refuses it by name.
 
     Raises:
         NotADirectoryError: no folder.

@@ -4,6 +4,7 @@ SimpleITK reads it through GDCM, which applies the slice's own rescale slope and
 in silence is checked here first: pixel data shorter than the header claims, a slope that is no number.
 """
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
+
+from monai_unetfamily.volumes.dicom_folders import has_mark
 
 TAGS = {
     "ImageType": "0008|0008",
@@ -40,6 +43,7 @@ _PREAMBLE = 132  # bytes: 128 of anything, then "DICM"
 _META = 4096  # bytes, more than the file meta information takes
 _SOP_CLASS, _TRANSFER_SYNTAX = 0x0002, 0x0010  # elements of group 2, the file meta information
 _LONG_FORM = (b"OB", b"OW", b"SQ", b"UN", b"UT")  # value representations whose length takes four bytes
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _SECONDARY_CAPTURE = f"{_STORAGE}7"
 _VOLUME_CLASSES = ("2", "4", "20", "128", "130")  # CT, MR, NM, PET, enhanced PET: each with its enhanced kin
@@ -159,12 +163,16 @@ def why_unusable(image: Slice) -> str:
 
 
 def is_damaged_slice(path: Path) -> bool:
-    """Whether a file that `open_slice` refuses calls itself an image of a volume: it is cut off, or in disorder.
+    """Whether a file that `open_slice` refuses may be an image of a volume: it is cut off, or in disorder.
+
+    It calls itself one, or is marked as DICOM and does not say what it is, which reports and indices do.
 
     >>> is_damaged_slice(Path(__file__))
     False
     """
     sop_class = _meta(path).get(_SOP_CLASS, "")
+    if not _UID.fullmatch(sop_class):
+        return has_mark(path)
     return sop_class.startswith(_STORAGE) and sop_class.removeprefix(_STORAGE).split(".")[0] in _VOLUME_CLASSES
 
 
@@ -226,8 +234,9 @@ def _meta(path: Path) -> dict[int, str]:
     while head[at : at + 2] == b"\x02\x00" and at + 12 <= len(head):
         element, kind, short = struct.unpack_from("<H2sH", head, at + 2)
         length, start = (struct.unpack_from("<I", head, at + 8)[0], at + 12) if kind in _LONG_FORM else (short, at + 8)
-        found[element] = _clean(head[start : start + length].decode("latin-1"))
         at = start + length
+        if at <= len(head):  # a value that is cut off says nothing
+            found[element] = _clean(head[start:at].decode("latin-1"))
     return found
 
 

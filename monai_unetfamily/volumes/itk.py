@@ -59,6 +59,22 @@ def read_itk(path: Path, max_voxels: int = MAX_VOXELS) -> Volume:
     >>> voxels.shape, grid.affine.diagonal().tolist(), notes
     ((2, 3, 4), [-1.0, -1.0, 2.5, 1.0], ())
     """
+    reader, affine, oriented = open_itk(path, max_voxels)
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    voxels = sitk.GetArrayFromImage(_run(reader.Execute, path)).T
+    assumed = "the file does not tell left from right; its axes are taken as they come, as ITK does: left, back, up"
+    return voxels, patient_grid(voxels.shape, affine), () if oriented else (assumed,)
+
+
+def open_itk(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[sitk.ImageFileReader, NDArray[np.float64], bool]:
+    """Open a file, no voxel read: its reader, the affine (4, 4) to mm, LPS+, and whether it tells where left is.
+
+    Raises what `read_itk` raises before voxels are read.
+
+    >>> open_itk(Path("absent.mha"))
+    Traceback (most recent call last):
+    FileNotFoundError: absent.mha: no such file; name an existing MetaImage or NRRD file
+    """
     _require_name(path)
     header = _metaimage(path) if path.suffix.lower() in _METAIMAGE else _nrrd(path)
     reader = sitk.ImageFileReader()
@@ -68,10 +84,7 @@ def read_itk(path: Path, max_voxels: int = MAX_VOXELS) -> Volume:
     _require_bytes(reader, header, path)
     affine = _affine(reader)
     require_right_angles(affine, str(path))
-    reader.SetOutputPixelType(sitk.sitkFloat32)
-    voxels = sitk.GetArrayFromImage(_run(reader.Execute, path)).T
-    assumed = "the file does not tell left from right; its axes are taken as they come, as ITK does: left, back, up"
-    return voxels, patient_grid(voxels.shape, affine), () if header.oriented else (assumed,)
+    return reader, affine, header.oriented
 
 
 def _require_name(path: Path) -> None:

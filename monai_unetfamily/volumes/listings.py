@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from monai_unetfamily.volumes.layouts import Found, Listing, is_pattern, join_listings, list_input
 
 LISTS = (".txt", ".csv")
+_TAKEN = "details"  # folder of what a run writes beside label maps
 
 
 def read_list(file: Path) -> Listing:
@@ -18,7 +19,7 @@ def read_list(file: Path) -> Listing:
     that does not exist is listed all the same: it is its case that fails, not the list.
 
     Raises:
-        ValueError: nothing is listed, no such column, an empty cell, a name that leaves the output folder, no UTF-8.
+        ValueError: nothing is listed, no such column, an empty cell, a name that cannot be that of outputs, no UTF-8.
         FileNotFoundError: a pattern, or a folder, without images.
 
     >>> from tempfile import TemporaryDirectory
@@ -74,8 +75,19 @@ def _cell(row: dict[str, str], column: str, where: str) -> str:
 
 
 def _name(row: dict[str, str], where: str) -> str:
+    """A row's name, the same for all ways to write it ("./a//b" is "a/b"); empty where none is given."""
     name = (row.get("name") or "").strip()
-    if name and (PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts):
-        got = f"got the name {name!r}"
-        raise ValueError(f"{where}: {got}; outputs stay in their folder, give a name without .. and without / ahead")
-    return name
+    if not name:
+        return ""
+    if why := _why_no_name(name):
+        raise ValueError(f"{where}: got the name {name!r}; {why}")
+    return PurePosixPath(name).as_posix()
+
+
+def _why_no_name(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        return "outputs stay in their folder, give a name without .. and without / ahead"
+    if name.endswith("/") or not path.name or path.name.startswith("."):
+        return "its outputs would have no name or be hidden, give one whose last part begins without a dot"
+    return f"{_TAKEN}/ is for what else a run writes, give another name" if path.parts[0].casefold() == _TAKEN else ""

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
-from monai_unetfamily.volumes.nifti import open_volume
+from monai_unetfamily.volumes.headers import MAX_VOXELS
+from monai_unetfamily.volumes.reading import open_nifti, require_files
 from monai_unetfamily.volumes.studies import Study
 
 
@@ -27,11 +29,15 @@ class Probe:
     axes: tuple[int, ...]
 
 
-def probe_study(study: Study) -> Probe:
+def probe_study(study: Study, max_voxels: int = MAX_VOXELS) -> Probe:
     """Look at the headers of a study; no voxel is read, so that damage further on is not seen.
 
+    Args:
+        study: of `find_studies`.
+        max_voxels: the most that a file or a DICOM series may claim.
+
     Raises:
-        FileNotFoundError, ValueError: what the header alone shows to be unreadable.
+        FileNotFoundError, ValueError: as `reading.read_study` words it, what the header alone shows to be unreadable.
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
@@ -41,31 +47,25 @@ def probe_study(study: Study) -> Probe:
     ...     probe_study(Study("ct", (path,), "nifti"))
     Probe(shape=(4, 3, 2), spacing=(2.0, 2.0, 5.0), axes=(0, 1, 2))
     """
-    return _PROBES[study.kind](study)
+    require_files(study)
+    return _PROBES[study.kind](study, max_voxels)
 
 
-def _nifti(study: Study) -> Probe:
-    image = open_volume(study.files[0], channels=True)
-    axis = None if study.channel_dim is None else study.channel_dim % 4
-    axes = [a for a in range(image.ndim) if a != axis][:3]
-    zooms = image.header.get_zooms()
-    shape, spacing = tuple(image.shape[a] for a in axes), tuple(float(f"{zooms[a]:.5g}") for a in axes)
-    return Probe(shape, spacing, _patient_axes(np.asarray(image.affine)))
+def _nifti(study: Study, max_voxels: int) -> Probe:
+    _, _, grid = open_nifti(study, max_voxels)[0]
+    spacing = tuple(float(f"{mm:.5g}") for mm in voxel_sizes(grid.affine))
+    return Probe(grid.shape[:3], spacing, _patient_axes(np.asarray(grid.affine)))
 
 
-def _itk(study: Study) -> Probe:
-    import SimpleITK as sitk
+def _itk(study: Study, max_voxels: int) -> Probe:
+    from monai_unetfamily.volumes.itk import open_itk
 
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(study.files[0]))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise ValueError(f"{study.files[0]}: its header cannot be read; copy or export it again") from error
-    return Probe(reader.GetSize(), reader.GetSpacing(), _patient_axes(np.reshape(reader.GetDirection(), (3, 3))))
+    (reader, affine, _), *_ = [open_itk(file, max_voxels) for file in study.files]
+    return Probe(reader.GetSize(), reader.GetSpacing(), _patient_axes(affine))
 
 
-def _dicom(study: Study) -> Probe:
+def _dicom(study: Study, max_voxels: int) -> Probe:
+    from monai_unetfamily.volumes.dicom import require_size
     from monai_unetfamily.volumes.dicom_slices import open_slice, sort_slices
 
     if study.files[0].is_dir():
@@ -74,10 +74,11 @@ def _dicom(study: Study) -> Probe:
     _, offsets = sort_slices(ends)
     step = float(offsets[-1, 2]) / max(1, len(study.files) - 1)
     shape, spacing = (*ends[0].size, len(study.files)), (*map(float, ends[0].spacing), step)
+    require_size(shape, study.files[0].parent, max_voxels)
     return Probe(shape, spacing, _patient_axes(ends[0].axes.T))
 
 
-def _picture(study: Study) -> Probe:
+def _picture(study: Study, max_voxels: int) -> Probe:
     try:
         with Pictures.open(study.files[0]) as picture:
             columns, rows = picture.size
@@ -92,4 +93,4 @@ def _patient_axes(affine: NDArray[np.float64]) -> tuple[int, ...]:
     return tuple(int(axis) for axis in nib.io_orientation(square)[:, 0])
 
 
-_PROBES: dict[str, Callable[[Study], Probe]] = {"nifti": _nifti, "itk": _itk, "dicom": _dicom, "picture": _picture}
+_PROBES: dict[str, Callable[[Study, int], Probe]] = {"nifti": _nifti, "itk": _itk, "dicom": _dicom, "picture": _picture}

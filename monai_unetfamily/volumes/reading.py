@@ -60,7 +60,7 @@ def read_study(
     """
     if nan not in _NAN:
         raise ValueError(f"got nan={nan!r}; {' or '.join(map(repr, _NAN))} is allowed, choose one of them")
-    _require_files(study)
+    require_files(study)
     image = _read(study, max_voxels, gaps)
     where = study.files[0].parent if study.kind == "dicom" else study.files[0]
     _require_channels(len(image.voxels), channels, where)
@@ -69,7 +69,13 @@ def read_study(
     return Image(voxels, image.grid, (*image.notes, *replaced, *flat))
 
 
-def _require_files(study: Study) -> None:
+def require_files(study: Study) -> None:
+    """Refuse a study one of whose files is missing: a FileNotFoundError that names its channel or slice.
+
+    >>> require_files(Study("ct", (Path("absent.nii"),), "nifti"))
+    Traceback (most recent call last):
+    FileNotFoundError: absent.nii: no such file; add it, or take this case out
+    """
     for number, file in enumerate(study.files):
         if not file.exists():
             gone = "is a link to nothing" if file.is_symlink() else "no such file"
@@ -87,7 +93,19 @@ def _read(study: Study, max_voxels: int, gaps: Gaps) -> Image:
     return _read_series(study, max_voxels, gaps) if study.kind == "dicom" else _read_nifti(study, max_voxels)
 
 
-def _read_nifti(study: Study, max_voxels: int) -> Image:
+def open_nifti(study: Study, max_voxels: int = MAX_VOXELS) -> list[tuple[Nifti1Pair, int | None, Nifti1Pair]]:
+    """Open the files of a NIfTI study, a channel each: image, the axis (0 to 3) of its channels, spatial grid.
+
+    No voxel is read.
+
+    Raises:
+        ValueError: a file of another kind, what `open_volume` refuses, a 4-D file without `channel_dim`, channels on
+            different grids.
+
+    >>> open_nifti(Study("ct", (Path("ct.xyz"),), "nifti"))
+    Traceback (most recent call last):
+    ValueError: ct.xyz: is of a kind that is not read; ...
+    """
     for file in study.files:
         if not file.name.lower().endswith(NIFTI):
             raise ValueError(f"{file}: is of a kind that is not read; {_KINDS} are, convert it first")
@@ -95,14 +113,20 @@ def _read_nifti(study: Study, max_voxels: int) -> Image:
     axes = [_channel_axis(image, study.channel_dim, file) for image, file in zip(opened, study.files, strict=True)]
     grids = [_spatial_grid(image, axis) for image, axis in zip(opened, axes, strict=True)]
     _require_one_grid(grids, study.files)
+    return list(zip(opened, axes, grids, strict=True))
+
+
+def _read_nifti(study: Study, max_voxels: int) -> Image:
+    opened = open_nifti(study, max_voxels)
     parts = [
         _channels_first(read_voxels(image, file), axis)
-        for image, file, axis in zip(opened, study.files, axes, strict=True)
+        for (image, axis, _), file in zip(opened, study.files, strict=True)
     ]
-    notes = form_notes(grids[0])
-    if axes[0] not in (None, 3):
-        notes = (*notes, f"channels are on axis {axes[0]}: the header's affine is taken for the other three axes")
-    return Image(_joined(parts), grids[0], notes)
+    _, axis, grid = opened[0]
+    notes = form_notes(grid)
+    if axis not in (None, 3):
+        notes = (*notes, f"channels are on axis {axis}: the header's affine is taken for the other three axes")
+    return Image(_joined(parts), grid, notes)
 
 
 def _channel_axis(image: Nifti1Pair, channel_dim: int | None, file: Path) -> int | None:

@@ -64,7 +64,7 @@ def find_studies(
 
     Raises:
         FileNotFoundError: an input that does not exist, a folder or pattern without images.
-        ValueError: two images of one name, two files of one channel, and what `read_list` raises.
+        ValueError: two images of one name, a hidden file, two files of one channel, and what `read_list` raises.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -118,6 +118,9 @@ def _series_study(folder: Path, name: str, series: str | None) -> Study:
 def _require_own_names(studies: Iterable[Study]) -> None:
     seen: dict[str, Path] = {}
     for study in studies:
+        if not study.name or study.name.split("/")[-1].startswith("."):
+            got = f"its outputs would be called {study.name!r}, which is hidden"
+            raise ValueError(f"{study.files[0]}: {got}; rename it, or list it in a CSV with a column name")
         if study.name in seen:
             got = f"and {seen[study.name]} would both write {study.name!r}"
             raise ValueError(f"{study.files[0]} {got}; rename one, or list them in a CSV with a column name")
