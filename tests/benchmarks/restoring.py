@@ -1,11 +1,10 @@
-"""From a volume to its labels on its own grid: the most memory that the process takes, and the time.
+"""From a volume to its labels on its own grid: the most memory that the process takes.
 
 The network is one 1x1x1 convolution with random weights, so that no class can be left out anywhere and nearly all of
 the cost is that of windows, blending and restoring. Beside it stands what all scores on the source grid would take.
 """
 
 from pathlib import Path
-from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -56,21 +55,20 @@ def _row(case: Case) -> Row:
     voxels = "x".join(map(str, case.size))
     row: Row = {"volume": f"{voxels}, {case.classes} classes, {case.pixdim} mm, window {case.window}^3"}
     try:
-        peak, seconds = in_fresh_process(measure, case, torch.get_num_threads())
+        peak = in_fresh_process(measure, case, torch.get_num_threads())
     except FAILURES as error:
         return row | {"peak GB": reason(error)}
     share = round(peak / case.scores, 2)
-    return row | {"peak GB": peak / GB, "all scores GB": case.scores / GB, "of them": share, "seconds": seconds}
+    return row | {"peak GB": peak / GB, "all scores GB": case.scores / GB, "of them": share}
 
 
-def measure(case: Case, threads: int) -> tuple[float, float]:
-    """The most bytes that the process holds, packages and the image included, and the seconds of a run."""
+def measure(case: Case, threads: int) -> int:
+    """The most bytes that the process holds in a run, packages and the image included."""
     torch.set_num_threads(threads)
     bundle, image = opened(case), volume(case)
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
-    start = perf_counter()
     predict_image(bundle, image)
-    return float(resident("VmHWM")), perf_counter() - start
+    return resident("VmHWM")
 
 
 def opened(case: Case) -> Bundle:
