@@ -240,9 +240,10 @@ def test_ctrl_c_ends_the_run_and_leaves_nothing_half_done(bundle: Path, phantoms
 
 
 COMMAND = """
+import signal
 import sys
-from pathlib import Path
 import torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background of a shell ignore it
 torch.set_num_threads(1)
 from monai_unetfamily.cli import main
 sys.exit(main(sys.argv[1:]))
