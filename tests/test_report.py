@@ -261,7 +261,7 @@ def test_a_failed_write_keeps_the_old_picture(tmp_path, monkeypatch):
     picture(path, *patient())
     before = path.read_bytes()
 
-    def full(canvas, file):
+    def full(canvas, file, **options):
         file.write(b"half")
         raise OSError("no space left")
 
