@@ -49,7 +49,7 @@ def run_demo(
     log(f"2/5 training UNet 3+ with the classification-guided module for {minutes:g} minutes in {bundle}")
     train(find_bundle("phantom_ct"), data, output=bundle, minutes=minutes, device=device, log=log)
     held_out = load_cases(data, "validation")
-    log(f"3/5 predicting {len(held_out)} phantoms that it has not seen, into {predictions}")
+    log(f"3/5 predicting {len(held_out)} phantoms that it has not seen; look at {predictions}/report.html")
     _predict(bundle, held_out, predictions, chosen)
     log("4/5 evaluating")
     summaries = _evaluate(bundle, held_out, predictions, output / "scores.csv")
