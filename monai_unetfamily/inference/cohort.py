@@ -5,11 +5,9 @@ again with what the others have done by then.
 """
 
 import csv
-import fcntl
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from io import StringIO
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from monai_unetfamily.inference.cohort_page import write_page
 from monai_unetfamily.inference.findings import CaseSummary
@@ -45,7 +44,7 @@ def write_cohort(output: Path, request: Request, names: Mapping[int, str], devic
     Raises:
         OSError: the folder cannot be written.
     """
-    with _alone(output):
+    with FileLock(output / LOCK):
         for name in TABLES:
             remove_parts(output / name)
         records = read_records(output)
@@ -58,13 +57,6 @@ def write_cohort(output: Path, request: Request, names: Mapping[int, str], devic
         cases = [_summary(record, measured[record.name], output, request) for record in records]
         write_page(cases, output / PAGE, _facts(records, request))
     return records
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with (folder / LOCK).open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _write_text(text: str, file: Path) -> None:

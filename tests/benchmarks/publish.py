@@ -1,4 +1,4 @@
-"""Show a run in the documentation: `make bench-publish`, from the checkout, after `make bench`.
+"""Show a run in the documentation: `make bench-docs`, after `make bench`.
 
 The run's JSON becomes docs/benchmarks.json, its picture docs/images/benchmark.svg, and every table that stands in a
 page between `<!-- benchmark NAME -->` and `<!-- end -->` is written anew.
