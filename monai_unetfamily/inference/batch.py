@@ -35,7 +35,7 @@ from monai_unetfamily.inference.records import (
     write_record,
 )
 from monai_unetfamily.inference.segment import Case, Progress, segment
-from monai_unetfamily.inference.settings import DEFAULTS, Settings, adapt, request_of
+from monai_unetfamily.inference.settings import DEFAULTS, Settings, adapt_all, request_of
 from monai_unetfamily.volumes.files import make_folder
 from monai_unetfamily.volumes.nifti import Labels
 from monai_unetfamily.volumes.studies import Image, Study
@@ -117,7 +117,7 @@ def predict_cohort(
     """
     check_ensemble(bundles, log)
     request = request_of(bundles, settings)
-    run = _Run([adapt(bundle, settings) for bundle in bundles], output, settings, request, overwrite, progress)
+    run = _Run(adapt_all(bundles, settings), output, settings, request, overwrite, progress)
     run.outputs.require_room(studies, request, overwrite)
     make_folder(output)
     threads = 1 if bundles[0].device.type == "cpu" else None  # the network keeps its cores

@@ -13,7 +13,7 @@ from monai_unetfamily.inference.ensemble import check_ensemble
 from monai_unetfamily.inference.inferer import WindowInferer
 from monai_unetfamily.inference.outputs import Outputs
 from monai_unetfamily.inference.records import Record, Request, hash_study, is_finished, read_record, record_file
-from monai_unetfamily.inference.settings import Settings, adapt, request_of
+from monai_unetfamily.inference.settings import Settings, adapt_all, request_of
 from monai_unetfamily.volumes.probing import Probe, probe_study
 from monai_unetfamily.volumes.studies import Study
 
@@ -36,7 +36,7 @@ def plan_lines(
     notes: list[str] = []
     check_ensemble(bundles, notes.append)
     request = request_of(bundles, settings)
-    bundle, *_ = [adapt(bundle, settings) for bundle in bundles]
+    bundle, *_ = adapt_all(bundles, settings)
     Outputs(output, bundle.names, settings).require_room(studies, request, overwrite)
     yield from notes
     finished = failed = 0
