@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.inference.box import format_box
 from monai_unetfamily.inference.cohort import write_cohort
 from monai_unetfamily.inference.ensemble import check_ensemble
 from monai_unetfamily.inference.outputs import Outputs
@@ -173,9 +174,10 @@ class _Run:
         return _Segmented(study, _timed(record, "network", start), before, image, labels, presence.probabilities())
 
     def _segment(self, study: Study, image: Image, case: Case) -> tuple[Labels, list[str]]:
-        notes: list[str] = []
+        box = self.settings.box
+        notes = [f"segmented within {format_box(box)} alone: volumes are of what lies there"] if box else []
         with self.outputs.scores(study, image) as sink, torch.inference_mode():
-            for step in segment(self.bundles, case, log=notes.append, sink=sink):
+            for step in segment(self.bundles, case, box=box, log=notes.append, sink=sink):
                 self.progress(study, step)
         return step.labels, notes
 

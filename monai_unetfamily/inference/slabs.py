@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import product
-from math import prod
 from typing import NamedTuple
 
 import torch
@@ -56,19 +55,20 @@ class Front:
         self.weight = (weight / passes).to(dtype)
         self.layer = self._layer(passes)
         self.closed = 0  # planes given out
-        self.done, self.total = 0, prod(map(len, windows.starts)) * items * passes
+        self.done = self.total = 0  # windows added, and in all, which the caller says
 
     @property
     def classes(self) -> int:
         """Channels of the scores, 0 before the first came."""
         return self.sums.shape[1] if hasattr(self, "sums") else 0
 
-    def add(self, item: int, start: Start, scores: Tensor) -> None:
-        """Add a window's scores (classes, *roi); the planes before its start must be closed."""
+    def add(self, item: int, start: Start, scores: Tensor) -> Iterator[Slab]:
+        """Give out the planes before a window, then add its scores (classes, *roi); windows come layer by layer."""
         if not self.classes:
             shape = (self.items, len(scores), *self._sized(self.planes))
             self.sums = torch.zeros(shape, dtype=self.dtype, device=self.weight.device)
         scores = scores.to(self.sums)
+        yield from self.close(start[self.axis])
         target, source = self.windows.inside(start), self.windows.valid(start)
         for planes, ring in self._runs(target[self.axis]):
             target[self.axis] = ring
@@ -77,10 +77,15 @@ class Front:
         self.done += 1
 
     def close(self, until: int) -> Iterator[Slab]:
-        """Give out the planes before `until`, in order."""
+        """Give out the planes before `until`, in order.
+
+        No slab goes beyond the start of a layer of windows, also of one without any: slabs are the same, whichever
+        windows are left out.
+        """
         thickness = self.planes if self.whole else max(1, self.planes // _THINNER)
         while self.closed < until:
-            for planes, ring in self._runs(slice(self.closed, min(until, self.closed + thickness))):
+            layer = next((start for start in self.windows.starts[self.axis] if start > self.closed), until)
+            for planes, ring in self._runs(slice(self.closed, min(until, layer, self.closed + thickness))):
                 self.closed = planes.stop
                 yield self._slab(planes, self._scores(planes, ring))
 
