@@ -139,41 +139,40 @@ class WindowInferer(Inferer):
         if axis not in range(len(windows.size)):
             raise ValueError(f"axis is {axis}; the image's spatial axes are 0 to {len(windows.size) - 1}.")
         networks = network if isinstance(network, Sequence) else [network]
-        front = self._front(image, windows, axis, windows.roi[axis])
-        return torch.no_grad()(self._slide)(image, networks, front, part)
+        front = self._front(image, windows, axis, windows.roi[axis], part)
+        return torch.no_grad()(self._slide)(image, networks, front)
 
-    def _slide(
-        self, inputs: Tensor, networks: Sequence[Network], front: Front, part: Sequence[slice] | None = None
-    ) -> Iterator[Slab]:
+    def _slide(self, inputs: Tensor, networks: Sequence[Network], front: Front) -> Iterator[Slab]:
         windows = front.windows
         image = windows.pad(inputs, self.padding_mode, self.cval)
         runner = Passes(image, windows, networks, self.background, self.skip_below, self.sw_device or image.device)
-        batches = self._batches(front, part)
+        batches = self._batches(front)
         front.total = sum(map(len, batches))
         for batch in batches:
             yield from _blend(batch, runner, front)
             yield front.report()
         yield from front.close(windows.size[front.axis])
 
-    def _batches(self, front: Front, part: Sequence[slice] | None) -> list[list[Pass]]:
+    def _batches(self, front: Front) -> list[list[Pass]]:
         """The batches that are run, each whole, so that rounding is the same whatever part is wanted."""
         axes, windows = self.mirror_axes, front.windows
         mirrors = [flips for n in range(len(axes) + 1) for flips in combinations(axes, n)]
         starts = windows.along(front.axis)
         passes = [Pass(start, item, flips) for start in starts for item in range(front.items) for flips in mirrors]
         batches = [passes[first : first + self.sw_batch_size] for first in range(0, len(passes), self.sw_batch_size)]
-        if part is None:
-            return batches
-        touching = set(product(*windows.touching(part)))
+        touching = set(product(*windows.touching(front.part)))
         wanted = [any(one.start in touching for one in batch) for batch in batches]
         wanted[0] |= self.skip_below is not None or not any(wanted)  # it tells the number of classes
         return list(compress(batches, wanted))
 
-    def _front(self, image: Tensor, windows: Windows, axis: int, planes: int) -> Front:
+    def _front(
+        self, image: Tensor, windows: Windows, axis: int, planes: int, part: Sequence[slice] | None = None
+    ) -> Front:
         sigma = self._along(self.sigma_scale, windows.size, across=1.0)
         device = self.device or image.device
         weight = compute_importance_map(windows.roi, self.mode, sigma, device)
-        return Front(windows, len(image), weight, 2 ** len(self.mirror_axes), axis, planes, self.dtype)
+        part = part or [slice(0, size) for size in windows.size]
+        return Front(windows, len(image), weight, 2 ** len(self.mirror_axes), axis, planes, self.dtype, part)
 
     def windows(self, size: tuple[int, ...]) -> Windows:
         """The windows of a volume of `size` voxels per axis."""
