@@ -126,7 +126,7 @@ def _settings(options: argparse.Namespace, names: "Mapping[int, str]") -> "Setti
         mirror=options.mirror,
         level=options.level,
         presence=_of_classes("--presence", options.presence, classes, "P"),
-        box=parse_box(options.box) if options.box else None,
+        box=None if options.box is None else parse_box(options.box),
         roi=tuple(options.roi),
         keep_largest=largest,
         min_volume=_of_classes("--min-volume", options.min_volume, classes, "ML"),
