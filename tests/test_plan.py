@@ -36,7 +36,7 @@ def test_windows_and_what_is_finished_are_those_of_the_run(opened: Bundle, phant
     list(predict(opened, [studies[0].files[0]], tmp_path / "out"))
     before = sorted((tmp_path / "out").rglob("*"))
     *lines, sums = plan_lines([opened], studies, tmp_path / "out", Settings(previews=False))
-    assert sums == "7 cases, 1 finished already, 1 that cannot be read; nothing was done"
+    assert sums == "7 cases, 1 finished already, 1 that would fail; nothing was done"
     assert [line.endswith("finished already") for line in lines] == [True] + 6 * [False]
     assert sorted((tmp_path / "out").rglob("*")) == before
     for study, line in zip(studies[:-1], lines, strict=False):
@@ -44,7 +44,7 @@ def test_windows_and_what_is_finished_are_those_of_the_run(opened: Bundle, phant
         *_, last = segment(opened, case)
         assert f" {last.total} windows" in line
         assert "x".join(map(str, nib.load(study.files[0]).shape)) in line
-    assert "cannot be read" in lines[-1]
+    assert "would fail" in lines[-1]
 
 
 def test_headers_alone_say_how_large_a_study_is(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_a_dry_run_refuses_a_case_in_the_words_of_the_run(opened: Bundle, tmp_pa
     with pytest.raises((ValueError, OSError)) as refused:
         read_study(study, max_voxels=23)
     line, sums = plan_lines([opened], [study], tmp_path / "out", Settings(max_voxels=23))
-    assert line == f"1/1 {study.name}: cannot be read: {refused.value}"
-    assert sums == "1 cases, 0 finished already, 1 that cannot be read; nothing was done"
+    assert line == f"1/1 {study.name}: would fail: {refused.value}"
+    assert sums == "1 cases, 0 finished already, 1 that would fail; nothing was done"
 
 
 def test_a_dry_run_refuses_what_the_run_refuses(opened: Bundle, tmp_path: Path) -> None:
@@ -118,4 +118,4 @@ def test_what_is_overwritten_is_not_finished(opened: Bundle, phantoms: Path, tmp
     list(predict(opened, [studies[0].files[0]], tmp_path))
     for overwrite, finished in ((False, 1), (True, 0)):
         *_, sums = plan_lines([opened], studies, tmp_path, Settings(previews=False), overwrite)
-        assert sums == f"1 cases, {finished} finished already, 0 that cannot be read; nothing was done"
+        assert sums == f"1 cases, {finished} finished already, 0 that would fail; nothing was done"

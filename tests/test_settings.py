@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.inferers import SlidingWindowInferer
 
 from monai_unetfamily.bundles.bundle import METADATA, Bundle, open_bundle
+from monai_unetfamily.inference.choices import Choices, choices
+from monai_unetfamily.inference.inferer import WindowInferer
 from monai_unetfamily.inference.predictor import predict_volume
 from monai_unetfamily.inference.presence import watch_guides
-from monai_unetfamily.inference.settings import Settings, adapt, request_of
+from monai_unetfamily.inference.settings import Settings, adapt, adapt_all, request_of
 from monai_unetfamily.nets import UNetPlusPlus, create_network
 
 CPU = torch.device("cpu")
@@ -59,11 +62,79 @@ def test_overlap_and_mirroring_are_the_inferers(opened: Bundle, phantoms: Path) 
     assert (labels[0] != labels[2]).any()
 
 
+@pytest.fixture
+def guided(opened: Bundle) -> Bundle:
+    """The bundle with a guided UNet 3+ of random weights and a threshold a class."""
+    torch.manual_seed(0)
+    thresholds = [0.1 * c for c in range(1, len(opened.names))]
+    options = {"features": (4, 8), "skip_channels": 4, "cgm": True, "presence_threshold": thresholds}
+    network = create_network("unet3plus", spatial_dims=3, in_channels=1, out_channels=len(opened.names), **options)
+    return replace(opened, network=network.eval())
+
+
+def test_what_may_be_chosen_is_what_is_accepted(opened: Bundle, nested: Bundle, guided: Bundle) -> None:
+    assert isinstance(opened.inferer, WindowInferer)
+    organs = [name for label, name in opened.names.items() if label]
+    assert choices(nested) == Choices(opened.inferer.overlap, (), (1, 2), {})
+    assert choices(adapt(nested, Settings(level=1))).levels == ()
+    assert choices(guided).presence == {name: pytest.approx(0.1 * c) for c, name in enumerate(organs, start=1)}
+    uneven = adapt(opened, Settings(overlap=0.3))
+    uneven.inferer.overlap = (0.1, 0.4, 0.2)  # type: ignore[attr-defined]
+    assert choices(uneven).overlap == 0.4
+    assert choices(replace(opened, inferer=SlidingWindowInferer((8, 8, 8)))).overlap is None
+    file = opened.root / "configs" / METADATA
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"mirror_axes": [0, 2]}))
+    assert choices(opened).mirror_axes == (0, 2)
+    assert choices(replace(opened, inferer=SlidingWindowInferer((8, 8, 8)))).mirror_axes == ()
+    with pytest.raises(ValueError, match="thresholds for 5 classes, channel_def .* names .*; make the two agree"):
+        choices(replace(guided, names={0: "background", 1: "heart"}))
+
+
+def test_presence_is_the_guides_threshold_and_no_bundle_is_changed(guided: Bundle, phantoms: Path) -> None:
+    before, (first_organ, *_) = choices(guided), list(choices(guided).presence)
+    changed = adapt(guided, Settings(presence={first_organ: 0.7}))
+    assert choices(changed).presence == before.presence | {first_organ: pytest.approx(0.7)}
+    assert choices(guided) == before
+    assert all(a is b for a, b in zip(guided.network.parameters(), changed.network.parameters(), strict=True))
+    assert not changed.network.training
+    image = first(phantoms)
+    for p, empty in ((0.0, False), (1.0, True)):
+        bundle = adapt(guided, Settings(presence=dict.fromkeys(before.presence, p)))
+        assert bool((predict_volume(bundle, image) == 0).all()) == empty
+
+
+@pytest.mark.parametrize(
+    ("presence", "message"),
+    [
+        ({"liver": 1.5}, r"presence is {'liver': 1.5}; probabilities from 0 to 1 are allowed"),
+        ({"liver": float("nan")}, "probabilities from 0 to 1"),
+        ({"background": 0.5}, r"got classes \['background'\]"),
+        ({"heart": 0.5}, r"got classes \['heart'\]"),
+    ],
+)
+def test_presence_that_cannot_be_is_refused(guided: Bundle, presence: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        adapt(guided, Settings(presence=presence))
+
+
+def test_of_an_ensemble_the_guided_networks_take_presence(guided: Bundle, nested: Bundle) -> None:
+    asked = Settings(presence={"liver": 0.9})
+    plain, other = adapt_all([nested, guided], asked)
+    assert plain is nested
+    assert choices(other).presence["liver"] == pytest.approx(0.9)
+    with pytest.raises(ValueError, match="a UNetPlusPlus without a classification-guided module"):
+        adapt_all([nested, nested], asked)
+
+
 def test_what_decides_the_labels_decides_the_request(opened: Bundle) -> None:
     requests = [
-        request_of([opened], settings) for settings in (Settings(), Settings(overlap=0.5), Settings(roi=("liver",)))
+        request_of([opened], settings)
+        for settings in (
+            *(Settings(), Settings(overlap=0.5), Settings(roi=("liver",))),
+            *(Settings(box=((0, 2), (0, 3), (0, 4))), Settings(presence={"liver": 0.2})),
+        )
     ]
-    assert len({str(request) for request in requests}) == 3
+    assert len({str(request) for request in requests}) == 5
     assert request_of([opened], Settings()) == requests[0]
     assert [name for name, _ in request_of([opened, opened], Settings()).bundles] == ["bundle", "bundle"]
 

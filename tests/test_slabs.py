@@ -36,6 +36,27 @@ def test_slabs_cover_the_volume_once_in_order_and_equal_the_whole(window: dict[s
     torch.testing.assert_close(whole, inferer(x, network), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("axis", [None, 0, 1, 2])
+@pytest.mark.parametrize("window", [*WINDOWS, {"roi_size": (6, 5, 4), "skip_below": 2}, {"roi_size": (48, 5, 4)}])
+def test_of_a_part_slabs_scores_and_batches_are_those_of_the_whole(window: dict[str, Any], axis: int | None) -> None:
+    x, inferer = torch.randn(1, 1, 91, 12, 9), WindowInferer(**window)
+    part = (slice(80, 83), slice(8, 9), slice(3, 4))
+    runs: list[list[Slab]] = []
+    batches: list[list[bytes]] = []
+    for wanted in (None, part):
+        seen: list[bytes] = []
+        slabs = inferer.slabs(x, lambda w, seen=seen: seen.append(w.numpy().tobytes()) or network(w), axis, wanted)  # type: ignore[misc,func-returns-value]
+        runs.append([slab for slab in slabs if slab.scores.numel()])
+        batches.append(seen)
+    whole, ours = runs
+    assert [slab.where for slab in ours] == [slab.where for slab in whole]
+    along = whole[0].axis + 2
+    scores = [torch.cat([slab.scores for slab in run], dim=along)[:, :, *part] for run in runs]
+    assert torch.equal(*scores)
+    assert set(batches[1]) < set(batches[0])
+    assert ours[-1].done == ours[-1].total < whole[-1].total
+
+
 @pytest.mark.parametrize("window", WINDOWS)
 def test_every_batch_of_windows_is_reported(window: dict[str, Any]) -> None:
     calls: list[int] = []

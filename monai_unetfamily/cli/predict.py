@@ -49,6 +49,12 @@ def _add_way(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--overlap", type=float, metavar="FRACTION", help="of windows (default: the bundle's)")
     group.add_argument("--mirror", action="store_true", help="average over the flips that the bundle allows")
     group.add_argument("--level", type=int, metavar="D", help="of a UNet++: its head D alone")
+    group.add_argument(
+        "--box", metavar="I:J,K:L,M:N", help="segment these voxels of the array alone, first:stop an axis"
+    )
+    group.add_argument(
+        "--presence", nargs="+", default=[], metavar="[CLASS=]P", help="of guided networks: absent below P; 0: never"
+    )
     group.add_argument("--ensemble", nargs="+", default=[], metavar="BUNDLE", help="average with these, or folds")
     group.add_argument("--keep-largest", nargs="*", metavar="CLASS", help="the largest part alone, of these (all)")
     group.add_argument(
@@ -109,7 +115,9 @@ def _studies(options: argparse.Namespace, bundle: Path) -> "list[Study]":
 
 
 def _settings(options: argparse.Namespace, names: "Mapping[int, str]") -> "Settings":
+    from monai_unetfamily.inference.box import parse_box
     from monai_unetfamily.inference.settings import Settings
+    from monai_unetfamily.volumes.headers import MAX_VOXELS
 
     classes = tuple(name for label, name in names.items() if label)
     largest = () if options.keep_largest is None else tuple(options.keep_largest) or classes
@@ -117,34 +125,39 @@ def _settings(options: argparse.Namespace, names: "Mapping[int, str]") -> "Setti
         overlap=options.overlap,
         mirror=options.mirror,
         level=options.level,
+        presence=_of_classes("--presence", options.presence, classes, "P"),
+        box=None if options.box is None else parse_box(options.box),
         roi=tuple(options.roi),
         keep_largest=largest,
-        min_volume=dict(pair for text in options.min_volume for pair in _volumes(text, classes)),
+        min_volume=_of_classes("--min-volume", options.min_volume, classes, "ML"),
         split=options.split,
         save_scores=options.save_scores,
         previews=not options.no_previews,
         nan=options.nan,
         gaps=options.gaps,
-        **_limit(options.max_voxels),
+        max_voxels=_limit(options.max_voxels, MAX_VOXELS),
     )
 
 
-def _limit(voxels: int | None) -> dict[str, int]:
+def _limit(voxels: int | None, usual: int) -> int:
     if voxels is not None and voxels < 1:
         raise ValueError(f"--max-voxels got {voxels}; 1 or more is allowed.")
-    return {} if voxels is None else {"max_voxels": voxels}
+    return usual if voxels is None else voxels
 
 
-def _volumes(text: str, classes: "Sequence[str]") -> "Iterator[tuple[str, float]]":
-    """Class and ml of "CLASS=ML", or of all classes of "ML"."""
-    name, equals, ml = text.rpartition("=")
-    try:
-        least = float(ml)
-    except ValueError:
-        least = nan
-    if not 0 <= least < inf:
-        raise ValueError(f"--min-volume got {text!r}; ML or CLASS=ML is allowed, of 0 ml or more, as in liver=5.")
-    yield from ((each, least) for each in ([name] if equals else classes))
+def _of_classes(option: str, texts: "Sequence[str]", classes: "Sequence[str]", what: str) -> dict[str, float]:
+    """Class -> number of each "CLASS=NUMBER", and for all classes of each "NUMBER"; of two for a class the last."""
+    numbers: dict[str, float] = {}
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = nan
+        if not 0 <= value < inf:
+            raise ValueError(f"{option} got {text!r}; {what} or CLASS={what} is allowed, 0 or more, as in liver=0.5.")
+        numbers |= dict.fromkeys([name] if equals else classes, value)
+    return numbers
 
 
 def _tell(outcomes: "Iterator[Outcome]", total: int, debug: bool) -> int:

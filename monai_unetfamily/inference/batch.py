@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.inference.box import format_box
 from monai_unetfamily.inference.cohort import write_cohort
 from monai_unetfamily.inference.ensemble import check_ensemble
 from monai_unetfamily.inference.outputs import Outputs
@@ -35,7 +36,7 @@ from monai_unetfamily.inference.records import (
     write_record,
 )
 from monai_unetfamily.inference.segment import Case, Progress, segment
-from monai_unetfamily.inference.settings import DEFAULTS, Settings, adapt, request_of
+from monai_unetfamily.inference.settings import DEFAULTS, Settings, adapt_all, request_of
 from monai_unetfamily.volumes.files import make_folder
 from monai_unetfamily.volumes.nifti import Labels
 from monai_unetfamily.volumes.studies import Image, Study
@@ -117,7 +118,7 @@ def predict_cohort(
     """
     check_ensemble(bundles, log)
     request = request_of(bundles, settings)
-    run = _Run([adapt(bundle, settings) for bundle in bundles], output, settings, request, overwrite, progress)
+    run = _Run(adapt_all(bundles, settings), output, settings, request, overwrite, progress)
     run.outputs.require_room(studies, request, overwrite)
     make_folder(output)
     threads = 1 if bundles[0].device.type == "cpu" else None  # the network keeps its cores
@@ -173,9 +174,10 @@ class _Run:
         return _Segmented(study, _timed(record, "network", start), before, image, labels, presence.probabilities())
 
     def _segment(self, study: Study, image: Image, case: Case) -> tuple[Labels, list[str]]:
-        notes: list[str] = []
+        box = self.settings.box
+        notes = [f"segmented within {format_box(box)} alone: volumes are of what lies there"] if box else []
         with self.outputs.scores(study, image) as sink, torch.inference_mode():
-            for step in segment(self.bundles, case, log=notes.append, sink=sink):
+            for step in segment(self.bundles, case, box=box, log=notes.append, sink=sink):
                 self.progress(study, step)
         return step.labels, notes
 

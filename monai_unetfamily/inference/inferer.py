@@ -1,7 +1,7 @@
 """The sliding window, as a MONAI inferer that a bundle names in its config."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, compress, product
 from typing import Any
 
 import torch
@@ -109,7 +109,13 @@ class WindowInferer(Inferer):
             pass
         return MetaTensor(front.sums).copy_meta_from(inputs, False) if isinstance(inputs, MetaTensor) else front.sums
 
-    def slabs(self, inputs: Tensor, network: Network | Sequence[Network], axis: int | None = None) -> Iterator[Slab]:
+    def slabs(
+        self,
+        inputs: Tensor,
+        network: Network | Sequence[Network],
+        axis: int | None = None,
+        part: Sequence[slice] | None = None,
+    ) -> Iterator[Slab]:
         """The same scores in slabs along a spatial axis, each as soon as no later window changes it.
 
         Of several networks, an ensemble, each window's scores are the mean.
@@ -117,6 +123,9 @@ class WindowInferer(Inferer):
         Slabs come in order and cover the volume once. Memory is that of a window's planes along `axis`, by default the
         one where that is least, however long the axis. An empty slab follows each batch of windows, with which a caller
         may show how far the run is, or close the generator: the network is not called again. No gradients are kept.
+
+        Where a `part` is wanted alone, one slice per spatial axis, slabs are the same, and so are their scores in it to
+        the last bit; outside they mean nothing. Batches of which no window touches the part are not run.
 
         >>> volume, labels = torch.rand(1, 1, 9, 4, 4), torch.zeros(1, 9, 4, 4)
         >>> for slab in WindowInferer((4, 4, 4)).slabs(volume, lambda x: torch.cat([0.5 - x, x - 0.5], dim=1)):
@@ -130,26 +139,40 @@ class WindowInferer(Inferer):
         if axis not in range(len(windows.size)):
             raise ValueError(f"axis is {axis}; the image's spatial axes are 0 to {len(windows.size) - 1}.")
         networks = network if isinstance(network, Sequence) else [network]
-        return torch.no_grad()(self._slide)(image, networks, self._front(image, windows, axis, windows.roi[axis]))
+        front = self._front(image, windows, axis, windows.roi[axis], part)
+        return torch.no_grad()(self._slide)(image, networks, front)
 
     def _slide(self, inputs: Tensor, networks: Sequence[Network], front: Front) -> Iterator[Slab]:
         windows = front.windows
         image = windows.pad(inputs, self.padding_mode, self.cval)
         runner = Passes(image, windows, networks, self.background, self.skip_below, self.sw_device or image.device)
-        axes = self.mirror_axes
-        mirrors = [flips for n in range(len(axes) + 1) for flips in combinations(axes, n)]
-        starts = windows.along(front.axis)
-        passes = [Pass(start, item, flips) for start in starts for item in range(len(image)) for flips in mirrors]
-        for first in range(0, len(passes), self.sw_batch_size):
-            yield from _blend(passes[first : first + self.sw_batch_size], runner, front)
+        batches = self._batches(front)
+        front.total = sum(map(len, batches))
+        for batch in batches:
+            yield from _blend(batch, runner, front)
             yield front.report()
         yield from front.close(windows.size[front.axis])
 
-    def _front(self, image: Tensor, windows: Windows, axis: int, planes: int) -> Front:
+    def _batches(self, front: Front) -> list[list[Pass]]:
+        """The batches that are run, each whole, so that rounding is the same whatever part is wanted."""
+        axes, windows = self.mirror_axes, front.windows
+        mirrors = [flips for n in range(len(axes) + 1) for flips in combinations(axes, n)]
+        starts = windows.along(front.axis)
+        passes = [Pass(start, item, flips) for start in starts for item in range(front.items) for flips in mirrors]
+        batches = [passes[first : first + self.sw_batch_size] for first in range(0, len(passes), self.sw_batch_size)]
+        touching = set(product(*windows.touching(front.part)))
+        wanted = [any(one.start in touching for one in batch) for batch in batches]
+        wanted[0] |= self.skip_below is not None or not any(wanted)  # it tells the number of classes
+        return list(compress(batches, wanted))
+
+    def _front(
+        self, image: Tensor, windows: Windows, axis: int, planes: int, part: Sequence[slice] | None = None
+    ) -> Front:
         sigma = self._along(self.sigma_scale, windows.size, across=1.0)
         device = self.device or image.device
         weight = compute_importance_map(windows.roi, self.mode, sigma, device)
-        return Front(windows, len(image), weight, 2 ** len(self.mirror_axes), axis, planes, self.dtype)
+        part = part or [slice(0, size) for size in windows.size]
+        return Front(windows, len(image), weight, 2 ** len(self.mirror_axes), axis, planes, self.dtype, part)
 
     def windows(self, size: tuple[int, ...]) -> Windows:
         """The windows of a volume of `size` voxels per axis."""
@@ -210,8 +233,7 @@ class WindowInferer(Inferer):
 
 def _blend(batch: Sequence[Pass], runner: Passes, front: Front) -> Iterator[Slab]:
     for one, scores in zip(batch, runner.run(batch, skip=front.classes > 0), strict=True):
-        yield from front.close(one.start[front.axis])
-        front.add(one.item, one.start, runner.upright(one, scores, front.classes))
+        yield from front.add(one.item, one.start, runner.upright(one, scores, front.classes))
 
 
 def _plain(inputs: Tensor) -> Tensor:

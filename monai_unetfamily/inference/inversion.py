@@ -7,7 +7,7 @@ transforms (monai 1.6), whatever the order of the steps. Only rounding differs: 
 1e-16, MONAI takes 1e-16 of the next one too, and so may label a voxel just outside a crop; here it stays background.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,18 @@ class Inversion:
     def shape(self) -> tuple[int, ...]:
         """Voxels of the source per axis."""
         return tuple(self.matrices[axis].shape[0] for axis in self.axes)
+
+    def touched(self, where: Sequence[slice]) -> tuple[slice, ...]:
+        """The part of the bundle's grid that a part of the source is made of; empty where the bundle cropped it.
+
+        >>> import torch
+        >>> from monai.transforms import Flip
+        >>> inversion(Flip(0)(MetaTensor(torch.zeros(1, 9)))).touched([slice(0, 3)])
+        (slice(6, 9, None),)
+        """
+        rows = dict(zip(self.axes, where, strict=True))
+        columns = [matrix[rows[axis]].indices for axis, matrix in enumerate(self.matrices)]
+        return tuple(slice(int(c.min()), int(c.max()) + 1) if c.size else slice(0, 0) for c in columns)
 
 
 def inversion(image: MetaTensor) -> Inversion:

@@ -1,7 +1,7 @@
 """What a run would do: its cases, their sizes, windows and memory, and what is finished already."""
 
 from collections.abc import Iterator, Sequence
-from math import prod
+from math import ceil, floor, prod
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,12 @@ from monai.transforms import Orientationd, Spacingd
 from monai.utils import ensure_tuple_rep
 
 from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.inference.box import Box, slices_of
 from monai_unetfamily.inference.ensemble import check_ensemble
 from monai_unetfamily.inference.inferer import WindowInferer
 from monai_unetfamily.inference.outputs import Outputs
 from monai_unetfamily.inference.records import Record, Request, hash_study, is_finished, read_record, record_file
-from monai_unetfamily.inference.settings import Settings, adapt, request_of
+from monai_unetfamily.inference.settings import Settings, adapt_all, request_of
 from monai_unetfamily.volumes.probing import Probe, probe_study
 from monai_unetfamily.volumes.studies import Study
 
@@ -36,7 +37,7 @@ def plan_lines(
     notes: list[str] = []
     check_ensemble(bundles, notes.append)
     request = request_of(bundles, settings)
-    bundle, *_ = [adapt(bundle, settings) for bundle in bundles]
+    bundle, *_ = adapt_all(bundles, settings)
     Outputs(output, bundle.names, settings).require_room(studies, request, overwrite)
     yield from notes
     finished = failed = 0
@@ -44,12 +45,12 @@ def plan_lines(
         done = not overwrite and _is_done(study, request, output)
         finished += done
         try:
-            what = _described(bundle, probe_study(study, settings.max_voxels))
+            what = _described(bundle, probe_study(study, settings.max_voxels), settings.box)
         except (ValueError, OSError) as error:
             failed += 1
-            what = f"cannot be read: {error}"
+            what = f"would fail: {error}"
         yield f"{number}/{len(studies)} {study.name}: {what}{', finished already' if done else ''}"
-    yield f"{len(studies)} cases, {finished} finished already, {failed} that cannot be read; nothing was done"
+    yield f"{len(studies)} cases, {finished} finished already, {failed} that would fail; nothing was done"
 
 
 def _is_done(study: Study, request: Request, output: Path) -> bool:
@@ -57,27 +58,29 @@ def _is_done(study: Study, request: Request, output: Path) -> bool:
     return before is not None and is_finished(before, Record(study.name, request, (), hash_study(study)), output)
 
 
-def _described(bundle: Bundle, probe: Probe) -> str:
+def _described(bundle: Bundle, probe: Probe, box: Box | None) -> str:
     shape, spacing = "x".join(map(str, probe.shape)), "x".join(f"{mm:.4g}" for mm in probe.spacing)
     text = f"{shape} voxels of {spacing} mm" if len(probe.shape) == 3 else f"{shape} pixels"
-    grid = _grid(bundle, probe)
+    grid, part = _grid(bundle, probe, slices_of(box, probe.shape))
     if isinstance(bundle.inferer, WindowInferer):
         windows = bundle.inferer.windows(grid)
         axis = windows.thinnest()
         planes = min(windows.roi[axis], grid[axis])
         layer = len(bundle.names) * planes * prod(grid) // grid[axis]
         memory = _FLOAT * (prod(probe.shape) + prod(grid) + layer) + prod(probe.shape)
-        passes = prod(map(len, windows.starts)) * 2 ** len(bundle.inferer.mirror_axes)
+        passes = prod(map(len, windows.touching(part))) * 2 ** len(bundle.inferer.mirror_axes)
         text += f", {passes} windows, about {memory / 2**30:.1f} GiB"
     return text
 
 
-def _grid(bundle: Bundle, probe: Probe) -> tuple[int, ...]:
-    """Voxels per axis as the network sees them."""
+def _grid(bundle: Bundle, probe: Probe, box: Sequence[slice]) -> tuple[tuple[int, ...], tuple[slice, ...]]:
+    """Voxels per axis as the network sees them, and what of them a box of the study touches, but for flips."""
     transforms: Sequence[Any] = getattr(bundle.preprocess, "transforms", ())
     turned = any(isinstance(step, Orientationd) for step in transforms)
     order = [probe.axes.index(axis) for axis in range(len(probe.axes))] if turned else range(len(probe.axes))
     spacing = next((step.spacing_transform.pixdim for step in transforms if isinstance(step, Spacingd)), None)
     wanted = probe.spacing if spacing is None else ensure_tuple_rep(tuple(spacing), len(probe.shape))
     scales = [1.0 if spacing is None else probe.spacing[a] / mm for a, mm in zip(order, wanted, strict=True)]
-    return tuple(max(1, round(probe.shape[a] * scale)) for a, scale in zip(order, scales, strict=True))
+    grid = tuple(max(1, round(probe.shape[a] * scale)) for a, scale in zip(order, scales, strict=True))
+    spans = [(box[a].start * scale, (box[a].stop - 1) * scale) for a, scale in zip(order, scales, strict=True)]
+    return grid, tuple(slice(floor(first), ceil(last) + 1) for first, last in spans)

@@ -49,10 +49,11 @@ class Restoration:
         rule: how scores become labels.
         sink: is given all scores on the source grid, part by part and class by class.
         device: where slabs are.
+        box: the part of the source that is labelled, one slice per axis; None: all.
 
     Attributes:
         labels: (*source) of the smallest unsigned type that holds them, or masks (*source, classes); 0 where no slab
-            was.
+            was, and outside the box.
 
     >>> from monai.data.meta_tensor import MetaTensor
     >>> from monai_unetfamily.inference.inferer import WindowInferer
@@ -73,8 +74,10 @@ class Restoration:
         rule: Rule,
         sink: Sink | None = None,
         device: torch.device | str = "cpu",
+        box: Where | None = None,
     ) -> None:
         self.axis, self.classes, self.rule, self.sink, self.device = axis, classes, rule, sink, device
+        self.box = box or tuple(slice(0, size) for size in inversion.shape)
         across = [a for a in range(len(inversion.axes)) if a != axis]
         self.order = [inversion.axes.index(a) for a in (axis, *across)]  # source axes as they are here
         self.matrix = inversion.matrices[axis]
@@ -99,10 +102,12 @@ class Restoration:
             return
         fresh = slab.scores[0]
         parts = [fresh] if self.held is None else [self.held, fresh]
-        wanted = self._wanted(parts)
         ready = np.flatnonzero(self.pending & (self.stop <= planes.stop))
         self.pending[ready] = False
-        for rows in _runs(ready, self.most):
+        inside = self.box[self.order[0]]
+        runs = [rows for rows in _runs(ready, self.most) if rows.start < inside.stop and inside.start < rows.stop]
+        wanted = self._wanted(parts) if runs else []
+        for rows in runs:
             yield self._restore(rows, parts, planes.stop, wanted)
         keep = planes.stop - int(self.first[self.pending].min(initial=planes.stop))
         self.held = torch.cat(_cut(parts, self.axis + 1, planes.stop, planes.stop - keep, planes.stop), self.axis + 1)
@@ -117,10 +122,13 @@ class Restoration:
         return [c for c, high in enumerate(highest.tolist()) if c == 0 or all_of_them or high >= self.rule.least]
 
     def _restore(self, rows: slice, parts: Sequence[Tensor], stop: int, wanted: Sequence[int]) -> Where:
-        whole = [slice(0, matrix.size) for matrix in self.across]
-        spans = dict(zip(self.order, (rows, *whole), strict=True))
+        along, *across = [self.box[axis] for axis in self.order]
+        along = slice(max(rows.start, along.start), min(rows.stop, along.stop))
+        spans = dict(zip(self.order, (along, *across), strict=True))
         where = tuple(spans[axis] for axis in range(len(spans)))
-        scores = self._interpolated(rows, parts, stop, wanted)
+        inside = (slice(along.start - rows.start, along.stop - rows.start), *across)
+        all_rows = self._interpolated(rows, parts, stop, wanted)
+        scores: Iterator[tuple[int, Tensor]] = ((c, score[inside]) for c, score in all_rows)
         if self.sink is not None:
             scores = self._told(scores, where, self.sink)
         if self.rule.threshold is None:
@@ -134,7 +142,10 @@ class Restoration:
     def _interpolated(
         self, rows: slice, parts: Sequence[Tensor], stop: int, wanted: Sequence[int]
     ) -> Iterator[tuple[int, Tensor]]:
-        """Each class wanted, and its scores (rows, *across) on the source grid."""
+        """Each class wanted, and its scores (rows, *across) on the source grid.
+
+        Products of matrices are those of a run without a box, so that rounding is.
+        """
         first, last = int(self.first[rows].min()), int(self.stop[rows].max())
         if first >= last:  # nothing but what was cropped
             first, last = stop - 1, stop

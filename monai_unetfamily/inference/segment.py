@@ -15,6 +15,7 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.inference.box import Box, slices_of
 from monai_unetfamily.inference.inferer import WindowInferer
 from monai_unetfamily.inference.inversion import Inversion, NotSeparable, inversion, unchanged
 from monai_unetfamily.inference.memory import make_room
@@ -75,7 +76,12 @@ def prepare(bundle: Bundle, image: Image | MetaTensor) -> Case:
 
 
 def segment(
-    bundles: Bundle | Sequence[Bundle], case: Case, *, log: Log = _LOGGER.info, sink: Sink | None = None
+    bundles: Bundle | Sequence[Bundle],
+    case: Case,
+    *,
+    box: Box | None = None,
+    log: Log = _LOGGER.info,
+    sink: Sink | None = None,
 ) -> Iterator[Progress]:
     """Labels of a case, as they come; the last step has them all.
 
@@ -84,35 +90,42 @@ def segment(
     each above its threshold, is kept: what the bundle's `Invertd` and `AsDiscreted` do, up to rounding. Where these do
     not act axis by axis, or the inferer is no `WindowInferer`, all scores take the bundle's own way, and `log` says so.
 
+    Inside a box labels are those of a run without it, to the last bit, and outside 0: the whole image is preprocessed,
+    and all windows that the box hangs on are run. Other batches of windows are not, unless all scores take the bundle's
+    own way.
+
     When a GPU's memory is short, the windows of a batch are halved, down to one, then scores are summed on the CPU.
     `log` says each, and the bundle keeps it for the cases to come. The device of the network is never changed.
 
     Args:
         bundles: one, or an ensemble.
         case: from `prepare`.
+        box: the part of the source that is wanted, (first, stop) along each axis, in voxels; None: all.
         log: is given a line for each thing done otherwise than usual.
-        sink: is given all scores on the source grid, in parts, as `scores.score_file`; a part again where a shortage of
-            memory makes the run begin anew.
+        sink: is given all scores on the source grid, of a box those in it, in parts, as `scores.score_file`; a part
+            again where a shortage of memory makes the run begin anew.
 
     Raises:
-        ValueError: scores that are not finite, or not as many as the bundle names classes; labels off the source grid.
+        ValueError: a box that is empty or beyond the image; scores that are not finite, or not as many as the bundle
+            names classes; labels off the source grid.
         MemoryError: a GPU that one window is too large for.
     """
     members = [bundles] if isinstance(bundles, Bundle) else list(bundles)
-    attempt = _attempt(members, case, log, sink)
+    attempt = _attempt(members, case, box, log, sink)
     while True:
         try:
             yield from attempt
             return
         except torch.OutOfMemoryError as error:
             make_room(members[0], error, log)
-        attempt = _attempt(members, case, lambda line: None, sink)
+        attempt = _attempt(members, case, box, lambda line: None, sink)
 
 
 def predict_image(
     bundles: Bundle | Sequence[Bundle],
     image: Image | MetaTensor,
     *,
+    box: Box | None = None,
     log: Log = _LOGGER.info,
     progress: Callable[[Progress], None] = lambda step: None,
     sink: Sink | None = None,
@@ -123,7 +136,7 @@ def predict_image(
     """
     case = prepare(bundles if isinstance(bundles, Bundle) else bundles[0], image)
     del image  # whose memory is not needed any more
-    for step in segment(bundles, case, log=log, sink=sink):
+    for step in segment(bundles, case, box=box, log=log, sink=sink):
         progress(step)
     return step.labels
 
@@ -135,15 +148,16 @@ def _as_tensor(image: Image) -> MetaTensor:
     return MetaTensor(torch.from_numpy(image.voxels), affine=torch.from_numpy(affine), meta=meta)
 
 
-def _attempt(members: list[Bundle], case: Case, log: Log, sink: Sink | None) -> Iterator[Progress]:
-    bundle = members[0]
+def _attempt(members: list[Bundle], case: Case, box: Box | None, log: Log, sink: Sink | None) -> Iterator[Progress]:
+    bundle, where = members[0], slices_of(box, case.shape)
     try:
         rule, back = _plan(bundle, case)
     except NotSeparable as reason:
-        log(f"{bundle.root.name}: {reason}: scores of the whole volume are kept, which takes more memory.")
-        return _whole(members, case, sink)
+        all_run = "; for the box, too, all windows are run" if box else ""
+        log(f"{bundle.root.name}: {reason}: scores of the whole volume are kept, which takes more memory{all_run}.")
+        return _whole(members, case, where, sink)
     require_shape(back.shape, case.shape)
-    return _by_slabs(members, case, rule, back, sink)
+    return _by_slabs(members, case, where, rule, back, sink)
 
 
 def _plan(bundle: Bundle, case: Case) -> tuple[Rule, Inversion]:
@@ -155,12 +169,14 @@ def _plan(bundle: Bundle, case: Case) -> tuple[Rule, Inversion]:
     return rule, inversion(case.image) if inverts(bundle) else unchanged(case.image)
 
 
-def _by_slabs(members: list[Bundle], case: Case, rule: Rule, back: Inversion, sink: Sink | None) -> Iterator[Progress]:
+def _by_slabs(
+    members: list[Bundle], case: Case, box: Where, rule: Rule, back: Inversion, sink: Sink | None
+) -> Iterator[Progress]:
     restoration = None
-    for slab in _slabs(members, case.image):
+    for slab in _slabs(members, case.image, back.touched(box)):
         if restoration is None:
             classes = len(members[0].names)
-            restoration = Restoration(back, slab.axis, classes, rule, sink, slab.scores.device)
+            restoration = Restoration(back, slab.axis, classes, rule, sink, slab.scores.device, box)
             one = rule.threshold is not None and not may_overlap(members[0].names)
             labels = restoration.labels[..., 0] if one else restoration.labels
         for where in restoration.add(slab):
@@ -168,7 +184,7 @@ def _by_slabs(members: list[Bundle], case: Case, rule: Rule, back: Inversion, si
         yield Progress(labels, slab.done, slab.total)
 
 
-def _whole(members: list[Bundle], case: Case, sink: Sink | None) -> Iterator[Progress]:
+def _whole(members: list[Bundle], case: Case, box: Where, sink: Sink | None) -> Iterator[Progress]:
     bundle, done, total = members[0], 1, 1
     scores = torch.empty(len(bundle.names), *case.image.shape[1:])
     if isinstance(bundle.inferer, WindowInferer):
@@ -182,13 +198,13 @@ def _whole(members: list[Bundle], case: Case, sink: Sink | None) -> Iterator[Pro
         with torch.no_grad():
             scores = bundle.inferer(_on_device(bundle, case.image), _network(bundle))[0].float().cpu()
         _require_classes(scores.shape[0], bundle)
-    labels = labels_of(bundle, case.image, scores, case.shape, sink)
-    yield Progress(labels, done, total, tuple(slice(0, n) for n in case.shape))
+    labels = labels_of(bundle, case.image, scores, case.shape, box, sink)
+    yield Progress(labels, done, total, box)
 
 
-def _slabs(members: list[Bundle], image: Tensor) -> Iterator[Slab]:
+def _slabs(members: list[Bundle], image: Tensor, part: Where | None = None) -> Iterator[Slab]:
     first, inferer = members[0], cast(WindowInferer, members[0].inferer)
-    for slab in inferer.slabs(_on_device(first, image), [_network(bundle) for bundle in members]):
+    for slab in inferer.slabs(_on_device(first, image), [_network(bundle) for bundle in members], part=part):
         _require_classes(slab.scores.shape[1], first)
         yield slab
 

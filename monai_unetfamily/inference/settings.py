@@ -1,15 +1,21 @@
 """What a user may ask of a run, and a bundle that does it."""
 
 from collections.abc import Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from itertools import chain
+from typing import cast
 
-from monai_unetfamily.bundles.bundle import Bundle, read_metadata
+from torch import nn
+
+from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.inference.box import Box
+from monai_unetfamily.inference.choices import choices, guide_of
 from monai_unetfamily.inference.components import find_ids
 from monai_unetfamily.inference.inferer import WindowInferer
 from monai_unetfamily.inference.records import Request, hash_bundle
 from monai_unetfamily.nets import UNetPlusPlus
+from monai_unetfamily.nets.cgm import ClassificationGuide
 from monai_unetfamily.volumes.headers import MAX_VOXELS
 from monai_unetfamily.volumes.reading import Gaps
 
@@ -24,6 +30,10 @@ class Settings:
         overlap: of neighbouring windows, as a fraction; None: the bundle's.
         mirror: the mean over the flips along the axes that the bundle's metadata allows ("mirror_axes").
         level: of a UNet++, UNet+ or UNet^e: its head d, computed alone; None: the bundle's.
+        presence: class -> probability under which a guided network takes it for absent, in place of the bundle's; 0:
+            never absent.
+        box: the part of each image that is segmented, (first, stop) along each axis of the file's array, in voxels;
+            None: all.
         roi: names of the classes that are written; none: all.
         keep_largest: names of the classes of which the largest connected part alone is kept.
         min_volume: class -> ml (pixels in a picture); connected parts that are smaller are taken away.
@@ -36,6 +46,8 @@ class Settings:
     overlap: float | None = None
     mirror: bool = False
     level: int | None = None
+    presence: Mapping[str, float] = field(default_factory=dict)
+    box: Box | None = None
     roi: tuple[str, ...] = ()
     keep_largest: tuple[str, ...] = ()
     min_volume: Mapping[str, float] = field(default_factory=dict)
@@ -68,7 +80,9 @@ def request_of(bundles: Sequence[Bundle], settings: Settings) -> Request:
 
 
 def adapt(bundle: Bundle, settings: Settings) -> Bundle:
-    """The bundle with the overlap, the mirroring and the level that are asked for; itself stays as it is.
+    """The bundle with the level, the presence thresholds, the overlap and the mirroring that are asked for.
+
+    Itself stays as it is; weights are shared.
 
     Raises:
         ValueError: what this bundle cannot do.
@@ -76,40 +90,75 @@ def adapt(bundle: Bundle, settings: Settings) -> Bundle:
     settings.wanted(bundle.names)
     if settings.level is not None:
         bundle = replace(bundle, network=_at_level(bundle, settings.level))
-    changes: dict[str, Any] = {} if settings.overlap is None else {"overlap": settings.overlap}
-    if settings.mirror:
-        changes["mirror_axes"] = _mirror_axes(bundle)
-    return replace(bundle, inferer=_changed(bundle, changes)) if changes else bundle
+    if settings.presence:
+        bundle = replace(bundle, network=_with_presence(bundle, settings.presence))
+    if settings.overlap is None and not settings.mirror:
+        return bundle
+    return replace(bundle, inferer=_changed(bundle, settings))
 
 
-def _at_level(bundle: Bundle, level: int) -> UNetPlusPlus:
-    network = bundle.network
-    if not isinstance(network, UNetPlusPlus):
-        raise ValueError(f"level is {level}; {bundle.root.name} is a {type(network).__name__}, only UNet++ has levels.")
-    if not 1 <= level <= network.levels or (level < network.levels and not network.deep_supervision):
-        allowed = f"1 to {network.levels}" if network.deep_supervision else f"{network.levels}, its only head"
-        raise ValueError(f"level is {level}; {bundle.root.name} allows {allowed}.")
+def adapt_all(bundles: Sequence[Bundle], settings: Settings) -> list[Bundle]:
+    """Each bundle of an ensemble as `adapt` gives it; presence thresholds are those of its guided networks.
+
+    Raises:
+        ValueError: what one of them cannot do; thresholds where no network is guided.
+    """
+    guided = [guide_of(bundle.network) is not None for bundle in bundles]
+    others = replace(settings, presence={}) if any(guided) else settings
+    return [adapt(bundle, settings if has else others) for bundle, has in zip(bundles, guided, strict=True)]
+
+
+def _at_level(bundle: Bundle, level: int) -> nn.Module:
+    network, levels = bundle.network, choices(bundle).levels
+    if not isinstance(network, UNetPlusPlus) or not levels:
+        raise ValueError(
+            f"level is {level}; {bundle.root.name}, a {type(network).__name__}, has none to choose: only UNet++ has "
+            "levels, with deep_supervision."
+        )
+    if level not in levels:
+        raise ValueError(f"level is {level}; {bundle.root.name} allows 1 to {levels[-1]}.")
     return network.pruned(level).eval()
 
 
-def _mirror_axes(bundle: Bundle) -> tuple[int, ...]:
-    axes = read_metadata(bundle.root).get("mirror_axes") or ()
-    if not axes:
+def _with_presence(bundle: Bundle, presence: Mapping[str, float]) -> nn.Module:
+    """The network with these thresholds in place of some of its own; all other tensors are shared."""
+    held = choices(bundle).presence
+    if not held:
         raise ValueError(
-            f"{bundle.root.name} allows no mirroring: left and right organs would change sides. Leave --mirror out, or "
-            'state "mirror_axes" in its metadata.json where the training mirrored along them.'
+            f"presence is {dict(presence)}; {bundle.root.name}, a {type(bundle.network).__name__} without a "
+            "classification-guided module, has no thresholds: leave --presence out, or choose a guided bundle."
         )
-    return tuple(axes)
+    find_ids(bundle.names, presence)
+    wrong = {name: p for name, p in presence.items() if not 0 <= p <= 1}
+    if wrong:
+        raise ValueError(f"presence is {wrong}; probabilities from 0 to 1 are allowed.")
+    tensors = chain(bundle.network.parameters(), bundle.network.buffers())
+    network = deepcopy(bundle.network, {id(tensor): tensor for tensor in tensors})
+    guide = cast(ClassificationGuide, guide_of(network))
+    guide.threshold = guide.threshold.new_tensor(list((held | dict(presence)).values()))
+    return network
 
 
-def _changed(bundle: Bundle, changes: Mapping[str, Any]) -> WindowInferer:
+def _changed(bundle: Bundle, settings: Settings) -> WindowInferer:
     if not isinstance(bundle.inferer, WindowInferer):
         raise ValueError(
             f"{bundle.root.name} slides by {type(bundle.inferer).__name__}; overlap and mirroring are changed of "
             "monai_unetfamily.inference.inferer.WindowInferer alone."
         )
     inferer = copy(bundle.inferer)
-    for name, value in changes.items():
-        setattr(inferer, name, value)
+    if settings.overlap is not None:
+        inferer.overlap = settings.overlap
+    if settings.mirror:
+        inferer.mirror_axes = _mirror_axes(bundle)
     inferer.check()
     return inferer
+
+
+def _mirror_axes(bundle: Bundle) -> tuple[int, ...]:
+    axes = choices(bundle).mirror_axes
+    if not axes:
+        raise ValueError(
+            f"{bundle.root.name} allows no mirroring: left and right organs would change sides. Leave --mirror out, or "
+            'state "mirror_axes" in its metadata.json where the training mirrored along them.'
+        )
+    return axes

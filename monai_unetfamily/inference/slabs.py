@@ -1,8 +1,7 @@
 """A volume's scores, summed window by window and given out slab by slab."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
-from math import prod
 from typing import NamedTuple
 
 import torch
@@ -43,33 +42,44 @@ class Front:
         axis: along which windows come, layer by layer.
         planes: those of a window at least.
         dtype: in which scores are summed and given out.
+        part: of the volume, one slice per axis, in whose planes alone scores are wanted; in others they are 0.
     """
 
     sums: Tensor  # (items, classes, *spatial with the ring along `axis`), there from the first scores on
 
     def __init__(
-        self, windows: Windows, items: int, weight: Tensor, passes: int, axis: int, planes: int, dtype: torch.dtype
+        self,
+        windows: Windows,
+        items: int,
+        weight: Tensor,
+        passes: int,
+        axis: int,
+        planes: int,
+        dtype: torch.dtype,
+        part: Sequence[slice],
     ) -> None:
-        self.windows, self.items, self.axis, self.dtype = windows, items, axis, dtype
+        self.windows, self.items, self.axis, self.dtype, self.part = windows, items, axis, dtype, part
         self.planes = min(planes, windows.size[axis])
         self.whole = self.planes == windows.size[axis]  # no plane of the ring is used twice
         self.weight = (weight / passes).to(dtype)
         self.layer = self._layer(passes)
-        self.closed = 0  # planes given out
-        self.done, self.total = 0, prod(map(len, windows.starts)) * items * passes
+        self.closed = self.reached = 0  # planes given out, and those that windows were added to
+        self.done = self.total = 0  # windows added, and in all, which the caller says
 
     @property
     def classes(self) -> int:
         """Channels of the scores, 0 before the first came."""
         return self.sums.shape[1] if hasattr(self, "sums") else 0
 
-    def add(self, item: int, start: Start, scores: Tensor) -> None:
-        """Add a window's scores (classes, *roi); the planes before its start must be closed."""
+    def add(self, item: int, start: Start, scores: Tensor) -> Iterator[Slab]:
+        """Give out the planes before a window, then add its scores (classes, *roi); windows come layer by layer."""
         if not self.classes:
             shape = (self.items, len(scores), *self._sized(self.planes))
             self.sums = torch.zeros(shape, dtype=self.dtype, device=self.weight.device)
         scores = scores.to(self.sums)
+        yield from self.close(start[self.axis])
         target, source = self.windows.inside(start), self.windows.valid(start)
+        self.reached = target[self.axis].stop
         for planes, ring in self._runs(target[self.axis]):
             target[self.axis] = ring
             source[self.axis] = slice(planes.start - start[self.axis], planes.stop - start[self.axis])
@@ -77,10 +87,15 @@ class Front:
         self.done += 1
 
     def close(self, until: int) -> Iterator[Slab]:
-        """Give out the planes before `until`, in order."""
+        """Give out the planes before `until`, in order.
+
+        No slab goes beyond the start of a layer of windows, also of one without any: slabs are the same, whichever
+        windows are left out.
+        """
         thickness = self.planes if self.whole else max(1, self.planes // _THINNER)
         while self.closed < until:
-            for planes, ring in self._runs(slice(self.closed, min(until, self.closed + thickness))):
+            layer = next((start for start in self.windows.starts[self.axis] if start > self.closed), until)
+            for planes, ring in self._runs(slice(self.closed, min(until, layer, self.closed + thickness))):
                 self.closed = planes.stop
                 yield self._slab(planes, self._scores(planes, ring))
 
@@ -93,7 +108,11 @@ class Front:
         return Slab(where, scores, self.done, self.total, self.axis)
 
     def _scores(self, planes: slice, ring: slice) -> Tensor:
-        sums = self.sums.narrow(self.axis + 2, ring.start, ring.stop - ring.start)
+        sums, part = self.sums.narrow(self.axis + 2, ring.start, ring.stop - ring.start), self.part[self.axis]
+        if planes.stop <= part.start or part.stop <= planes.start:
+            if planes.start < min(self.reached, part.start):  # else they are zero, or no plane of the part comes after
+                sums.zero_()
+            return sums.new_zeros(()).expand(sums.shape)
         if self.whole:
             return sums.div_(self._weights(planes))
         scores = (sums / self._weights(planes)).to(self.dtype)

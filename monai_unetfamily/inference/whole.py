@@ -9,15 +9,17 @@ from monai.transforms import AsDiscreted
 
 from monai_unetfamily.bundles.bundle import Bundle
 from monai_unetfamily.inference.postprocessing import steps_of
-from monai_unetfamily.inference.restore import Sink, require_finite
+from monai_unetfamily.inference.restore import Sink, Where, require_finite
 from monai_unetfamily.volumes.masks import may_overlap
 from monai_unetfamily.volumes.nifti import Labels
 
 
 def labels_of(
-    bundle: Bundle, image: MetaTensor, scores: torch.Tensor, shape: tuple[int, ...], sink: Sink | None
+    bundle: Bundle, image: MetaTensor, scores: torch.Tensor, shape: tuple[int, ...], box: Where, sink: Sink | None
 ) -> Labels:
     """Labels (*shape), or masks (*shape, classes), of scores (classes, *spatial) on the grid of a preprocessed image.
+
+    Outside the box labels are 0, and the sink is told no scores.
 
     Raises:
         ValueError: scores that are not finite, or a postprocessing that does not end with labels on the source grid.
@@ -26,17 +28,20 @@ def labels_of(
     case: dict[str, Any] = {"image": image, "pred": MetaTensor(scores)}  # Invertd passes plain tensors over
     for step in steps_of(bundle.postprocess):
         if sink is not None and isinstance(step, AsDiscreted):
-            _tell(case["pred"], shape, bundle, sink)
+            _tell(case["pred"], shape, bundle, box, sink)
         case = step(case)
-    return _checked(case["pred"], shape, bundle)
+    labels = _checked(case["pred"], shape, bundle)
+    inside = np.zeros_like(labels)
+    inside[box] = labels[box]
+    return inside
 
 
-def _tell(scores: torch.Tensor, shape: tuple[int, ...], bundle: Bundle, sink: Sink) -> None:
+def _tell(scores: torch.Tensor, shape: tuple[int, ...], bundle: Bundle, box: Where, sink: Sink) -> None:
     """Give the scores on the source grid to the sink, class by class."""
     if scores.shape != (len(bundle.names), *shape):
         raise ValueError(f"{bundle.root}: its scores before AsDiscreted are not on the source grid; save labels alone.")
     for c, score in enumerate(scores):
-        sink(tuple(slice(0, n) for n in shape), c, np.asarray(score))
+        sink(box, c, np.asarray(score[box]))
 
 
 def _checked(labels: torch.Tensor, shape: tuple[int, ...], bundle: Bundle) -> Labels:

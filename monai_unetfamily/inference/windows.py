@@ -58,6 +58,11 @@ class Windows:
         """The same voxels, counted from the window's first."""
         return [slice(i.start - s, i.stop - s) for i, s in zip(self.inside(start), start, strict=True)]
 
+    def touching(self, part: Sequence[slice]) -> tuple[list[int], ...]:
+        """Of each axis the starts of the windows that hold a voxel of a part of the volume."""
+        axes = zip(self.starts, self.roi, part, strict=True)
+        return tuple([s for s in starts if max(s, p.start) < min(s + roi, p.stop)] for starts, roi, p in axes)
+
     def pad(self, image: Tensor, mode: str, value: float) -> Tensor:
         """(N, C, *spatial) with what the windows need beyond its edges, on both sides, as MONAI does it."""
         before = [-starts[0] for starts in self.starts]

@@ -18,6 +18,7 @@ from torch import Tensor
 from monai_unetfamily.bundles.bundle import INSTALLED, Bundle, open_bundle, training_part
 from monai_unetfamily.bundles.networks import redefine_network
 from monai_unetfamily.evaluation.tables import align
+from monai_unetfamily.inference.choices import choices
 from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.losses import GuidedLoss
 from monai_unetfamily.nets import UNet3Plus
@@ -104,8 +105,7 @@ def calibrate_on(
     windows = watch_windows(bundle, lambda images: guide(encode(images)[-1]), loss, load, cases, log)
     if not windows.presence.isfinite().all():
         raise ValueError(f"{root}: its guide gives scores that are not finite: its weights are damaged; train anew.")
-    before = [float(f"{threshold:.7g}") for threshold in guide.threshold.tolist()]  # as written: it is float32
-    found = _calibration(bundle, windows, before, recall)
+    found = _calibration(bundle, windows, list(choices(bundle).presence.values()), recall)
     redefine_network(root, {"presence_threshold": [each.threshold for each in found.classes]})
     for line in describe(found, recall):
         log(line)
