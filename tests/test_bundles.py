@@ -12,13 +12,8 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from monai_unetfamily.bundles.bundle import (
-    SHIPPED,
-    class_names,
-    copy_bundle,
-    find_bundle,
-    open_bundle,
-)
+from monai_unetfamily.bundles.bundle import copy_bundle, open_bundle
+from monai_unetfamily.bundles.metadata import SHIPPED, class_names, find_bundle
 from monai_unetfamily.bundles.weights import load_weights
 
 BUNDLES = sorted(folder.name for folder in SHIPPED.iterdir())

@@ -12,7 +12,8 @@ from conftest import weigh
 from monai.bundle import ConfigWorkflow
 from runs import predict
 
-from monai_unetfamily.bundles.bundle import METADATA, open_bundle
+from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles.metadata import METADATA
 from monai_unetfamily.cli import main
 from monai_unetfamily.inference.predictor import predict_volume
 from monai_unetfamily.training.run import train

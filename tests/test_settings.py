@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from monai_unetfamily.bundles.bundle import METADATA, Bundle, open_bundle
+from monai_unetfamily.bundles.bundle import Bundle, open_bundle
+from monai_unetfamily.bundles.metadata import METADATA
 from monai_unetfamily.inference.predictor import predict_volume
 from monai_unetfamily.inference.presence import watch_guides
 from monai_unetfamily.inference.settings import Settings, adapt, request_of

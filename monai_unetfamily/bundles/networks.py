@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from monai_unetfamily.bundles.bundle import METADATA, config_file, read_metadata, reason_of
+from monai_unetfamily.bundles.bundle import reason_of
+from monai_unetfamily.bundles.metadata import METADATA, config_file, read_metadata
 from monai_unetfamily.nets import list_networks
 from monai_unetfamily.nets.registry import MEMBERS
 from monai_unetfamily.volumes.files import atomic_file
@@ -36,7 +37,7 @@ def check_network(root: Path, name: str) -> dict[str, Any]:
     Raises:
         ValueError: where neither the bundle nor the family knows that network, or it cannot be built.
 
-    >>> from monai_unetfamily.bundles.bundle import find_bundle
+    >>> from monai_unetfamily.bundles.metadata import find_bundle
     >>> check_network(find_bundle("phantom_ct"), "fcn8s")["networks"]["fcn8s"]["features"]
     [8, 16, 32, 64]
     """
@@ -58,7 +59,7 @@ def network_definition(root: Path) -> dict[str, Any]:
     Raises:
         ValueError: where the metadata has none, or the inference config defines the network itself.
 
-    >>> from monai_unetfamily.bundles.bundle import find_bundle
+    >>> from monai_unetfamily.bundles.metadata import find_bundle
     >>> network_definition(find_bundle("phantom_2d"))["features"]
     [8, 16, 32, 64]
     """

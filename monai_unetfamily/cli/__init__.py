@@ -123,7 +123,7 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.bundle import find_bundle
+    from monai_unetfamily.bundles.metadata import find_bundle
     from monai_unetfamily.training.run import train
 
     names = ("output", "network", "minutes", "resume", "init_from", "device")
@@ -144,7 +144,7 @@ def _add_calibrate(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.bundle import find_bundle
+    from monai_unetfamily.bundles.metadata import find_bundle
     from monai_unetfamily.training.calibration import calibrate
 
     bundle = find_bundle(options.bundle)
@@ -203,7 +203,7 @@ def _add_prune(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.bundle import find_bundle
+    from monai_unetfamily.bundles.metadata import find_bundle
     from monai_unetfamily.training.levels import format_levels
     from monai_unetfamily.training.pruning import prune
 

@@ -70,7 +70,8 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.bundle import find_bundle, open_bundle
+    from monai_unetfamily.bundles.bundle import open_bundle
+    from monai_unetfamily.bundles.metadata import find_bundle
     from monai_unetfamily.inference.batch import predict_cohort
     from monai_unetfamily.inference.device import choose_device
     from monai_unetfamily.inference.plan import plan_lines
@@ -90,7 +91,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _studies(options: argparse.Namespace, bundle: Path) -> "list[Study]":
-    from monai_unetfamily.bundles.inputs import image_channels
+    from monai_unetfamily.bundles.metadata import image_channels
     from monai_unetfamily.inference.shards import choose_shard
     from monai_unetfamily.volumes.studies import find_studies
 

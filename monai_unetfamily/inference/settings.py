@@ -5,7 +5,8 @@ from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from monai_unetfamily.bundles.bundle import Bundle, read_metadata
+from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.bundles.metadata import read_metadata
 from monai_unetfamily.inference.components import find_ids
 from monai_unetfamily.inference.inferer import WindowInferer
 from monai_unetfamily.inference.records import Request, hash_bundle

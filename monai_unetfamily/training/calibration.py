@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monai_unetfamily.bundles.bundle import INSTALLED, Bundle, open_bundle, training_part
+from monai_unetfamily.bundles.bundle import Bundle, open_bundle, training_part
+from monai_unetfamily.bundles.metadata import INSTALLED
 from monai_unetfamily.bundles.networks import redefine_network
 from monai_unetfamily.evaluation.tables import align
 from monai_unetfamily.inference.device import choose_device

@@ -14,8 +14,8 @@ from typing import Any
 from monai.utils import ensure_tuple_rep
 
 from monai_unetfamily.bundles.bundle import Bundle, copy_bundle, open_bundle
-from monai_unetfamily.bundles.checkpoint import WEIGHTS, save_whole
-from monai_unetfamily.bundles.inputs import image_shape
+from monai_unetfamily.bundles.checkpoint import save_whole
+from monai_unetfamily.bundles.metadata import WEIGHTS, image_shape
 from monai_unetfamily.bundles.networks import network_definition, redefine_network
 from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.nets import UNetPlusPlus
