@@ -175,7 +175,7 @@ def test_broken_configs_are_one_clear_line(bundle: Path) -> None:
     good = file.read_text()
     for text, message in [
         (good.replace("inferer:", "inverer:"), "has no inferer"),
-        (good.replace("WindowInferer", "WindowInverer"), "inferer cannot be built.*WindowInverer"),
+        (good.replace("WindowInferer", "WindowInverer"), "no known part .*inferer: _target_ .*WindowInverer"),
         (good + "\n  : [", "cannot be read"),
     ]:
         file.write_text(text)

@@ -1,6 +1,5 @@
 """A MONAI bundle, opened for prediction or training, and copied."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_unetfamily.bundles.agreement import check_background, check_postprocessing
-from monai_unetfamily.bundles.metadata import METADATA, WEIGHTS, class_names, config_file
+from monai_unetfamily.bundles.metadata import WEIGHTS, class_names, config_file
 from monai_unetfamily.bundles.references import read_config
+from monai_unetfamily.bundles.trust import PREDICTION, reviewed_parser
 from monai_unetfamily.bundles.weights import load_weights
 from monai_unetfamily.volumes.cases import IGNORE
 from monai_unetfamily.volumes.files import atomic_file, make_folder, require_free
@@ -68,22 +67,26 @@ def label_names(root: Path) -> dict[int, str]:
     return names | {ignored: IGNORE}
 
 
-def open_bundle(root: Path, device: torch.device) -> Bundle:
-    """Open a bundle for prediction; of its config only the four parts above are resolved; its `imports` do not run.
+def open_bundle(root: Path, device: torch.device, *, trust: bool = False) -> Bundle:
+    """Open a bundle for prediction; of its config only the four parts above are resolved, without their savers.
+
+    Args:
+        root: its folder.
+        device: where its network goes.
+        trust: whether it may run code of its own (`trust.review` tells which); ordinary bundles need none.
 
     Raises:
         FileNotFoundError: a config or the weights are missing.
+        UntrustedBundleError: it would run code of its own, and is not trusted; nothing of it has been run.
         ValueError: the config or the weights cannot be used.
     """
-    file = config_file(root, "inference")
-    parser = _parse(root, file, device)
-    missing = [part for part in ("network_def", "preprocessing", "inferer", "postprocessing") if part not in parser]
-    if missing:
-        raise ValueError(f"{file}: has no {', '.join(missing)}; prediction needs them: complete the bundle.")
-    _leave_out_savers(parser)
-    names, postprocess = class_names(root), _resolve(parser, "postprocessing", file)
+    names, file = class_names(root), config_file(root, "inference")
+    parser = reviewed_parser(root, "inference", PREDICTION, device, trust=trust)
+    postprocess = _resolve(parser, "postprocessing", file)
     check_postprocessing(names, postprocess, file)
-    network: nn.Module = _resolve(parser, "network_def", file)
+    network = _resolve(parser, "network_def", file)
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{file}: network_def is {type(network).__name__}; a network is needed: name one by _target_.")
     load_weights(network, root / "models" / WEIGHTS)
     inferer = _resolve(parser, "inferer", file)
     check_background(names, network, inferer)
@@ -98,19 +101,20 @@ def open_bundle(root: Path, device: torch.device) -> Bundle:
     )
 
 
-def training_part(root: Path, part: str) -> Any:
+def training_part(root: Path, part: str, *, trust: bool = False) -> Any:
     """One part of a bundle's train config, such as "loss", as an object.
 
     Raises:
         FileNotFoundError: no train config.
+        UntrustedBundleError: it would run code of its own, and is not trusted.
         ValueError: a config that cannot be used.
 
     >>> from monai_unetfamily.bundles.metadata import find_bundle
     >>> type(training_part(find_bundle("hippocampus_mr"), "loss")).__name__
     'GuidedLoss'
     """
-    file = config_file(root, "train")
-    return _resolve(_parse(root, file, torch.device("cpu")), part, file)
+    parser = reviewed_parser(root, "train", [part], torch.device("cpu"), trust=trust)
+    return _resolve(parser, part, config_file(root, "train"))
 
 
 def copy_bundle(source: Path, target: Path) -> None:
@@ -126,32 +130,10 @@ def copy_bundle(source: Path, target: Path) -> None:
         stream.write(_CARD.format(name=target.name, source=source.name).encode())
 
 
-def _parse(root: Path, file: Path, device: torch.device) -> ConfigParser:
-    parser = ConfigParser()
-    try:
-        parser.read_config(str(file))
-        parser.read_meta(str(root / "configs" / METADATA))
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file}: cannot be read ({' '.join(str(error).split())}); mend the file.") from error
-    parser["bundle_root"] = str(root)
-    parser["device"] = device
-    return parser
-
-
-def _leave_out_savers(parser: ConfigParser) -> None:
-    """Files are written by this package, which keeps headers; a bundle's own savers are left out."""
-    if not isinstance(parser["postprocessing"], dict):
-        raise ValueError("postprocessing is no transform with a _target_; give a Compose of transforms.")
-    steps = parser["postprocessing"].get("transforms", [])
-    parser["postprocessing"]["transforms"] = [
-        step for step in steps if not str(step.get("_target_", "")).split(".")[-1].startswith("SaveImage")
-    ]
-
-
 def _resolve(parser: ConfigParser, part: str, file: Path) -> Any:
     try:
         return parser.get_parsed_content(part)
-    except (RuntimeError, ValueError, TypeError, KeyError, ModuleNotFoundError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError, ImportError, SyntaxError) as error:
         raise ValueError(f"{file}: {part} cannot be built: {reason_of(error)}") from error
 
 

@@ -105,7 +105,7 @@ def _calibrate(workflow: ConfigWorkflow, bundle: Path, log: Callable[[str], None
         return
     log("setting the presence thresholds on the watched cases (unetfamily calibrate: on all validation cases)")
     try:
-        calibrate_on(bundle, workflow.evaluator.data_loader.dataset.data, workflow.device, log=log)
+        calibrate_on(bundle, workflow.evaluator.data_loader.dataset.data, workflow.device, trust=True, log=log)
     except ValueError as error:  # the training is whole without them
         log(f"the presence thresholds stay as they were: {error}")
 
