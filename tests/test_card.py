@@ -106,6 +106,8 @@ def test_a_network_of_the_registry_is_named_as_there(zoo: Path) -> None:
         (METADATA, "{}", "channel_def .*; add it"),
         ("inference.json", "[", "inference.json: cannot be read .*; mend the file"),
         ("inference.json", "3", "inference.json: holds int; an object is needed"),
+        ("inference.json", '{"net": {}, "net#name": 1}', "inference.json: 'net#name' changes another part of the file"),
+        ("inference.json", '{"net": {}, "+net": {}}', "inference.json: '[+]net' changes another part of the file"),
         ("inference.json", "{}", "has no preprocessing; .*complete the bundle"),
         ("inference.json", '{"preprocessing": "@a", "a": ["@a"]}', "preprocessing refers to itself without end"),
     ],

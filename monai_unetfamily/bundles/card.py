@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_unetfamily.bundles.metadata import METADATA, WEIGHTS, class_names, image_format, read_metadata
+from monai_unetfamily.bundles.metadata import (
+    METADATA,
+    WEIGHTS,
+    class_names,
+    image_format,
+    knows_phantoms_alone,
+    read_metadata,
+)
 from monai_unetfamily.bundles.references import resolved_part, takes_pictures_alone
 
 _BY_SLICES = ("WindowInferer", "SliceInferer")  # they slide a 2-D network over volumes
@@ -68,7 +75,7 @@ def read_card(root: Path) -> Card:
         channels=_channels(root),
         network=_network(root),
         license=_license(root),
-        phantoms_only=metadata.get("phantoms_only") is True,
+        phantoms_only=knows_phantoms_alone(root),
         weights=(root / "models" / WEIGHTS).is_file(),
         pictures=pictures,
         intended_use=_text(metadata, "intended_use"),

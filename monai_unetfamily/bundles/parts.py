@@ -27,7 +27,7 @@ def expand(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("it refers to itself without end") from error
 
 
-def leave_out_savers(config: Mapping[str, Any]) -> dict[str, Any]:
+def leave_out_savers(config: dict[str, Any]) -> dict[str, Any]:
     """The config without the steps of postprocessing that save: files are written by this package, which keeps headers.
 
     Raises:
@@ -37,10 +37,8 @@ def leave_out_savers(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(postprocessing, dict):
         raise ValueError("postprocessing is no transform with a _target_; give a Compose of transforms")
     steps = followed(postprocessing.get("transforms"), config)
-    if isinstance(steps, list):
-        kept = [step for step in steps if not _saves(followed(step, config))]
-        postprocessing = postprocessing | {"transforms": kept}
-    return {**config, "postprocessing": postprocessing}
+    kept = [step for step in steps if not _saves(followed(step, config))] if isinstance(steps, list) else steps
+    return config if kept == steps else {**config, "postprocessing": postprocessing | {"transforms": kept}}
 
 
 def needed_parts(config: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def read_config(root: Path, name: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the bundle has no such config.
-        ValueError: not YAML or JSON with an object in it.
+        ValueError: not YAML or JSON with an object in it, or with keys of MONAI's for changing another key.
     """
     file = config_file(root, name)
     try:
@@ -29,6 +29,8 @@ def read_config(root: Path, name: str) -> dict[str, Any]:
         raise ValueError(f"{file}: cannot be read ({' '.join(str(error).split())}); mend the file.") from error
     if not isinstance(config, dict):
         raise ValueError(f"{file}: holds {type(config).__name__}; an object is needed; mend the file.")
+    if changes := [key for key in config if re.search("^[+]|#|::", str(key))]:
+        raise ValueError(f"{file}: {changes[0]!r} changes another part of the file; write the change where it belongs.")
     return config | {"_meta_": read_metadata(root)}
 
 
