@@ -223,6 +223,9 @@ ATTACKS = {
         "_target_ torch.os.system",
     ),
     "inferer": Attack({"inferer": TOUCH}, "configs/inference.json: inferer", "_target_ torch.os.system"),
+    "the whole config as a target": Attack(
+        {"spacing": "@_target_", **TOUCH}, "configs/inference.json: ", "_target_ torch.os.system", runs=False
+    ),
     "network": Attack({"network_def": TOUCH}, "configs/inference.json: network_def", "_target_ torch.os.system"),
 }
 
@@ -324,6 +327,11 @@ def test_all_that_a_trusted_bundle_imports_is_told(zoo: Path, canary: Path) -> N
     )
     open_bundle(zoo, CPU, trust=True)
     assert canary.exists()
+
+
+def test_another_file_is_told_once(zoo: Path, canary: Path) -> None:
+    attack(zoo, ATTACKS["another file"].change, canary)
+    assert len(review(zoo)) == 1
 
 
 def test_a_terminal_is_not_written_to(zoo: Path, canary: Path) -> None:

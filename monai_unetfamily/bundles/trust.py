@@ -11,6 +11,7 @@ that are needed go on to MONAI's parser, with what they refer to; and all of the
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _PLAIN = (
     *(ast.Expression, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Subscript, ast.Slice, ast.Name, ast.Load),
     *(ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.UnaryOp, ast.UAdd, ast.USub),
 )
+_ANOTHER_FILE = "{}, the content of another file"  # which expand leaves: all other % are written out
 _LOADERS = ("monai.transforms.io.array.LoadImage", "monai.transforms.io.dictionary.LoadImaged")
 
 
@@ -132,7 +134,7 @@ def _told(config: Mapping[str, Any], needed: Mapping[str, Any], file: Path) -> t
 
 
 def _finding(path: Keys, what: str, file: Path) -> Finding:
-    name, path = (METADATA, path[1:]) if path[0] == "_meta_" else (file.name, path)
+    name, path = (METADATA, path[1:]) if path[:1] == ("_meta_",) else (file.name, path)
     visible = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in what)
     return Finding(f"configs/{name}: {'#'.join(path)}", visible)
 
@@ -147,14 +149,16 @@ def _offences(item: Any, path: Keys, config: Mapping[str, Any]) -> Iterator[tupl
     if isinstance(item, str) and item.startswith("$") and not _is_plain(item):
         yield path, item
     if isinstance(item, str) and item.startswith("%"):
-        yield path, f"{item}, the content of another file"
+        yield path, _ANOTHER_FILE.format(item)
 
 
 def _imports(item: Any, path: Keys) -> Iterator[tuple[Keys, str]]:
     """Where and what MONAI's parser imports and reads as soon as it resolves anything."""
     for key, value in _below(item):
         yield from _imports(value, (*path, key))
-    if isinstance(item, str) and (item.startswith("%") or _imports_a_module(item)):
+    if isinstance(item, str) and item.startswith("%"):
+        yield path, _ANOTHER_FILE.format(item)
+    if isinstance(item, str) and _imports_a_module(item):
         yield path, item
 
 
@@ -194,7 +198,8 @@ def _is_plain(expression: str) -> bool:
         return False
     values = ReferenceResolver._vars
     named = all(node.id == values for node in nodes if isinstance(node, ast.Name))
-    return named and values not in expression and all(isinstance(node, _PLAIN) for node in nodes)
+    once_more = values in expression or re.search("[@%]::", code)  # what MONAI would replace once more
+    return named and not once_more and all(isinstance(node, _PLAIN) for node in nodes)
 
 
 def _imports_a_module(text: str) -> bool:
