@@ -27,7 +27,7 @@ UNEVEN[0, 60] = 255
 
 
 def per_pixel(bundle: Path, weight: Any, bias: Any, first: str = "background") -> Path:
-    """Make one linear map a pixel, weight (classes, channels) and bias (classes), the network; it needs to be trusted."""
+    """Make one linear map a pixel, weight (classes, channels) and bias (classes), its network; it must be trusted."""
     weight, bias = torch.as_tensor(weight, dtype=torch.float), torch.as_tensor(bias, dtype=torch.float)
     file = bundle / "configs/inference.yaml"
     sizes = {"in_channels": weight.shape[1], "out_channels": len(bias), "kernel_size": 1}
