@@ -24,7 +24,7 @@ _HOME = {
     "WindowInferer": "inference.inferer",
     "create_network": "nets",
     "evaluate_folders": "evaluation",
-    "find_bundle": "bundles.bundle",
+    "find_bundle": "bundles.metadata",
     "find_studies": "volumes.studies",
     "list_networks": "nets",
     "open_bundle": "bundles.bundle",

@@ -64,7 +64,8 @@ def overlapping_phantoms(phantoms: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def untrained(tmp_path: Path) -> Path:
     """A copy of phantom_ct, small enough to train in seconds."""
-    from monai_unetfamily.bundles.bundle import copy_bundle, find_bundle
+    from monai_unetfamily.bundles.bundle import copy_bundle
+    from monai_unetfamily.bundles.metadata import find_bundle
 
     copy_bundle(find_bundle("phantom_ct"), tmp_path / "bundle")
     return shrink(tmp_path / "bundle")
@@ -73,7 +74,8 @@ def untrained(tmp_path: Path) -> Path:
 @pytest.fixture
 def overlapping(tmp_path: Path) -> Path:
     """The same for overlapping classes, changed as docs/overlapping_classes.md says."""
-    from monai_unetfamily.bundles.bundle import copy_bundle, find_bundle
+    from monai_unetfamily.bundles.bundle import copy_bundle
+    from monai_unetfamily.bundles.metadata import find_bundle
 
     bundle = tmp_path / "overlapping"
     copy_bundle(find_bundle("phantom_ct"), bundle)
@@ -106,7 +108,7 @@ SMALLER = {
 
 
 def shrink(bundle: Path, patch: tuple[int, ...] = (24, 24, 12)) -> Path:
-    from monai_unetfamily.bundles.bundle import METADATA
+    from monai_unetfamily.bundles.metadata import METADATA
 
     file = bundle / "configs" / METADATA
     metadata = json.loads(file.read_text())
@@ -131,7 +133,8 @@ def bundle(untrained: Path) -> Path:
 @pytest.fixture
 def untrained_2d(tmp_path: Path) -> Path:
     """A copy of phantom_2d, small enough to train in seconds."""
-    from monai_unetfamily.bundles.bundle import copy_bundle, find_bundle
+    from monai_unetfamily.bundles.bundle import copy_bundle
+    from monai_unetfamily.bundles.metadata import find_bundle
 
     copy_bundle(find_bundle("phantom_2d"), tmp_path / "bundle_2d")
     return shrink(tmp_path / "bundle_2d", (24, 32))
@@ -147,8 +150,8 @@ def weigh(bundle: Path) -> Path:
     import torch
     from monai.bundle import ConfigParser
 
-    from monai_unetfamily.bundles.bundle import METADATA
-    from monai_unetfamily.bundles.checkpoint import WEIGHTS, save_whole
+    from monai_unetfamily.bundles.checkpoint import save_whole
+    from monai_unetfamily.bundles.metadata import METADATA, WEIGHTS
 
     torch.manual_seed(0)
     parser = ConfigParser()

@@ -12,7 +12,7 @@ import add_linknet
 import nibabel as nib
 import pytest
 
-from monai_unetfamily.bundles.bundle import METADATA
+from monai_unetfamily.bundles.metadata import METADATA
 from monai_unetfamily.cli import main
 from monai_unetfamily.nets.registry import MEMBERS
 

@@ -9,8 +9,9 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from monai_unetfamily.bundles.bundle import METADATA, SHIPPED, open_bundle
-from monai_unetfamily.bundles.checkpoint import WEIGHTS, save_whole
+from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles.checkpoint import save_whole
+from monai_unetfamily.bundles.metadata import METADATA, SHIPPED, WEIGHTS
 from monai_unetfamily.bundles.networks import check_network, choose_network
 from monai_unetfamily.cli import main
 from monai_unetfamily.nets import PlainUNet, UNetPlusPlus, list_networks

@@ -11,8 +11,9 @@ import torch
 from conftest import weigh
 from torch import Tensor
 
-from monai_unetfamily.bundles.bundle import METADATA, open_bundle
+from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.checkpoint import save_whole
+from monai_unetfamily.bundles.metadata import METADATA
 from monai_unetfamily.bundles.networks import choose_network, forget_thresholds, redefine_network
 from monai_unetfamily.cli import main
 from monai_unetfamily.inference.inferer import WindowInferer

@@ -11,7 +11,8 @@ import torch
 from monai.bundle import ConfigParser
 from monai.metrics import DiceMetric
 
-from monai_unetfamily.bundles.bundle import METADATA, config_file, find_bundle, label_names
+from monai_unetfamily.bundles.bundle import label_names
+from monai_unetfamily.bundles.metadata import METADATA, config_file, find_bundle
 from monai_unetfamily.cli import main
 from monai_unetfamily.training.history import read_history
 from monai_unetfamily.training.run import train

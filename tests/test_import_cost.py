@@ -28,5 +28,12 @@ def test_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert not loaded & HEAVY
 
 
+def test_a_bundle_is_described_without_torch_and_monai() -> None:
+    describe = "from monai_unetfamily.bundles import card, metadata; card.read_card(metadata.find_bundle('phantom_2d'))"
+    loaded = loaded_packages("-c", describe)
+    assert {"numpy", "yaml"} <= loaded
+    assert not loaded & {"torch", "monai"}
+
+
 def test_a_heavy_import_would_be_seen() -> None:
     assert "numpy" in loaded_packages("-c", "import numpy.linalg")

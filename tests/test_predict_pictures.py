@@ -27,7 +27,7 @@ UNEVEN[0, 60] = 255
 
 
 def per_pixel(bundle: Path, weight: Any, bias: Any, first: str = "background") -> Path:
-    """Give a bundle a network of one linear map a pixel, weight (classes, channels) and bias (classes)."""
+    """Make one linear map a pixel, weight (classes, channels) and bias (classes), its network; it must be trusted."""
     weight, bias = torch.as_tensor(weight, dtype=torch.float), torch.as_tensor(bias, dtype=torch.float)
     file = bundle / "configs/inference.yaml"
     sizes = {"in_channels": weight.shape[1], "out_channels": len(bias), "kernel_size": 1}
@@ -66,7 +66,7 @@ def test_a_pattern_comes_back_at_its_rows_and_columns_by_either_door(bundle_2d: 
     bright(bundle_2d)
     (tmp_path / "in").mkdir()
     write_picture(UNEVEN, tmp_path / "in/uneven.png")
-    (outcome,) = predict(open_bundle(bundle_2d, CPU), [tmp_path / "in"], tmp_path / "out")
+    (outcome,) = predict(open_bundle(bundle_2d, CPU, trust=True), [tmp_path / "in"], tmp_path / "out")
     assert outcome.output == tmp_path / "out/uneven.png"
     np.testing.assert_array_equal(read_label_picture(outcome.output), UNEVEN > 0)
     run_monai(bundle_2d, tmp_path / "in", tmp_path / "monai")
@@ -116,7 +116,7 @@ def test_rgb_is_three_channels(bundle_2d: Path, tmp_path: Path) -> None:
     per_pixel(bundle_2d, [[1.0, 0, 0], [0, 1, 0], [0, 0, 1]], [0.0, 0, 0])
     strongest = np.arange(37 * 61).reshape(37, 61) // 7 % 3
     Image.fromarray((np.eye(3)[strongest] * 200).astype(np.uint8)).save(tmp_path / "photo.png")
-    labels = predict_volume(open_bundle(bundle_2d, CPU), tmp_path / "photo.png")
+    labels = predict_volume(open_bundle(bundle_2d, CPU, trust=True), tmp_path / "photo.png")
     np.testing.assert_array_equal(labels, strongest)
 
 
@@ -125,7 +125,7 @@ def test_more_than_255_labels_are_written_in_16_bits(bundle_2d: Path, tmp_path: 
     k = torch.arange(301.0)
     per_pixel(bundle_2d, 300 * k[:, None], -(k**2) / 2)
     write_picture(UNEVEN, tmp_path / "uneven.png")
-    (outcome,) = predict(open_bundle(bundle_2d, CPU), [tmp_path / "uneven.png"], tmp_path / "out")
+    (outcome,) = predict(open_bundle(bundle_2d, CPU, trust=True), [tmp_path / "uneven.png"], tmp_path / "out")
     assert outcome.output is not None, outcome.error
     with Image.open(outcome.output) as picture:
         assert (picture.mode, picture.size) == ("I;16", (61, 37))
@@ -142,7 +142,7 @@ def test_sizes_come_back_where_the_bundle_resizes(bundle_2d: Path, tmp_path: Pat
     config["postprocessing"]["transforms"].insert(0, back | {"nearest_interp": False})
     file.write_text(yaml.safe_dump(config))
     write_picture(UNEVEN, tmp_path / "uneven.png")
-    labels = predict_volume(open_bundle(bundle_2d, CPU), tmp_path / "uneven.png")
+    labels = predict_volume(open_bundle(bundle_2d, CPU, trust=True), tmp_path / "uneven.png")
     assert labels.shape == UNEVEN.shape
     assert (labels != (UNEVEN > 0)).mean() < 0.05  # edges and corners are smoothed
 
@@ -152,7 +152,7 @@ def test_a_reader_that_swaps_rows_and_columns_is_refused(bundle_2d: Path, tmp_pa
     file.write_text(file.read_text().replace("monai_unetfamily.volumes.readers.PictureReader", "PILReader"))
     write_picture(UNEVEN[:, :37], tmp_path / "square.png")
     with pytest.raises(ValueError, match="square.png: .* its reader turned; name .*PictureReader"):
-        predict_volume(open_bundle(bundle_2d, CPU), tmp_path / "square.png")
+        predict_volume(open_bundle(bundle_2d, CPU, trust=True), tmp_path / "square.png")
 
 
 def test_bundles_for_volumes_and_for_pictures_refuse_each_others(bundle: Path, bundle_2d: Path, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_overlapping_classes_of_a_picture_are_split(bundle_2d: Path, tmp_path: P
     grey = np.where(UNEVEN > 0, 100, 0).astype(np.uint8)
     grey[4:7, 30:40] = 250
     write_picture(grey, tmp_path / "grey.png")
-    opened = open_bundle(bundle_2d, CPU)
+    opened = open_bundle(bundle_2d, CPU, trust=True)
     with pytest.raises(ValueError, match=r"grey.png: one PNG cannot hold the classes \['all', 'class 1'\].*--split"):
         list(predict(opened, [tmp_path / "grey.png"], tmp_path / "out"))
     assert not (tmp_path / "out").exists()

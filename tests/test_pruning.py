@@ -16,8 +16,8 @@ from monai.bundle import ConfigParser
 from runs import predict
 from torch import Tensor, nn
 
-from monai_unetfamily.bundles.bundle import METADATA, open_bundle
-from monai_unetfamily.bundles.checkpoint import WEIGHTS
+from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles.metadata import METADATA, WEIGHTS
 from monai_unetfamily.bundles.networks import choose_network
 from monai_unetfamily.cli import main
 from monai_unetfamily.evaluation import evaluate_folders, summarize

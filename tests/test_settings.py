@@ -9,7 +9,8 @@ import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from monai_unetfamily.bundles.bundle import METADATA, Bundle, open_bundle
+from monai_unetfamily.bundles.bundle import Bundle, open_bundle
+from monai_unetfamily.bundles.metadata import METADATA
 from monai_unetfamily.inference.choices import Choices, choices
 from monai_unetfamily.inference.inferer import WindowInferer
 from monai_unetfamily.inference.predictor import predict_volume

@@ -10,10 +10,10 @@ from monai.config import PathLike
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from monai_unetfamily.bundles.metadata import WEIGHTS
 from monai_unetfamily.volumes.files import atomic_file
 
 CHECKPOINT = "checkpoint.pt"  # everything that resuming needs
-WEIGHTS = "model.pt"  # the network alone, what prediction loads
 
 
 class AtomicCheckpoint:

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 
-from monai_unetfamily.bundles.bundle import METADATA, config_file, read_metadata, reason_of
+from monai_unetfamily.bundles.bundle import reason_of
+from monai_unetfamily.bundles.metadata import METADATA, config_file, read_metadata
+from monai_unetfamily.bundles.parts import expand
+from monai_unetfamily.bundles.trust import restricted_parser
 from monai_unetfamily.nets import list_networks
 from monai_unetfamily.nets.registry import MEMBERS
 from monai_unetfamily.volumes.files import atomic_file
@@ -36,7 +38,7 @@ def check_network(root: Path, name: str) -> dict[str, Any]:
     Raises:
         ValueError: where neither the bundle nor the family knows that network, or it cannot be built.
 
-    >>> from monai_unetfamily.bundles.bundle import find_bundle
+    >>> from monai_unetfamily.bundles.metadata import find_bundle
     >>> check_network(find_bundle("phantom_ct"), "fcn8s")["networks"]["fcn8s"]["features"]
     [8, 16, 32, 64]
     """
@@ -48,7 +50,7 @@ def check_network(root: Path, name: str) -> dict[str, Any]:
     if name not in networks:
         networks[name] = _like_the_current(root, metadata, name)
     metadata["network"] = f"{_NETWORKS}{name}"
-    _require_buildable(root, metadata, name)
+    _require_buildable(root, metadata, name, trust=True)  # who trains a bundle trusts it
     return metadata
 
 
@@ -58,7 +60,7 @@ def network_definition(root: Path) -> dict[str, Any]:
     Raises:
         ValueError: where the metadata has none, or the inference config defines the network itself.
 
-    >>> from monai_unetfamily.bundles.bundle import find_bundle
+    >>> from monai_unetfamily.bundles.metadata import find_bundle
     >>> network_definition(find_bundle("phantom_2d"))["features"]
     [8, 16, 32, 64]
     """
@@ -69,15 +71,16 @@ def network_definition(root: Path) -> dict[str, Any]:
     return _current(root, read_metadata(root))
 
 
-def redefine_network(root: Path, changes: Mapping[str, Any]) -> None:
+def redefine_network(root: Path, changes: Mapping[str, Any], *, trust: bool = False) -> None:
     """Change arguments of the network that a bundle is, in its metadata.
 
     Raises:
+        UntrustedBundleError: the network is none of MONAI's or this package's, and the bundle is not trusted.
         ValueError: where the metadata has no definition, or the network cannot be built; then nothing is changed.
     """
     metadata = read_metadata(root)
     _current(root, metadata).update(changes)
-    _require_buildable(root, metadata, "the network")
+    _require_buildable(root, metadata, "the network", trust=trust)
     _write(root, metadata)
 
 
@@ -85,7 +88,7 @@ def forget_thresholds(root: Path) -> None:
     """Set the presence thresholds of a bundle's network back to 0.5, if it has any: they belong to its weights."""
     network = _chosen(read_metadata(root))
     if isinstance(network, dict) and "presence_threshold" in network:
-        redefine_network(root, {"presence_threshold": 0.5})
+        redefine_network(root, {"presence_threshold": 0.5}, trust=True)
 
 
 def _like_the_current(root: Path, metadata: dict[str, Any], name: str) -> dict[str, Any]:
@@ -112,13 +115,15 @@ def _chosen(metadata: dict[str, Any]) -> Any:
     return current
 
 
-def _require_buildable(root: Path, metadata: dict[str, Any], name: str) -> None:
-    parser = ConfigParser(deepcopy({"_meta_": metadata, "network": metadata["network"]}))  # it writes into its own
+def _require_buildable(root: Path, metadata: dict[str, Any], name: str, *, trust: bool) -> None:
+    file = root / "configs" / METADATA
+    config = expand({"_meta_": metadata, "network": metadata["network"]})
+    parser = restricted_parser(config, ["network"], file, trust=trust)
     try:
         with torch.device("meta"):
             parser.get_parsed_content("network")
-    except (RuntimeError, ValueError, TypeError, KeyError, ModuleNotFoundError) as error:
-        raise ValueError(f"{root / 'configs' / METADATA}: {name} cannot be built: {reason_of(error)}") from error
+    except (RuntimeError, ValueError, TypeError, KeyError, ImportError) as error:
+        raise ValueError(f"{file}: {name} cannot be built: {reason_of(error)}") from error
 
 
 def _write(root: Path, metadata: dict[str, Any]) -> None:

@@ -1,14 +1,37 @@
-"""Parts of a bundle's config as they are meant: every reference replaced by what it refers to."""
+"""Parts of a bundle's config as they are meant: every reference replaced by what it refers to; nothing is built."""
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
+import yaml
 
-from monai_unetfamily.bundles.bundle import METADATA, config_file
+from monai_unetfamily.bundles.metadata import config_file, read_metadata
 
+PICTURE_READER = "PictureReader"
 _REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
+
+
+def read_config(root: Path, name: str) -> dict[str, Any]:
+    """The config `name` of a bundle, with its metadata under "_meta_", as MONAI's references name it.
+
+    Raises:
+        FileNotFoundError: the bundle has no such config.
+        ValueError: not YAML or JSON with an object in it, or with keys of MONAI's for changing another key.
+    """
+    file = config_file(root, name)
+    try:
+        text = file.read_text(encoding="utf-8")
+        config = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: cannot be read ({' '.join(str(error).split())}); mend the file.") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file}: holds {type(config).__name__}; an object is needed; mend the file.")
+    if changes := [key for key in config if re.search("^[+]|#|::", str(key))]:
+        raise ValueError(f"{file}: {changes[0]!r} changes another part of the file; write the change where it belongs.")
+    return config | {"_meta_": read_metadata(root)}
 
 
 def resolved_part(root: Path, part: str) -> Any:
@@ -18,27 +41,56 @@ def resolved_part(root: Path, part: str) -> Any:
 
     Raises:
         FileNotFoundError: no inference config.
-        ValueError: the config has no such part.
+        ValueError: the config cannot be read, has no such part, or refers to itself without end.
 
-    >>> from monai_unetfamily.bundles.bundle import find_bundle
+    >>> from monai_unetfamily.bundles.metadata import find_bundle
     >>> resolved_part(find_bundle("phantom_ct"), "preprocessing")["transforms"][3]["pixdim"]
     [5.0, 5.0, 5.0]
     """
-    file, parser = config_file(root, "inference"), ConfigParser()
-    parser.read_config(str(file))
-    parser.read_meta(str(root / "configs" / METADATA))
-    if part not in parser:
+    config, file = read_config(root, "inference"), config_file(root, "inference")
+    if part not in config:
         raise ValueError(f"{file}: has no {part}; prediction needs it: complete the bundle.")
-    return _replaced(parser[part], parser)
+    try:
+        return _replaced(config[part], config)
+    except RecursionError as error:
+        raise ValueError(f"{file}: {part} refers to itself without end; mend the file.") from error
 
 
-def _replaced(item: Any, parser: ConfigParser) -> Any:
+def takes_pictures_alone(root: Path) -> bool:
+    """Whether the reader that a bundle's inference config names for its images is the one of PNG and TIFF.
+
+    Raises:
+        FileNotFoundError: no inference config.
+        ValueError: a config that cannot be used.
+
+    >>> from monai_unetfamily.bundles.metadata import find_bundle
+    >>> takes_pictures_alone(find_bundle("phantom_2d")), takes_pictures_alone(find_bundle("phantom_ct"))
+    (True, False)
+    """
+    match resolved_part(root, "preprocessing"):
+        case {"transforms": [{"reader": str(reader)}, *_]}:
+            return reader.split(".")[-1] == PICTURE_READER
+    return False
+
+
+def _replaced(item: Any, config: Mapping[str, Any]) -> Any:
     if isinstance(item, dict):
-        return {key: _replaced(value, parser) for key, value in item.items()}
+        return {key: _replaced(value, config) for key, value in item.items()}
     if isinstance(item, list):
-        return [_replaced(value, parser) for value in item]
+        return [_replaced(value, config) for value in item]
     if not isinstance(item, str):
         return item
-    if (whole := _REFERENCE.fullmatch(item)) and whole[1] in parser:
-        return _replaced(parser[whole[1]], parser)
-    return _REFERENCE.sub(lambda m: repr(_replaced(parser[m[1]], parser)) if m[1] in parser else m[0], item)
+    if whole := _REFERENCE.fullmatch(item):
+        return _at(config, whole[1], item)
+    return _REFERENCE.sub(lambda match: repr(_at(config, match[1], match[0])), item)
+
+
+def _at(config: Mapping[str, Any], name: str, unknown: str) -> Any:
+    """What a reference refers to, itself replaced; a reference to nothing stays as it is."""
+    found: Any = config
+    for key in name.replace("#", "::").split("::"):
+        try:
+            found = found[int(key)] if isinstance(found, list) else found[key]
+        except (KeyError, TypeError, ValueError, IndexError):
+            return unknown
+    return _replaced(found, config)

@@ -12,7 +12,17 @@ from pathlib import Path
 
 from monai_unetfamily import __version__
 from monai_unetfamily.cli.networks import add_networks
-from monai_unetfamily.cli.options import SECTIONS, Commands, add_bundle, add_device, one_line, say, section_files
+from monai_unetfamily.cli.options import (
+    SECTIONS,
+    Commands,
+    add_bundle,
+    add_device,
+    add_trust,
+    one_line,
+    say,
+    say_what_runs,
+    section_files,
+)
 from monai_unetfamily.cli.predict import add_predict
 
 # What the library raises on input it cannot use; anything else is a defect and shows its traceback.
@@ -123,7 +133,7 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.bundle import find_bundle
+    from monai_unetfamily.bundles.metadata import find_bundle
     from monai_unetfamily.training.run import train
 
     names = ("output", "network", "minutes", "resume", "init_from", "device")
@@ -139,16 +149,20 @@ def _add_calibrate(commands: Commands) -> argparse.ArgumentParser:
     command.add_argument("--dataset", type=Path, required=True, help="whose validation cases are used")
     command.add_argument("--recall", type=float, default=0.999, help="of windows with a class (default: %(default)s)")
     add_device(command)
+    add_trust(command)
     command.set_defaults(run=_calibrate)
     return command
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.bundle import find_bundle
-    from monai_unetfamily.training.calibration import calibrate
+    from monai_unetfamily.bundles.metadata import find_bundle
+    from monai_unetfamily.training.calibration import LEARNED_BY, calibrate
 
-    bundle = find_bundle(options.bundle)
-    calibrate(bundle, options.dataset, recall=options.recall, device=options.device, log=say)
+    bundle, how = find_bundle(options.bundle), {name: getattr(options, name) for name in ("recall", "device", "trust")}
+    if options.trust:
+        say_what_runs(bundle)
+        say_what_runs(bundle, "train", LEARNED_BY)
+    calibrate(bundle, options.dataset, log=say, **how)
     print(f"thresholds in {bundle / 'configs' / 'metadata.json'}")
     return 0
 
@@ -198,24 +212,29 @@ def _add_prune(commands: Commands) -> argparse.ArgumentParser:
     )
     command.add_argument("-o", "--output", type=Path, required=True, metavar="NEW", help="new folder for the bundle")
     add_device(command)
+    add_trust(command)
     command.set_defaults(run=_prune)
     return command
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.bundle import find_bundle
+    from monai_unetfamily.bundles.metadata import find_bundle
     from monai_unetfamily.training.levels import format_levels
     from monai_unetfamily.training.pruning import prune
 
     if options.auto == (options.level is not None):
         raise ValueError(f"got {'both' if options.auto else 'neither'} of --level and --auto; give one of the two.")
+    bundle = find_bundle(options.bundle)
+    if options.trust:
+        say_what_runs(bundle)
     levels = prune(
-        find_bundle(options.bundle),
+        bundle,
         options.output,
         level=options.level,
         dataset=options.dataset,
         tolerance=options.tolerance,
         device=options.device,
+        trust=options.trust,
         log=say,
     )
     print(f"{format_levels(levels)}\nbundle in {options.output}")

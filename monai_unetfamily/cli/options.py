@@ -22,6 +22,21 @@ def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
 
 
+def add_trust(command: argparse.ArgumentParser) -> None:
+    """Add --trust."""
+    command.add_argument(
+        "--trust", action="store_true", help="let the bundle run code of its own; what it runs is printed first"
+    )
+
+
+def say_what_runs(bundle: Path, config: str = "inference", parts: Sequence[str] = ()) -> None:
+    """Print what a trusted bundle will run for prediction, or for these parts of another of its configs."""
+    from monai_unetfamily.bundles.trust import PREDICTION, review
+
+    for finding in review(bundle, config, parts or PREDICTION):
+        say(f"{bundle.name} is trusted to run {finding.what} ({finding.where})")
+
+
 def section_files(datasets: Sequence[Path], section: "Section", key: str) -> list[Path]:
     """The images or labels (`key`) of a section of data sets."""
     from monai_unetfamily.volumes.cases import load_cases

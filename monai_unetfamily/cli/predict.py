@@ -8,7 +8,17 @@ from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monai_unetfamily.cli.options import SECTIONS, Commands, add_bundle, add_device, one_line, say, section_files
+from monai_unetfamily.cli.options import (
+    SECTIONS,
+    Commands,
+    add_bundle,
+    add_device,
+    add_trust,
+    one_line,
+    say,
+    say_what_runs,
+    section_files,
+)
 
 if TYPE_CHECKING:
     from monai_unetfamily.inference.batch import Outcome
@@ -26,6 +36,7 @@ def add_predict(commands: Commands) -> argparse.ArgumentParser:
     )
     command.add_argument("-o", "--output", type=Path, required=True, help="folder for everything that is written")
     add_device(command)
+    add_trust(command)
     _add_inputs(command.add_argument_group("what is read"))
     _add_way(command.add_argument_group("how it is segmented"))
     _add_outputs(command.add_argument_group("what is written"))
@@ -76,13 +87,17 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.bundle import find_bundle, open_bundle
+    from monai_unetfamily.bundles.bundle import open_bundle
+    from monai_unetfamily.bundles.metadata import find_bundle
     from monai_unetfamily.inference.batch import predict_cohort
     from monai_unetfamily.inference.device import choose_device
     from monai_unetfamily.inference.plan import plan_lines
 
     device = choose_device(options.device)
-    bundles = [open_bundle(find_bundle(name), device) for name in (options.bundle, *options.ensemble)]
+    roots = [find_bundle(name) for name in (options.bundle, *options.ensemble)]
+    for root in roots if options.trust else ():
+        say_what_runs(root)
+    bundles = [open_bundle(root, device, trust=options.trust) for root in roots]
     studies, settings = _studies(options, bundles[0].root), _settings(options, bundles[0].names)
     if options.dry_run:
         for line in plan_lines(bundles, studies, options.output, settings, overwrite=options.overwrite):
@@ -96,7 +111,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _studies(options: argparse.Namespace, bundle: Path) -> "list[Study]":
-    from monai_unetfamily.bundles.inputs import image_channels
+    from monai_unetfamily.bundles.metadata import image_channels
     from monai_unetfamily.inference.shards import choose_shard
     from monai_unetfamily.volumes.studies import find_studies
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.bundles.metadata import knows_phantoms_alone
 from monai_unetfamily.inference.box import format_box
 from monai_unetfamily.inference.cohort import write_cohort
 from monai_unetfamily.inference.ensemble import check_ensemble
@@ -108,7 +109,7 @@ def predict_cohort(
         output: folder, which other runs may write to at the same time, for other cases.
         settings: what is asked for.
         overwrite: do everything again, and replace what is there.
-        log: is given a line where bundles of an ensemble differ.
+        log: is given a line where bundles of an ensemble differ, and of each that knows phantoms alone.
         progress: is told how far the network is with a case.
 
     Raises:
@@ -117,6 +118,9 @@ def predict_cohort(
         OSError: the output cannot be written any more; what is done stays.
     """
     check_ensemble(bundles, log)
+    for bundle in bundles:
+        if knows_phantoms_alone(bundle.root):
+            log(f"{bundle.root.name} knows phantoms alone: never use what it says of a patient")
     request = request_of(bundles, settings)
     run = _Run(adapt_all(bundles, settings), output, settings, request, overwrite, progress)
     run.outputs.require_room(studies, request, overwrite)

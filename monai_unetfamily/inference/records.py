@@ -12,8 +12,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from monai_unetfamily.bundles.bundle import METADATA
-from monai_unetfamily.bundles.checkpoint import WEIGHTS
+from monai_unetfamily.bundles.metadata import METADATA, WEIGHTS
 from monai_unetfamily.inference.measures import Measure
 from monai_unetfamily.volumes.files import atomic_file, make_folder
 from monai_unetfamily.volumes.studies import Study

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monai_unetfamily.bundles.bundle import INSTALLED, Bundle, open_bundle, training_part
+from monai_unetfamily.bundles.bundle import Bundle, open_bundle, training_part
+from monai_unetfamily.bundles.metadata import INSTALLED
 from monai_unetfamily.bundles.networks import redefine_network
 from monai_unetfamily.evaluation.tables import align
 from monai_unetfamily.inference.choices import choices
@@ -29,6 +30,7 @@ from monai_unetfamily.volumes.cases import load_cases
 
 ENOUGH = 1000  # windows that hold a class, under which a share of 99.9 % cannot be counted
 RECALL = 0.999
+LEARNED_BY = ("loss", "validate#preprocessing")  # of the train config: what holds a class, and on which grid
 _LARGEST = 0.9999  # above it a float32 sigmoid no longer tells scores apart
 _HEADER = ["class", "windows with it", "without", "threshold", "recall", "empty rejected"]
 _LOGGER = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ def calibrate(
     *,
     recall: float = RECALL,
     device: str = "auto",
+    trust: bool = False,
     log: Callable[[str], None] = _LOGGER.info,
 ) -> Calibration:
     """Set a bundle's presence thresholds on the validation cases of a data set, and store them in its metadata.
@@ -74,7 +77,7 @@ def calibrate(
     if root.is_relative_to(INSTALLED):
         raise ValueError(f"{root.name}: ships with the installed package, which stays as it is; calibrate a copy.")
     check_dataset(root, dataset, log, ["validation"])
-    return calibrate_on(root, load_cases(dataset, "validation"), chosen, recall=recall, log=log)
+    return calibrate_on(root, load_cases(dataset, "validation"), chosen, recall=recall, trust=trust, log=log)
 
 
 def calibrate_on(
@@ -83,6 +86,7 @@ def calibrate_on(
     device: torch.device,
     *,
     recall: float = RECALL,
+    trust: bool = False,
     log: Callable[[str], None] = _LOGGER.info,
 ) -> Calibration:
     """Set a bundle's presence thresholds on these cases, and store them in its metadata.
@@ -93,20 +97,20 @@ def calibrate_on(
 
     Raises:
         ValueError: a network without guide, a loss that is no `GuidedLoss`, a recall outside 0..1, configs that bring
-            a case to different grids, scores that are not finite.
+            a case to different grids, scores that are not finite, code of the bundle's own that is not trusted.
     """
     if not 0 < recall <= 1:
         raise ValueError(f"recall is {recall}; more than 0 and at most 1 is allowed: 0.999 is usual.")
-    bundle = open_bundle(root, device)
+    bundle = open_bundle(root, device, trust=trust)
     encode, guide = _parts(bundle)
-    loss, load = training_part(root, "loss"), training_part(root, "validate#preprocessing")
+    loss, load = (training_part(root, part, trust=trust) for part in LEARNED_BY)
     if not isinstance(loss, GuidedLoss):
         raise ValueError(f"{root}: its loss is {type(loss).__name__}; a GuidedLoss says which windows hold a class.")
     windows = watch_windows(bundle, lambda images: guide(encode(images)[-1]), loss, load, cases, log)
     if not windows.presence.isfinite().all():
         raise ValueError(f"{root}: its guide gives scores that are not finite: its weights are damaged; train anew.")
     found = _calibration(bundle, windows, list(choices(bundle).presence.values()), recall)
-    redefine_network(root, {"presence_threshold": [each.threshold for each in found.classes]})
+    redefine_network(root, {"presence_threshold": [each.threshold for each in found.classes]}, trust=trust)
     for line in describe(found, recall):
         log(line)
     return found

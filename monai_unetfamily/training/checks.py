@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from monai_unetfamily.bundles.bundle import INSTALLED, find_weights, label_names
-from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
+from monai_unetfamily.bundles.bundle import label_names
+from monai_unetfamily.bundles.checkpoint import CHECKPOINT
 from monai_unetfamily.bundles.inputs import check_source
+from monai_unetfamily.bundles.metadata import INSTALLED, WEIGHTS, find_weights
 from monai_unetfamily.bundles.networks import check_network
 from monai_unetfamily.volumes.cases import IGNORE, Section, check_labels, load_cases, read_label_names
 from monai_unetfamily.volumes.files import require_free

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from monai_unetfamily.bundles.bundle import class_names, find_bundle, open_bundle
+from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles.metadata import class_names, find_bundle
 from monai_unetfamily.evaluation import Summary, evaluate_folders, format_table, summarize, write_csv
 from monai_unetfamily.inference.batch import predict_cohort
 from monai_unetfamily.inference.device import choose_device

@@ -14,8 +14,8 @@ from typing import Any
 from monai.utils import ensure_tuple_rep
 
 from monai_unetfamily.bundles.bundle import Bundle, copy_bundle, open_bundle
-from monai_unetfamily.bundles.checkpoint import WEIGHTS, save_whole
-from monai_unetfamily.bundles.inputs import image_shape
+from monai_unetfamily.bundles.checkpoint import save_whole
+from monai_unetfamily.bundles.metadata import WEIGHTS, image_shape
 from monai_unetfamily.bundles.networks import network_definition, redefine_network
 from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.nets import UNetPlusPlus
@@ -55,6 +55,7 @@ def prune(
     dataset: Path | None = None,
     tolerance: float = 0.01,
     device: str = "auto",
+    trust: bool = False,
     log: Callable[[str], None] = _LOGGER.info,
 ) -> list[Level]:
     """Write a smaller bundle, whose network is this one's UNet++, UNet+ or UNet^e cut at a level; return all levels.
@@ -69,15 +70,16 @@ def prune(
         dataset: every level is timed and evaluated on its validation cases, by the steps of `predict` and `evaluate`.
         tolerance: mean Dice that may be lost to the last level, from 0 to 1.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        trust: whether the bundle may run code of its own.
         log: is given a line for each case and level.
 
     Raises:
         FileNotFoundError, FileExistsError: no weights or data set; an output that holds something.
         ValueError: a network that is not nested, or without deep supervision; a level that it lacks; neither level nor
-            data set; a data set that does not fit the bundle.
+            data set; a data set that does not fit the bundle; a bundle with code of its own that is not trusted.
     """
     _check_request(output, level, dataset, tolerance)
-    opened = open_bundle(bundle, choose_device(device))
+    opened = open_bundle(bundle, choose_device(device), trust=trust)
     networks, definition = _cut(opened, level), network_definition(bundle)
     window = _window(opened, axes=len(networks[1].strides[0]))
     levels, notes = profile_levels(networks, window), [_COUNTED.format(window=" x ".join(map(str, window)))]
@@ -90,7 +92,7 @@ def prune(
             level = choose_level({each.level: each.dice for each in levels}, tolerance)
             notes.append(_CHOSEN.format(tolerance=tolerance, deepest=len(levels)))
         levels = [replace(each, kept=each.level == level) for each in levels]
-        _write_bundle(room, bundle, networks[level], definition)
+        _write_bundle(room, bundle, networks[level], definition, trust=trust)
         _write_card(room, output.name, bundle.absolute().name, networks[level], levels, notes)
     return levels
 
@@ -127,12 +129,14 @@ def _window(bundle: Bundle, axes: int) -> tuple[int, ...]:
     return window if min(window) > 0 else image_shape(bundle.root)
 
 
-def _write_bundle(room: Path, source: Path, network: UNetPlusPlus, definition: Mapping[str, Any]) -> None:
+def _write_bundle(
+    room: Path, source: Path, network: UNetPlusPlus, definition: Mapping[str, Any], *, trust: bool
+) -> None:
     """The source with this network in place of its own; strides or kernels that all stages share stay as they are."""
     copy_bundle(source, room)
     stages = {"strides": network.strides, "kernel_size": network.kernel_size}
     changed = {key: value for key, value in stages.items() if not isinstance(definition.get(key, 0), int)}
-    redefine_network(room, {"features": network.features, **changed, "mode": "fast"})
+    redefine_network(room, {"features": network.features, **changed, "mode": "fast"}, trust=trust)
     make_folder(room / "models")
     save_whole(network.state_dict(), room / "models" / WEIGHTS)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from monai_unetfamily.bundles.bundle import copy_bundle
-from monai_unetfamily.bundles.checkpoint import WEIGHTS
+from monai_unetfamily.bundles.metadata import WEIGHTS
 from monai_unetfamily.volumes.files import make_folder
 
 

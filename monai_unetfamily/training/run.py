@@ -13,8 +13,9 @@ from torch import nn
 from yaml import YAMLError
 
 from monai_unetfamily.bundles.agreement import check_background
-from monai_unetfamily.bundles.bundle import class_names, config_file, find_weights, reason_of
-from monai_unetfamily.bundles.checkpoint import CHECKPOINT, WEIGHTS
+from monai_unetfamily.bundles.bundle import reason_of
+from monai_unetfamily.bundles.checkpoint import CHECKPOINT
+from monai_unetfamily.bundles.metadata import WEIGHTS, class_names, config_file, find_weights
 from monai_unetfamily.bundles.networks import choose_network, forget_thresholds
 from monai_unetfamily.bundles.weights import start_from
 from monai_unetfamily.inference.device import choose_device
@@ -104,7 +105,7 @@ def _calibrate(workflow: ConfigWorkflow, bundle: Path, log: Callable[[str], None
         return
     log("setting the presence thresholds on the watched cases (unetfamily calibrate: on all validation cases)")
     try:
-        calibrate_on(bundle, workflow.evaluator.data_loader.dataset.data, workflow.device, log=log)
+        calibrate_on(bundle, workflow.evaluator.data_loader.dataset.data, workflow.device, trust=True, log=log)
     except ValueError as error:  # the training is whole without them
         log(f"the presence thresholds stay as they were: {error}")
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.measure import Spread
 from benchmarks.table import Row
-from monai_unetfamily.bundles.bundle import find_bundle
+from monai_unetfamily.bundles.metadata import find_bundle
 
 CASES = {"full": (40, 3), "quick": (4, 1), "toy": (1, 1)}  # volumes, rounds
 SHAPE = (36, 50, 36)  # voxels of 1 mm

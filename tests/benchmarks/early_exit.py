@@ -20,7 +20,8 @@ from torch import Tensor
 
 from benchmarks.measure import Spread
 from benchmarks.table import Row
-from monai_unetfamily.bundles.bundle import Bundle, class_names, open_bundle
+from monai_unetfamily.bundles.bundle import Bundle, open_bundle
+from monai_unetfamily.bundles.metadata import class_names
 from monai_unetfamily.nets import UNet3Plus
 from monai_unetfamily.volumes.anatomy import ID
 from monai_unetfamily.volumes.nifti import save_image

@@ -16,8 +16,8 @@ import torch
 from monai.bundle import ConfigWorkflow
 from torch import Tensor
 
-from monai_unetfamily.bundles.bundle import config_file
-from monai_unetfamily.bundles.checkpoint import WEIGHTS, save_whole
+from monai_unetfamily.bundles.checkpoint import save_whole
+from monai_unetfamily.bundles.metadata import WEIGHTS, config_file
 from monai_unetfamily.bundles.weights import load_weights
 
 RATE = 0.002

@@ -1,0 +1,182 @@
+"""Where bundles are, and what their metadata says of image and classes: read without torch or MONAI."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_unetfamily.volumes.masks import number_classes
+
+METADATA = "metadata.json"
+WEIGHTS = "model.pt"  # the network alone, what prediction loads
+INSTALLED = Path(__file__).parents[1] / "configs"
+SHIPPED = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "configs"  # the latter in a checkout
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What the metadata says of the image: its spatial axes, its channels, and its values' range."""
+
+    axes: int
+    channels: int
+    low: float
+    high: float
+
+
+def shipped_bundles() -> list[Path]:
+    """The folders of the bundles that ship with the package, by name.
+
+    >>> [folder.name for folder in shipped_bundles()]
+    ['hippocampus_mr', 'phantom_2d', 'phantom_ct']
+    """
+    return sorted(file.parents[1] for file in SHIPPED.glob(f"*/configs/{METADATA}"))
+
+
+def find_bundle(name: str | Path) -> Path:
+    """The folder of a bundle: a path as it is, or else the name of one that ships with the package.
+
+    Raises:
+        FileNotFoundError: where there is neither; the message lists the shipped ones.
+
+    >>> find_bundle("hippocampus_mr").name
+    'hippocampus_mr'
+    """
+    for folder in (Path(name), SHIPPED / name):
+        if (folder / "configs" / METADATA).is_file():
+            return folder
+    shipped = ", ".join(folder.name for folder in shipped_bundles())
+    raise FileNotFoundError(
+        f"{name}: no bundle there (no configs/{METADATA}); give a bundle's folder, or a shipped one's name: {shipped}."
+    )
+
+
+def find_weights(name: Path) -> Path:
+    """The file of weights that a path means: itself, or that of a bundle, given by its folder or a shipped name.
+
+    Raises:
+        FileNotFoundError: where there is neither.
+
+    >>> find_weights(Path("hippocampus_mr")).name
+    'model.pt'
+    """
+    for file in (name, *(folder / "models" / WEIGHTS for folder in (name, SHIPPED / name))):
+        if file.is_file():
+            return file
+    raise FileNotFoundError(f"{name}: no file of weights, and no bundle that has some; give one of the two.")
+
+
+def config_file(root: Path, name: str) -> Path:
+    """The config `name` of a bundle, in YAML or JSON.
+
+    Raises:
+        FileNotFoundError: where the bundle has none.
+    """
+    for suffix in (".yaml", ".yml", ".json"):
+        if (file := root / "configs" / f"{name}{suffix}").is_file():
+            return file
+    raise FileNotFoundError(f"{root}: this bundle has no configs/{name}.yaml or .json; complete it.")
+
+
+def read_metadata(root: Path) -> dict[str, Any]:
+    """A bundle's metadata.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: where the file is not JSON with an object in it.
+    """
+    file = root / "configs" / METADATA
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{root}: this bundle has no configs/{METADATA}; give a bundle's folder.") from error
+    except ValueError as error:  # of JSON, or of UTF-8
+        raise ValueError(f"{file}: not JSON ({error}); mend the file.") from error
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{file}: holds {type(metadata).__name__}; an object is needed; mend the file.")
+    return metadata
+
+
+def class_names(root: Path) -> dict[int, str]:
+    """Label id -> name of a bundle's classes, from its metadata's `channel_def`, by the rule of `number_classes`.
+
+    Raises:
+        ValueError: where the metadata has none, or none that can be meant.
+
+    >>> class_names(find_bundle("hippocampus_mr"))
+    {0: 'background', 1: 'anterior', 2: 'posterior'}
+    """
+    metadata, file = read_metadata(root), root / "configs" / METADATA
+    try:
+        channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+        channels = {int(channel): str(name) for channel, name in channels.items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{file}: has no network_data_format.outputs.pred.channel_def (channel: name); add it."
+        ) from error
+    try:
+        return number_classes(channels)
+    except ValueError as error:
+        raise ValueError(f"{file}: channel_def: {error}") from error
+
+
+def knows_phantoms_alone(root: Path) -> bool:
+    """Whether a bundle's metadata says "phantoms_only": it was made to be shown, and its labels of a patient are wrong.
+
+    Raises:
+        FileNotFoundError, ValueError: metadata that cannot be read.
+
+    >>> knows_phantoms_alone(find_bundle("phantom_ct")), knows_phantoms_alone(find_bundle("hippocampus_mr"))
+    (True, False)
+    """
+    return read_metadata(root).get("phantoms_only") is True
+
+
+def image_shape(root: Path) -> tuple[int, ...]:
+    """Voxels per axis of the image that a bundle's metadata states.
+
+    Raises:
+        ValueError: it states none in numbers.
+
+    >>> image_shape(find_bundle("phantom_2d"))
+    (128, 160)
+    """
+    try:
+        return tuple(map(int, read_metadata(root)["network_data_format"]["inputs"]["image"]["spatial_shape"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{root / 'configs' / METADATA}: network_data_format.inputs.image needs a spatial_shape in numbers; add it."
+        ) from error
+
+
+def image_channels(root: Path) -> int:
+    """Channels of the image that a bundle's metadata states.
+
+    Raises:
+        ValueError: its metadata does not say.
+
+    >>> image_channels(find_bundle("phantom_2d"))
+    1
+    """
+    return image_format(root).channels
+
+
+def image_format(root: Path) -> ImageFormat:
+    """The image that a bundle's metadata states; an empty `value_range` is no limit.
+
+    Raises:
+        ValueError: its metadata does not say.
+
+    >>> image_format(find_bundle("phantom_2d"))
+    ImageFormat(axes=2, channels=1, low=0.0, high=255.0)
+    """
+    metadata = read_metadata(root)
+    try:
+        image = metadata["network_data_format"]["inputs"]["image"]
+        low, high = map(float, image.get("value_range") or (-math.inf, math.inf))
+        return ImageFormat(len(image["spatial_shape"]), int(image["num_channels"]), low, high)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{root / 'configs' / METADATA}: network_data_format.inputs.image needs spatial_shape, num_channels and a "
+            "value_range of two numbers or none; add them."
+        ) from error

@@ -1,0 +1,229 @@
+"""What a bundle's config would run, told before any of it runs.
+
+A config can run anything: by `$` expressions, by `_target_` (`torch.os.system` is a perfectly good one), by arguments
+that name a function. So a list of what is forbidden would never end. Of a config that is not trusted, only the parts
+that are needed go on to MONAI's parser, with what they refer to; and all of these are held against what is allowed:
+
+- a `_target_` is a plain name, and stands for something on the list of `allowed.py`; it is given on by its full name;
+- a `_mode_` is "default", a reader of images is one of the list, and nothing asks for a debugger;
+- a `$` expression holds references, literals and arithmetic, and no name, call or attribute;
+- a `%` names no other file.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser, ReferenceResolver
+
+from monai_unetfamily.bundles.allowed import full_name, full_reader_name, locator
+from monai_unetfamily.bundles.metadata import METADATA, config_file
+from monai_unetfamily.bundles.parts import Keys, at, expand, followed, leave_out_savers, needed_parts
+from monai_unetfamily.bundles.references import read_config
+
+PREDICTION = ("network_def", "preprocessing", "inferer", "postprocessing")
+_PLAIN = (
+    *(ast.Expression, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Subscript, ast.Slice, ast.Name, ast.Load),
+    *(ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.UnaryOp, ast.UAdd, ast.USub),
+)
+_ANOTHER_FILE = "{}, the content of another file"  # which expand leaves: all other % are written out
+_LOADERS = ("monai.transforms.io.array.LoadImage", "monai.transforms.io.dictionary.LoadImaged")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a config would run and that is not on the list.
+
+    Attributes:
+        where: file and part, "configs/inference.json: preprocessing#transforms#2".
+        what: as it stands there, "_target_ my_code.Transform" or "$import os"; control characters are written out.
+    """
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class UntrustedBundleError(ValueError):
+    """A bundle would run what is not on the list; `findings` says what and where."""
+
+    def __init__(self, root: Path, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        found = "; ".join(map(str, findings))
+        super().__init__(
+            f"{root}: would run what is no known part of MONAI or of this package: {found}. Read it, and give --trust "
+            "(trust=True) if you trust who wrote it."
+        )
+
+
+def review(root: Path, name: str = "inference", parts: Sequence[str] = PREDICTION) -> tuple[Finding, ...]:
+    """All that a bundle would run for prediction, once trusted, that is not on the list; nothing for ordinary bundles.
+
+    Nothing of the bundle is run, and no module is imported but MONAI's and this package's. Steps that save files do not
+    count: `open_bundle` leaves them out. Where there is something, what a trusted bundle imports is told too.
+
+    Args:
+        root: the bundle's folder.
+        name, parts: which of its configs, and which parts of it with what these refer to.
+
+    Raises:
+        FileNotFoundError: no such config.
+        ValueError: a config that cannot be used.
+
+    >>> from monai_unetfamily.bundles.metadata import find_bundle
+    >>> review(find_bundle("phantom_ct"))
+    ()
+    """
+    config, file = _read(root, name, parts, "cpu"), config_file(root, name)
+    return _told(config, needed_parts(config, parts), file)
+
+
+def reviewed_parser(root: Path, name: str, parts: Sequence[str], device: torch.device, *, trust: bool) -> ConfigParser:
+    """MONAI's parser of a bundle's config, in which nothing but `parts` can be resolved unless the bundle is trusted.
+
+    Its `bundle_root` and `device` are set here, whatever the config says of them.
+
+    Raises:
+        FileNotFoundError: no such config.
+        ValueError: a config that cannot be used.
+        UntrustedBundleError: it would run what is not on the list, and `trust` is false.
+    """
+    return restricted_parser(_read(root, name, parts, device), parts, config_file(root, name), trust=trust)
+
+
+def restricted_parser(config: Mapping[str, Any], parts: Sequence[str], file: Path, *, trust: bool) -> ConfigParser:
+    """The same of an expanded config of the bundle whose `file` this is.
+
+    Raises:
+        UntrustedBundleError: as `reviewed_parser`.
+    """
+    needed = needed_parts(config, parts)
+    if found := _told(config, needed, file):
+        if not trust:
+            raise UntrustedBundleError(file.parents[1], found)
+        return ConfigParser(dict(config))
+    parser = ConfigParser(_named_in_full(needed, needed))
+    parser.locator = locator()
+    return parser
+
+
+def _read(root: Path, name: str, parts: Sequence[str], device: object) -> dict[str, Any]:
+    """The config as it will be resolved."""
+    file, config = config_file(root, name), read_config(root, name)
+    if missing := [part for part in parts if at(config, tuple(part.split("#"))) is None]:
+        raise ValueError(f"{file}: has no {', '.join(missing)}, which is needed; complete the bundle.")
+    try:
+        config = expand(config) | {"bundle_root": str(root.absolute()), "device": device}
+        return leave_out_savers(config) if "postprocessing" in parts else config
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}; mend the file.") from error
+
+
+def _told(config: Mapping[str, Any], needed: Mapping[str, Any], file: Path) -> tuple[Finding, ...]:
+    """Findings in what is needed, and where there are any, what a trusted config imports and reads besides."""
+    found = [_finding(path, what, file) for path, what in _offences(needed, (), needed)]
+    besides = [_finding(path, what, file) for path, what in _imports(config, ())] if found else []
+    return tuple(dict.fromkeys([*found, *besides]))
+
+
+def _finding(path: Keys, what: str, file: Path) -> Finding:
+    name, path = (METADATA, path[1:]) if path[:1] == ("_meta_",) else (file.name, path)
+    visible = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in what)
+    return Finding(f"configs/{name}: {'#'.join(path)}", visible)
+
+
+def _offences(item: Any, path: Keys, config: Mapping[str, Any]) -> Iterator[tuple[Keys, str]]:
+    """Where and what, of everything in a part of a config that is not on the list."""
+    if isinstance(item, dict) and "_target_" in item:
+        yield from ((path, what) for what in _wrong_with(item, config))
+    for key, value in _below(item):
+        if key != "_target_":
+            yield from _offences(value, (*path, key), config)
+    if isinstance(item, str) and item.startswith("$") and not _is_plain(item):
+        yield path, item
+    if isinstance(item, str) and item.startswith("%"):
+        yield path, _ANOTHER_FILE.format(item)
+
+
+def _imports(item: Any, path: Keys) -> Iterator[tuple[Keys, str]]:
+    """Where and what MONAI's parser imports and reads as soon as it resolves anything."""
+    for key, value in _below(item):
+        yield from _imports(value, (*path, key))
+    if isinstance(item, str) and item.startswith("%"):
+        yield path, _ANOTHER_FILE.format(item)
+    if isinstance(item, str) and _imports_a_module(item):
+        yield path, item
+
+
+def _below(item: Any) -> list[tuple[str, Any]]:
+    pairs = item.items() if isinstance(item, dict) else enumerate(item) if isinstance(item, list) else ()
+    return [(str(key), value) for key, value in pairs]
+
+
+def _wrong_with(component: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+    target = component["_target_"]
+    name = full_name(target) if isinstance(target, str) else None
+    if name is None:
+        yield f"_target_ {target}"
+    if component.get("_mode_", "default") != "default":
+        yield f"_mode_ {component['_mode_']} of {target}"
+    if "_debug_" in component:
+        yield f"_debug_ of {target}"
+    if name in _LOADERS and component.get("reader") is not None and _full_readers(component["reader"], config) is None:
+        yield f"reader {component['reader']} of {target}"
+
+
+def _full_readers(readers: Any, config: Mapping[str, Any]) -> list[str] | None:
+    """Full names of one or several readers of images; None where one is not on the list."""
+    given = followed(readers, config)
+    names = [followed(each, config) for each in (given if isinstance(given, list) else [given])]
+    full = [full_reader_name(name) if isinstance(name, str) else None for name in names]
+    return [name for name in full if name] if all(full) else None
+
+
+def _is_plain(expression: str) -> bool:
+    """Whether a `$` expression holds nothing but references, literals and arithmetic, as MONAI will evaluate it."""
+    names = ReferenceResolver.match_refs_pattern(expression)
+    code = ReferenceResolver.update_refs_pattern(expression, names).removeprefix("$")
+    try:
+        nodes = list(ast.walk(ast.parse(code, mode="eval")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    values = ReferenceResolver._vars
+    named = all(node.id == values for node in nodes if isinstance(node, ast.Name))
+    once_more = values in expression or re.search("[@%]::", code)  # what MONAI would replace once more
+    return named and not once_more and all(isinstance(node, _PLAIN) for node in nodes)
+
+
+def _imports_a_module(text: str) -> bool:
+    """Whether MONAI takes a string for an import, of a module that is not loaded yet: else it runs nothing."""
+    try:
+        node = next(iter(ast.parse(text.removeprefix("$")).body), None) if text.startswith("$") else None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    match node:
+        case ast.Import(names=[ast.alias(name=name), *_]) | ast.ImportFrom(module=str(name)):
+            return name not in sys.modules
+    return False
+
+
+def _named_in_full(item: Any, config: Mapping[str, Any]) -> Any:
+    """A reviewed config with each `_target_` and reader by its full name, so that MONAI has nothing to look up."""
+    if isinstance(item, list):
+        return [_named_in_full(value, config) for value in item]
+    if not isinstance(item, dict):
+        return item
+    full = {key: _named_in_full(value, config) for key, value in item.items()}
+    if "_target_" not in item:
+        return full
+    full["_target_"] = full_name(item["_target_"])
+    if full["_target_"] in _LOADERS and item.get("reader") is not None:
+        full["reader"] = _full_readers(item["reader"], config)
+    return full
