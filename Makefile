@@ -5,11 +5,15 @@ VENV   := .venv
 PYTEST := $(VENV)/bin/python -m pytest
 # As tests/browser.py looks for them.
 BROWSERS := chromium-headless-shell chromium chromium-browser google-chrome google-chrome-stable chrome
+# What Qt's window plugin links to, and a display with OpenGL; Debian's names.
+QT_PLUGIN  := $(VENV)/lib/python3*/site-packages/PyQt6/Qt6/plugins/platforms/libqxcb.so
+QT_DISPLAY := xvfb xauth libgl1-mesa-dri libegl1 libxcb-cursor0 libxkbcommon-x11-0 libxcb-icccm4 libxcb-keysyms1 \
+  libxcb-shape0 libxcb-image0 libxcb-render-util0 libxcb-xinerama0 libdbus-1-3 libfontconfig1 libglib2.0-0
 # Written last, so that an interrupted installation is done again.
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo test test-gpu lint types bench bench-docs clean
+.PHONY: help install browser display demo test test-gpu lint types bench bench-docs clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +35,17 @@ browser:  ## make sure that a Chromium is there: the tests open the cohort's pag
 	for package in chromium-headless-shell chromium; do \
 	  apt-get install -qq -y --no-install-recommends $$package >/dev/null && exit 0; done; exit 1
 
-test: $(READY) browser  ## run all tests and doctests
+display: $(READY)  ## make sure that napari's windows can open: the tests open them on a display of their own (Xvfb)
+	@[ "$$(uname)" = Linux ] || exit 0; \
+	command -v Xvfb >/dev/null && ! ldd $(QT_PLUGIN) | grep -q 'not found' && exit 0; \
+	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \
+	  echo "no Xvfb or Qt libraries on this machine, which tests of the napari plugin need: install the system packages" \
+	    "$(QT_DISPLAY) (or your system's like), then run make again" >&2; exit 1; }; \
+	echo "== Installing a display for tests (Xvfb, about 150 MB, once) =="; \
+	export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
+	apt-get install -qq -y --no-install-recommends $(QT_DISPLAY) >/dev/null
+
+test: $(READY) browser display  ## run all tests and doctests
 	@echo "== Tests and doctests =="
 	@OMP_NUM_THREADS=1 $(PYTEST) -n 2
 
@@ -73,6 +87,6 @@ $(READY): pyproject.toml constraints.txt
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$$package" >/dev/null; }
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { \
 	  echo "== Making $(VENV) =="; $(PYTHON) -m venv --clear $(VENV); }
-	@echo "== Installing into $(VENV) (about 1.7 GB with a CPU build of torch, once) =="
+	@echo "== Installing into $(VENV) (about 2.4 GB with a CPU build of torch, once) =="
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@

@@ -1,15 +1,24 @@
-"""What all tests share: the folder of real volumes, tiny phantoms, tiny bundles, and the skip of GPU tests."""
+"""What all tests share: the folder of real volumes, tiny phantoms, tiny bundles, napari, and the skip of GPU tests."""
 
 import json
 import os
 import re
 import shutil
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from npe2 import DynamicPlugin
+    from npe2._pytest_plugin import TestPluginManager
+
 # The first adds itself to the registry (test_adding_a_network.py says when); the second measures.
 collect_ignore = ["linknet.py", "benchmarks"]
+os.environ["NAPARI_CONFIG"] = ""  # the user's settings are neither read nor written
 PHANTOM_SHAPE = (32, 26, 16)  # voxels of 10 x 10 x 12.5 mm: a whole abdomen in a blink
 
 
@@ -160,6 +169,32 @@ def weigh(bundle: Path) -> Path:
     (bundle / "models").mkdir(exist_ok=True)
     save_whole(network.state_dict(), bundle / "models" / WEIGHTS)
     return bundle
+
+
+@pytest.fixture(scope="session")
+def qapp_args(xvfb: object) -> list[str]:
+    """pytest-qt's; where there is no display, Qt would end the whole process."""
+    if sys.platform == "linux" and xvfb is None and not os.environ.get("DISPLAY"):
+        pytest.fail("no Xvfb on this machine: install it (make display, as root), then test again", pytrace=False)
+    return ["tests"]
+
+
+@pytest.fixture
+def plugin(npe2pm: "TestPluginManager", plugin_settings: None) -> Iterator["DynamicPlugin"]:
+    """napari's own plugin and ours, as this checkout has it, and no other that is installed; settings of their own."""
+    builtins, ours = (find_spec(name).submodule_search_locations[0] for name in ("napari_builtins", "napari_plugin"))
+    with npe2pm.tmp_plugin(f"{builtins}/builtins.yaml"), npe2pm.tmp_plugin(f"{ours}/napari.yaml") as plugin:
+        yield plugin
+
+
+@pytest.fixture(autouse=True)
+def _clean_themes() -> None:
+    """napari's own would load napari for every test."""
+
+
+@pytest.fixture(autouse=True)
+def _disable_qt_warnings() -> None:
+    """Likewise."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

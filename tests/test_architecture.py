@@ -31,7 +31,8 @@ FLOORS = {
 BUILDING_BLOCKS = {"blocks", "checks", "convolution", "norms", "upsampling"}
 OVERVIEWS = {"__init__", "registry", "profiling", "diagram"}  # inside nets: what may import every member
 MEMBERS_KNOWN = {("unet3plus", "cgm")}  # every other file of nets is a member, and knows no other member
-GUI = {"napari", "qtpy", "magicgui"}
+GUI = {"napari", "qtpy", "magicgui", "superqt"}
+HEAVY = {"torch", "monai"}  # seconds, which opening the plugin's widget must not cost
 NO_ROOMS = {"utils", "helpers", "common"}
 MOST_LINES = 300
 
@@ -93,6 +94,15 @@ def members_do_not_know_each_other(source: Source) -> Offences:
 def only_the_plugin_imports_a_gui(source: Source) -> Offences:
     if room(source.module) != "napari_plugin":
         yield from ((line, f"imports {name}") for line, name in source.imports if name.split(".")[0] in GUI)
+
+
+def the_plugin_opens_without_torch(source: Source) -> Offences:
+    tree = ast.parse(source.text)
+    for node in tree.body if room(source.module) == "napari_plugin" else []:
+        names = (
+            Source(source.module, ast.unparse(node)).imports if isinstance(node, ast.Import | ast.ImportFrom) else ()
+        )
+        yield from ((node.lineno, f"imports {name}") for _, name in names if name.split(".")[0] in HEAVY)
 
 
 def no_nameless_rooms(source: Source) -> Offences:
@@ -181,7 +191,7 @@ GOOD: list[Example] = [
     (no_guessing_except, "losses", "try: f()\nexcept ValueError: raise Exception"),
     (no_pickle, "losses", "from pickle import UnpicklingError\ntorch.load(path, weights_only=True)"),
 ]
-CHECKS = list(dict.fromkeys(check for check, *_ in BAD))
+CHECKS = [*dict.fromkeys(check for check, *_ in BAD), the_plugin_opens_without_torch]
 FILES = sorted(path for name in ("monai_unetfamily", "napari_plugin") for path in (ROOT / name).rglob("*.py"))
 
 
@@ -208,6 +218,13 @@ def test_the_plugin_may_import_a_gui_and_the_package() -> None:
     assert not [offence for check in CHECKS for offence in check(widget)]
 
 
+def test_the_plugin_imports_torch_inside_functions_alone() -> None:
+    inside = Source("napari_plugin.session", "def f():\n    import torch")
+    outside = Source("napari_plugin.session", "from torch import nn\nimport monai.data")
+    assert not list(the_plugin_opens_without_torch(inside))
+    assert [line for line, _ in the_plugin_opens_without_torch(outside)] == [1, 2]
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_every_file(check: Callable[[Source], Offences]) -> None:
     offences = [
@@ -221,4 +238,4 @@ def test_every_file(check: Callable[[Source], Offences]) -> None:
 def test_every_package_is_in_the_wheel() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = {".".join(file.parent.relative_to(ROOT).parts) for file in ROOT.glob("monai_unetfamily/**/__init__.py")}
-    assert set(settings["packages"]) == found | {"monai_unetfamily.configs"}
+    assert set(settings["packages"]) == found | {"monai_unetfamily.configs", "napari_plugin"}

@@ -122,7 +122,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(name: str, read: Callable[[
 
 def test_a_lie_is_found_before_its_voxels_are_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = lie(tmp_path / "a.nii.gz")
-    monkeypatch.setattr(nifti, "_read_voxels", lambda image: pytest.fail("voxels were read"))
+    monkeypatch.setattr(nifti, "_read_whole", lambda *_: pytest.fail("voxels were read"))
     with pytest.raises(ValueError, match="claims"):
         read_volume(path)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from monai.utils import ensure_tuple
 from torch import nn
 
-from monai_unetfamily.bundles.bundle import Bundle, read_metadata
+from monai_unetfamily.bundles.bundle import Bundle
+from monai_unetfamily.bundles.metadata import read_metadata
 from monai_unetfamily.inference.inferer import WindowInferer
 from monai_unetfamily.nets import UNetPlusPlus
 from monai_unetfamily.nets.cgm import ClassificationGuide

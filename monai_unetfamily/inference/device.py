@@ -23,3 +23,13 @@ def choose_device(name: str) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device is 'mps'; this machine has none: use auto or cpu.")
     return torch.device(name)
+
+
+def list_devices() -> tuple[str, ...]:
+    """The names of this machine's devices, as `choose_device` takes them.
+
+    >>> list_devices()[0]
+    'cpu'
+    """
+    mps = ("mps",) if torch.backends.mps.is_available() else ()
+    return ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *mps)

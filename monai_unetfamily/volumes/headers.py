@@ -36,11 +36,14 @@ def require_file(path: Path) -> None:
         raise FileNotFoundError(f"{path}: its {partner.name} is missing; .hdr and .img are a pair, restore it")
 
 
-def require_one_volume(image: Nifti1Pair, path: Path, channels: bool = False) -> None:
-    """Refuse anything but one 3-D volume of real numbers (a fourth axis of 1 is fine; of any size, for channels)."""
+def require_one_volume(image: Nifti1Pair, path: Path, channels: bool = False, flat: bool = False) -> None:
+    """Refuse anything but one 3-D volume of real numbers.
+
+    A fourth axis of 1 is fine, one of any size for channels, and two axes alone where `flat` says so.
+    """
     shape, dtype = image.shape, image.get_data_dtype()
     got = f"{path}: {len(shape)}-D where 3-D is meant: got shape {shape}, one 3-D volume is allowed"
-    if len(shape) < 3:
+    if len(shape) < (2 if flat else 3):
         raise ValueError(f"{got}, stack its slices first")
     if min(shape) < 1:
         raise ValueError(f"{path}: got shape {shape}; every axis needs a voxel or more, export it again")

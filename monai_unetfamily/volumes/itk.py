@@ -7,13 +7,14 @@ compressed MetaImage that is damaged (MetaIO then hands out whatever its memory 
 import io
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
+from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
 from monai_unetfamily.volumes.grids import Volume, patient_grid, require_right_angles
@@ -62,12 +63,25 @@ def read_itk(path: Path, max_voxels: int = MAX_VOXELS) -> Volume:
     reader, affine, oriented = open_itk(path, max_voxels)
     reader.SetOutputPixelType(sitk.sitkFloat32)
     voxels = sitk.GetArrayFromImage(_run(reader.Execute, path)).T
-    assumed = "the file does not tell left from right; its axes are taken as they come, as ITK does: left, back, up"
-    return voxels, patient_grid(voxels.shape, affine), () if oriented else (assumed,)
+    return voxels, patient_grid(voxels.shape, affine), _side_notes(oriented)
 
 
-def open_itk(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[sitk.ImageFileReader, NDArray[np.float64], bool]:
+def read_itk_stored(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[NDArray[Any], Nifti1Image, tuple[str, ...]]:
+    """Read the same in the type it is stored in, and pictures (X, Y) and series (X, Y, Z, T), too.
+
+    Raises what `read_itk` raises.
+    """
+    reader, affine, oriented = open_itk(path, max_voxels, axes=(2, 3, 4))
+    voxels = sitk.GetArrayFromImage(_run(reader.Execute, path)).T
+    return voxels, patient_grid(voxels.shape, affine), _side_notes(oriented)
+
+
+def open_itk(
+    path: Path, max_voxels: int = MAX_VOXELS, axes: Collection[int] = (3,)
+) -> tuple[sitk.ImageFileReader, NDArray[np.float64], bool]:
     """Open a file, no voxel read: its reader, the affine (4, 4) to mm, LPS+, and whether it tells where left is.
+
+    `axes` are the numbers of axes that it may have.
 
     Raises what `read_itk` raises before voxels are read.
 
@@ -80,7 +94,7 @@ def open_itk(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[sitk.ImageFileRe
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     _run(reader.ReadImageInformation, path)
-    _require_volume(reader, path, max_voxels)
+    _require_volume(reader, path, max_voxels, axes)
     _require_bytes(reader, header, path)
     affine = _affine(reader)
     require_right_angles(affine, str(path))
@@ -157,9 +171,14 @@ def _is_finite(text: str) -> bool:
         return False
 
 
-def _require_volume(reader: sitk.ImageFileReader, path: Path, most: int) -> None:
+def _side_notes(oriented: bool) -> tuple[str, ...]:
+    assumed = "the file does not tell left from right; its axes are taken as they come, as ITK does: left, back, up"
+    return () if oriented else (assumed,)
+
+
+def _require_volume(reader: sitk.ImageFileReader, path: Path, most: int, axes: Collection[int]) -> None:
     size, parts = reader.GetSize(), reader.GetNumberOfComponents()
-    if len(size) != 3 or parts != 1:
+    if len(size) not in axes or parts != 1:
         got = f"got shape {size} with {parts} value{'s' * (parts > 1)} a voxel"
         raise ValueError(f"{path}: {got}; one 3-D volume of real numbers is allowed, split it first")
     if (voxels := math.prod(size)) > most:
@@ -191,9 +210,12 @@ def _inflated_bytes(header: _Header) -> int:
 
 
 def _affine(reader: sitk.ImageFileReader) -> NDArray[np.float64]:
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
-    affine[:3, 3] = reader.GetOrigin()
+    """Of the first three axes; a picture is one slice of 1 mm."""
+    axes = len(reader.GetSize())
+    directions, affine = np.reshape(reader.GetDirection(), (axes, axes)) * reader.GetSpacing(), np.eye(4)
+    spatial = min(axes, 3)
+    affine[:spatial, :spatial] = directions[:spatial, :spatial]
+    affine[:spatial, 3] = reader.GetOrigin()[:spatial]
     return affine
 
 

@@ -18,7 +18,7 @@ from nibabel.nifti1 import Nifti1Image, Nifti1Pair
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from monai_unetfamily.volumes.files import atomic_file
 from monai_unetfamily.volumes.headers import (
@@ -40,7 +40,7 @@ _UNREADABLE = (
 )
 
 
-def open_volume(path: Path, channels: bool = False, max_voxels: int = MAX_VOXELS) -> Nifti1Pair:
+def open_volume(path: Path, channels: bool = False, max_voxels: int = MAX_VOXELS, *, flat: bool = False) -> Nifti1Pair:
     """Open a NIfTI-1 or NIfTI-2 volume as a nibabel proxy; no voxel is read.
 
     The image is one 3-D volume: `shape[:3]` voxels, further axes singleton; `affine` (4, 4) maps voxel
@@ -50,6 +50,7 @@ def open_volume(path: Path, channels: bool = False, max_voxels: int = MAX_VOXELS
         path: of the file.
         channels: whether a fourth axis may be longer than 1, as that of `masks.write_masks`.
         max_voxels: the most that a header may claim.
+        flat: whether two axes are enough: a picture.
 
     Raises:
         FileNotFoundError: no such file, or half of a `.hdr`/`.img` pair.
@@ -63,7 +64,7 @@ def open_volume(path: Path, channels: bool = False, max_voxels: int = MAX_VOXELS
     """
     require_file(path)
     image = _load_header(path)
-    require_one_volume(image, path, channels)
+    require_one_volume(image, path, channels, flat)
     require_affine(image, path)
     require_bytes(image, path, max_voxels)
     return image
@@ -106,11 +107,36 @@ def read_voxels(image: Nifti1Pair, path: Path) -> NDArray[np.float32]:
     (2, 3, 4, 1)
     """
     try:
-        return _read_voxels(image)
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite here and is refused with the count
+            return _read_whole(image, np.float32)
     except _UNREADABLE as error:
-        raise ValueError(
-            f"{path}: the voxels cannot be read ({_one_line(error)}); a whole file is needed, copy it again"
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def read_stored(image: Nifti1Pair, path: Path) -> NDArray[Any]:
+    """Read the voxels of what `open_volume` opened at `path` in the type they are stored in, if they are not scaled.
+
+    Unscaled voxels of an uncompressed file are a memory map, copied where it is written to; scaled ones are those of
+    `read_voxels`.
+
+    Raises:
+        ValueError: the file is cut off or damaged.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "ct.nii.gz"
+    ...     save_image(nib.Nifti1Image(np.full((2, 3, 4), 40, np.int16), np.eye(4)), path)
+    ...     read_stored(open_volume(path), path).dtype.name
+    'int16'
+    """
+    proxy = cast(ArrayProxy, image.dataobj)
+    if (proxy.slope, proxy.inter) != (1, 0):
+        return read_voxels(image, path)
+    try:
+        plain = voxel_file(image).suffix.lower() != ".gz"
+        return proxy.get_unscaled() if plain else _read_whole(image, image.get_data_dtype())
+    except _UNREADABLE as error:
+        raise _damaged(path, error) from error
 
 
 def grid_shift(affine: NDArray[np.float64], other: NDArray[np.float64]) -> float:
@@ -216,12 +242,11 @@ def _load_header(path: Path) -> Nifti1Pair:
     return image
 
 
-def _read_voxels(image: Nifti1Pair) -> NDArray[np.float32]:
+def _read_whole(image: Nifti1Pair, dtype: DTypeLike) -> NDArray[Any]:
     proxy = cast(ArrayProxy, image.dataobj)
     spec = (proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter)
-    with ImageOpener(str(voxel_file(image))) as stream, np.errstate(over="ignore"):
-        # float64 beyond float32 becomes infinite here and is refused with the count
-        voxels = np.asarray(ArrayProxy(stream, spec, mmap=False), dtype=np.float32)
+    with ImageOpener(str(voxel_file(image))) as stream:
+        voxels = np.asarray(ArrayProxy(stream, spec, mmap=False), dtype=dtype)
         while stream.read(1 << 20):  # only at its end does gzip compare its checksum
             pass
     return voxels
@@ -235,6 +260,10 @@ def _require_labels(labels: NDArray[np.integer], shape: tuple[int, ...], path: P
         raise ValueError(f"{path}: {got}; {shape} as the source's is allowed, bring them to its grid")
     if labels.min() < 0:
         raise ValueError(f"{path}: got label {labels.min()}; ids from 0 up are allowed, renumber them")
+
+
+def _damaged(path: Path, error: BaseException) -> ValueError:
+    return ValueError(f"{path}: the voxels cannot be read ({_one_line(error)}); a whole file is needed, copy it again")
 
 
 def _one_line(error: BaseException) -> str:

@@ -58,14 +58,26 @@ def read_study(
     >>> image.voxels.shape, image.grid.affine.diagonal().tolist(), image.notes
     ((1, 2, 3, 4), [2.0, 2.0, 5.0, 1.0], ())
     """
-    if nan not in _NAN:
-        raise ValueError(f"got nan={nan!r}; {' or '.join(map(repr, _NAN))} is allowed, choose one of them")
+    _require_option(nan)
     require_files(study)
     image = _read(study, max_voxels, gaps)
     where = study.files[0].parent if study.kind == "dicom" else study.files[0]
     _require_channels(len(image.voxels), channels, where)
+    return usable(image, where, nan=nan)
+
+
+def usable(image: Image, where: Path | str, *, nan: str = "refuse") -> Image:
+    """Return the image, with NaN and infinity set to 0 and noted where `nan` is "zero", and flat channels noted.
+
+    Raises:
+        ValueError: NaN or infinite voxels; a volume with one value in all voxels; an unknown option.
+
+    >>> usable(Image(np.array([[[[0, np.nan]]]], np.float32), None), "mr", nan="zero").notes
+    ('1 of 2 voxels are NaN or infinite: they are set to 0', 'channel 0 holds the value 0 everywhere')
+    """
+    _require_option(nan)
     voxels, replaced = _finite(image.voxels, nan, where)
-    flat = _require_contrast(voxels, where, picture=study.kind == "picture")
+    flat = _require_contrast(voxels, where, picture=image.grid is None)
     return Image(voxels, image.grid, (*image.notes, *replaced, *flat))
 
 
@@ -112,7 +124,7 @@ def open_nifti(study: Study, max_voxels: int = MAX_VOXELS) -> list[tuple[Nifti1P
     opened = [open_volume(file, channels=True, max_voxels=max_voxels) for file in study.files]
     axes = [_channel_axis(image, study.channel_dim, file) for image, file in zip(opened, study.files, strict=True)]
     grids = [_spatial_grid(image, axis) for image, axis in zip(opened, axes, strict=True)]
-    _require_one_grid(grids, study.files)
+    require_one_grid(grids, study.files)
     return list(zip(opened, axes, grids, strict=True))
 
 
@@ -160,7 +172,7 @@ def _read_itk(files: Sequence[Path], max_voxels: int) -> Image:
     from monai_unetfamily.volumes.itk import read_itk
 
     voxels, grids, notes = zip(*(read_itk(file, max_voxels) for file in files), strict=True)
-    _require_one_grid(grids, files)
+    require_one_grid(grids, files)
     return Image(_joined([part[None] for part in voxels]), grids[0], notes[0])
 
 
@@ -186,7 +198,8 @@ def _joined(parts: Sequence[Voxels]) -> Voxels:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _require_one_grid(grids: Sequence[Nifti1Pair], files: Sequence[Path]) -> None:
+def require_one_grid(grids: Sequence[Nifti1Pair], files: Sequence[Path | str]) -> None:
+    """Refuse channels whose shapes differ, or whose affines do by more than `GRID_TOLERANCE`."""
     for grid, file in zip(grids[1:], files[1:], strict=True):
         shift = grid_shift(grid.affine, grids[0].affine)
         if grid.shape[:3] != grids[0].shape[:3]:
@@ -203,7 +216,12 @@ def _require_channels(got: int, channels: int | None, where: Path) -> None:
         raise ValueError(f"{where}: got {got} channel{'s' * (got > 1)}, {channels} are needed; give {ways}")
 
 
-def _finite(voxels: Voxels, nan: str, where: Path) -> tuple[Voxels, tuple[str, ...]]:
+def _require_option(nan: str) -> None:
+    if nan not in _NAN:
+        raise ValueError(f"got nan={nan!r}; {' or '.join(map(repr, _NAN))} is allowed, choose one of them")
+
+
+def _finite(voxels: Voxels, nan: str, where: Path | str) -> tuple[Voxels, tuple[str, ...]]:
     good = np.isfinite(voxels)
     bad = voxels.size - int(np.count_nonzero(good))
     if not bad:
@@ -214,7 +232,7 @@ def _finite(voxels: Voxels, nan: str, where: Path) -> tuple[Voxels, tuple[str, .
     return np.where(good, voxels, np.float32(0)), (f"{got}: they are set to 0",)
 
 
-def _require_contrast(voxels: Voxels, where: Path, picture: bool) -> tuple[str, ...]:
+def _require_contrast(voxels: Voxels, where: Path | str, picture: bool) -> tuple[str, ...]:
     """Refuse a volume of one value, and name the channels that have but one; a slice may be empty."""
     flat = [channel for channel, part in enumerate(voxels) if part.min() == part.max()]
     if len(flat) == len(voxels) and not picture:

@@ -1,0 +1,78 @@
+"""Opening a bundle: in a worker's thread, since torch takes seconds to load, and never without asking its user."""
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtWidgets import QMessageBox, QWidget
+
+from napari_plugin.session import Failed, Opened, Refused, open_chosen
+
+if TYPE_CHECKING:
+    from monai_unetfamily.bundles.trust import Finding
+
+_SHOWN = 12  # findings in the question; the rest is counted
+
+
+class Opener(QObject):
+    """Opens the bundle that was asked for last.
+
+    `opened` is emitted with an `Opened`, `failed` with a line that says why it could not be.
+    """
+
+    opened = Signal(object)
+    failed = Signal(str)
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.window = parent
+        self._asked: tuple[Path, str] | None = None
+        self._trusted: dict[Path, tuple[Finding, ...]] = {}  # what a person allowed in this session
+
+    def open(self, root: Path, device: str) -> None:
+        """Open a bundle on a device; an earlier one that is still on its way is forgotten."""
+        self._asked = root, device
+        worker = create_worker(_opened, self._asked, self._trusted.get(root, ()))
+        worker.returned.connect(self._come)
+        worker.start()
+
+    def forget(self) -> None:
+        """Nothing is wanted any more."""
+        self._asked = None
+
+    def _come(self, reply: tuple[tuple[Path, str], Opened | Refused | Failed]) -> None:
+        asked, outcome = reply
+        if asked is not self._asked:
+            return
+        if isinstance(outcome, Opened):
+            self.opened.emit(outcome)
+        elif isinstance(outcome, Failed):
+            self.failed.emit(outcome.reason)
+        elif ask_trust(self.window, asked[0].name, outcome.findings):
+            self._trusted[asked[0]] = outcome.findings
+            self.open(*asked)
+        else:
+            self.failed.emit(f"{asked[0].name} was not opened: nobody vouches for the code that it would run.")
+
+
+def ask_trust(window: QWidget, name: str, findings: "tuple[Finding, ...]") -> bool:
+    """Ask whether a bundle may run what it would run, all of it named."""
+    box = QMessageBox(window)
+    box.setObjectName("trust")
+    box.setIcon(QMessageBox.Icon.Warning)
+    box.setWindowTitle("Does this bundle come from someone you trust?")
+    box.setTextFormat(Qt.TextFormat.RichText)
+    lines = [f"<li><code>{escape(finding.what)}</code><br>in {escape(finding.where)}</li>" for finding in findings]
+    more = f"<p>… and {len(lines) - _SHOWN} more.</p>" if len(lines) > _SHOWN else ""
+    what = f"<p><b>{escape(name)}</b> would run code on this machine that is not known to be harmless:</p>"
+    box.setText(f"{what}<ul>{''.join(lines[:_SHOWN])}</ul>{more}<p>Nothing of it has run yet.</p>")
+    trust = box.addButton("Trust and open", QMessageBox.ButtonRole.AcceptRole)
+    box.setDefaultButton(box.addButton("Do not open", QMessageBox.ButtonRole.RejectRole))
+    box.exec()
+    return box.clickedButton() is trust
+
+
+def _opened(asked: tuple[Path, str], trusted: "tuple[Finding, ...]") -> tuple[object, Opened | Refused | Failed]:
+    return asked, open_chosen(*asked, trusted)

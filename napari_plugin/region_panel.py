@@ -1,0 +1,129 @@
+"""Which part of the image is segmented: all of it, a box, or what is in view."""
+
+from napari.components import ViewerModel
+from napari.layers import Image, Shapes
+from napari.utils.events import Event
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
+
+from napari_plugin.region import Box, box_in_view, drawn_box, slice_axis
+
+WHOLE, DRAWN, VIEW = "Whole volume", "Box: rectangle and slices", "Current view and slices"
+_BOX = "box"  # name of the layer that rectangles are drawn in
+
+
+class RegionPanel(QWidget):
+    """A choice of three, a range of slices, and a button that begins a rectangle.
+
+    `changed` is emitted whenever another part is chosen.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self.viewer, self.image = viewer, None  # type: ViewerModel, Image | None
+        self.choice = QComboBox(objectName="region", toolTip="The part of the image that is segmented")
+        self.choice.addItems([WHOLE, DRAWN, VIEW])
+        self.first, self.last = _slice("first"), _slice("last")
+        self.draw = QPushButton("Draw", objectName="draw_box", toolTip="Draw a rectangle on the slice that is shown")
+        self.range = QWidget()
+        row = QHBoxLayout(self.range)
+        row.setContentsMargins(0, 0, 0, 0)
+        for widget in (QLabel("Slices"), self.first, QLabel("to"), self.last, self.draw):
+            row.addWidget(widget)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.choice)
+        layout.addWidget(self.range)
+        self.choice.currentTextChanged.connect(self._chosen)
+        self.draw.clicked.connect(self.start_drawing)
+        self.first.valueChanged.connect(self.last.setMinimum)
+        self.last.valueChanged.connect(self.first.setMaximum)
+        viewer.dims.events.order.connect(self._reset)
+        viewer.dims.events.ndisplay.connect(self._change)
+        viewer.layers.events.inserted.connect(self._listen)
+        self._chosen(WHOLE)
+
+    def set_image(self, image: Image | None) -> None:
+        """Offer the slices of another image."""
+        if image is not self.image:
+            self.image = image
+            self._reset()
+
+    def box(self) -> Box | None:
+        """The box that is chosen, in voxels along the axes as they are shown; None: the whole image.
+
+        Raises:
+            ValueError: nothing is drawn, or what is lies beside the image.
+        """
+        if self.choice.currentText() == WHOLE or self.image is None:
+            return None
+        axis, slices = self._axis(), (self.first.value(), self.last.value())
+        if axis is None:
+            raise ValueError(
+                "A box lies on slices: show the volume in 2-D (the button with the cube, below the layers)."
+            )
+        if self.choice.currentText() == VIEW:
+            return box_in_view(self.image, axis, slices)
+        return drawn_box(self.image, self._shapes(), axis, slices)
+
+    def start_drawing(self) -> None:
+        """Add a layer for rectangles, or take the one that is there, and make the next drag draw one."""
+        if self.image is None:
+            return
+        shapes = self._drawn() or self._add_shapes(self.image)
+        self.viewer.layers.selection.active = shapes
+        shapes.mode = "add_rectangle"
+
+    def _change(self) -> None:
+        self.changed.emit()
+
+    def _listen(self, event: Event) -> None:
+        """Hear of rectangles."""
+        if isinstance(event.value, Shapes):
+            event.value.events.set_data.connect(self._change)
+            self.changed.emit()
+
+    def _add_shapes(self, image: Image) -> Shapes:
+        width = 2 * float(min(image.scale[-2:]))  # in world units: two voxels
+        shapes = Shapes(ndim=image.ndim, name=_BOX, face_color="transparent", edge_color="yellow", edge_width=width)
+        shapes.units = image.units
+        return self.viewer.add_layer(shapes)
+
+    def _shapes(self) -> Shapes:
+        shapes = self._drawn()
+        if shapes is None:
+            raise ValueError("No rectangle is drawn: press Draw, and drag one around the organ.")
+        return shapes
+
+    def _drawn(self) -> Shapes | None:
+        """The layer of shapes that is selected, or the topmost."""
+        layers = [layer for layer in reversed(self.viewer.layers) if isinstance(layer, Shapes)]
+        active = self.viewer.layers.selection.active
+        return active if isinstance(active, Shapes) else next(iter(layers), None)
+
+    def _chosen(self, choice: str) -> None:
+        self.range.setVisible(choice != WHOLE)
+        self.draw.setVisible(choice == DRAWN)
+        self.changed.emit()
+
+    def _axis(self) -> int | None:
+        dims = self.viewer.dims
+        return None if self.image is None else slice_axis(self.image, dims.order, dims.ndisplay)
+
+    def _reset(self) -> None:
+        """All slices of the axis that slides."""
+        axis = self._axis()
+        if self.image is None or axis is None:
+            return
+        most = int(self.image.data.shape[axis]) - 1
+        for box, value in ((self.first, 0), (self.last, most)):
+            box.setRange(0, most)
+            box.setValue(value)
+
+
+def _slice(which: str) -> QSpinBox:
+    box = QSpinBox(objectName=f"{which}_slice", toolTip=f"The {which} slice of the box, as counted below the picture")
+    box.setAccessibleName(f"{which} slice")
+    return box

@@ -1,0 +1,259 @@
+"""The classes of a result: shown or hidden, measured, gone to, corrected, saved."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+from napari.qt.threading import create_worker
+from napari.utils.events import Event
+from napari.utils.notifications import show_error, show_info
+from napari.utils.theme import get_theme
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
+
+from monai_unetfamily.inference.measures import write_csv
+from napari_plugin.corrections import Corrections
+from napari_plugin.latest import Latest
+from napari_plugin.navigation import go_to
+from napari_plugin.results_view import ResultsView
+from napari_plugin.saving import TABLE, Saved, ask_path, labels_saver, suffixes_of, suggest
+from napari_plugin.shown import Measured, Shown
+
+_PAUSE = 300  # ms without a stroke before the labels are measured
+_STROKES = ("paint", "labels_update", "data")
+_LOOKS = ("colormap", "visible")
+_DRAWINGS = ("set_data",)  # undo, redo, code that refreshes; and every other slice, whose labels are the same
+
+
+@dataclass
+class _Result:
+    """What is shown, and how far its measures are."""
+
+    shown: Shown
+    command: str | None
+    now: list[int] | None = None  # fingerprints of its layers, as they were measured last
+    stale: bool = False  # painted since they were measured
+    table: Path | None = None  # to be written when they have been
+
+
+class ResultsPanel(QWidget):
+    """A table of the classes of the last result, which follows its Labels layers, and buttons that save it.
+
+    `measured` is emitted whenever the table has come to show the labels as they are.
+
+    Args:
+        viewer: that shows the layers.
+    """
+
+    measured = Signal()
+
+    def __init__(self, viewer: ViewerModel, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.viewer = viewer
+        self.view = ResultsView(self)
+        self._latest: Latest[Measured | None] = Latest(self._prepare, self._take, self)
+        self._result: _Result | None = None
+        self._corrections = Corrections()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.view)
+        self._connect()
+        self._follow_theme()
+        self.clear()
+
+    def show_result(
+        self,
+        layers: Labels | Sequence[Labels],
+        image_layer: Image,
+        presence: Mapping[int, float] | None = None,
+        command: str | None = None,
+    ) -> None:
+        """Show what a run gave, instead of what was shown before.
+
+        Args:
+            layers: of label ids, with `metadata["classes"]`; or where classes may overlap one a class, in their order.
+            image_layer: that was segmented.
+            presence: label id -> probability, where the network says so.
+            command: what does the same in a shell; None where the image has no file.
+        """
+        self.clear()
+        several = [layers] if isinstance(layers, Labels) else layers
+        self._result = _Result(Shown(several, image_layer, presence or {}), command)
+        self._listen(self._result.shown, True)
+        self.view.offer_command(command)
+        self.view.show_table()
+        self._latest.ask(0)
+        self._tell()
+
+    def clear(self) -> None:
+        """Show that there is no result."""
+        if self._result is not None:
+            self._listen(self._result.shown, False)
+            self._corrections.begun(self._result.shown.layers)
+        self._result = None
+        self._latest.cancel()
+        self.view.show_empty()
+
+    def edited(self, layer: Labels) -> bool:
+        """Whether a layer of this or of an earlier result holds corrections that are not saved.
+
+        It differs from what its run made, or was corrected before that was known.
+        """
+        result, now = self._result, None
+        if result is not None and result.now is not None and layer in result.shown.layers and not self._latest.pending:
+            now = result.now[result.shown.layers.index(layer)]
+        return self._corrections.any_in(layer, now)
+
+    def _connect(self) -> None:
+        self.viewer.layers.events.removed.connect(self._on_removed)
+        self.viewer.events.theme.connect(self._follow_theme)
+        self.view.model.toggled.connect(lambda label, shown: self._show_classes([label], shown))
+        self.view.all_toggled.connect(lambda shown: self._show_classes(self.view.order.labels(), shown))
+        self.view.table.alone.connect(self._show_alone)
+        self.view.table.every.connect(lambda: self._show_classes(self.view.order.labels(), True))
+        self.view.table.chosen.connect(self._choose)
+        self.view.save_labels.clicked.connect(self._save_labels)
+        self.view.save_table.clicked.connect(self._save_table)
+        self.view.copy_command.clicked.connect(self._copy_command)
+
+    def _listen(self, shown: Shown, on: bool) -> None:
+        """Follow the layers, or no longer."""
+        heard: dict[str, Callable[..., None]] = dict.fromkeys(_STROKES, self._on_stroke)
+        heard |= dict.fromkeys(_LOOKS, self._on_look) | {"selected_label": self._on_selected}
+        heard |= dict.fromkeys(_DRAWINGS, self._on_drawing)
+        for layer in shown.layers:
+            for name, slot in heard.items():
+                event = getattr(layer.events, name)
+                event.connect(slot) if on else event.disconnect(slot)
+
+    def _on_removed(self, event: Event) -> None:
+        if self._result is not None and event.value in self._result.shown.layers:
+            self.clear()
+
+    def _on_stroke(self) -> None:
+        if self._result is not None:
+            self._result.stale = True
+            self._corrections.begun(self._result.shown.layers)
+        self._on_drawing()
+        self._tell()
+
+    def _on_drawing(self) -> None:
+        self._latest.ask(_PAUSE)
+
+    def _on_look(self) -> None:
+        if self._result is not None:
+            self.view.model.set_drawn(self._result.shown.colors(), self._result.shown.hidden())
+
+    def _on_selected(self) -> None:
+        """Mark the label that was picked in the image, or whose number was typed."""
+        if self._result is not None and (label := self._result.shown.brush()) is not None:
+            self.view.table.select(label)
+
+    def _follow_theme(self) -> None:
+        self.view.set_theme(get_theme(self.viewer.theme))
+
+    def _prepare(self) -> Callable[[], Measured | None]:
+        result = self._result
+        return (lambda: None) if result is None else result.shown.work(result.now)
+
+    def _take(self, measured: Measured | None) -> None:
+        result = self._result
+        if result is None:
+            return
+        result.stale = False
+        if measured is not None:
+            result.now = measured.fingerprints
+            self._corrections.made(result.shown.layers, measured.fingerprints)
+            self._show_rows(result.shown, measured)
+        if result.table is not None:
+            self._write_table(result.table)
+            result.table = None
+        self._tell(measured.problem if measured else "")
+        self.measured.emit()
+
+    def _show_rows(self, shown: Shown, measured: Measured) -> None:
+        names = shown.names
+        if painted := {row.label: row.name for row in measured.rows if row.label not in names}:
+            shown.name(painted)
+        self.view.model.set_rows(measured.rows)
+        self._on_selected()
+        self._on_look()
+
+    def _tell(self, problem: str = "") -> None:
+        """Say how many classes there are, and whether the numbers are still to come."""
+        result, rows = self._result, self.view.model.rows
+        if result is None:
+            return
+        parts = [f"{sum(row.voxels > 0 for row in rows)} of {len(rows)} classes found"] if rows else []
+        if result.stale or result.now is None:
+            parts.append("measuring…")
+        elif any(map(self._corrections.any_in, result.shown.layers, result.now)):
+            parts.append("corrected, not saved")
+        self.view.line.setText(problem or ", ".join(parts))
+
+    def _show_classes(self, labels: Sequence[int], shown: bool) -> None:
+        if self._result is not None:
+            hidden = self._result.shown.hidden()
+            self._result.shown.hide(hidden.difference(labels) if shown else hidden.union(labels))
+
+    def _show_alone(self, label: int) -> None:
+        if self._result is not None:
+            self._result.shown.hide(self._result.shown.names.keys() - {label})
+
+    def _choose(self, label: int) -> None:
+        """Let the brush paint a class, and go to it where it is somewhere."""
+        if self._result is None:
+            return
+        shown, row = self._result.shown, self.view.model.row_of(label)
+        layer, value = shown.find(label)
+        self.viewer.layers.selection.active = layer
+        layer.selected_label = value
+        if row.voxels:
+            go_to(self.viewer, layer, shown.grid, row, value)
+
+    def _save_labels(self) -> None:
+        if self._result is None:
+            return
+        shown, suffixes = self._result.shown, suffixes_of(self._result.shown)
+        path = ask_path(self, "Save labels", suggest(shown, suffixes[0]), suffixes, self.viewer.layers)
+        if path is not None:
+            self.view.save_labels.setEnabled(False)
+            worker = create_worker(labels_saver(shown, path))
+            worker.returned.connect(self._saved)
+            worker.finished.connect(lambda: self.view.save_labels.setEnabled(True))
+            worker.start()
+
+    def _saved(self, saved: Saved) -> None:
+        if saved.problem:
+            show_error(saved.problem)
+            return
+        show_info(f"Labels saved: {saved.path}{'. ' * bool(saved.notes)}{saved.notes}")
+        self._corrections.saved(saved.shown.layers, saved.fingerprints)
+        self._tell()
+
+    def _save_table(self) -> None:
+        result = self._result
+        if result is None:
+            return
+        path = ask_path(self, "Save table", suggest(result.shown, TABLE[0]), TABLE, self.viewer.layers)
+        if path is None or self._result is not result:  # removed meanwhile
+            return
+        if self._latest.pending:
+            result.table = path
+        else:
+            self._write_table(path)
+
+    def _write_table(self, path: Path) -> None:
+        try:
+            write_csv(self.view.model.rows, path)
+        except OSError as error:
+            show_error(f"{path} is not saved: {error}")
+            return
+        show_info(f"Table saved: {path}")
+
+    def _copy_command(self) -> None:
+        if self._result is not None and self._result.command is not None:
+            QApplication.clipboard().setText(self._result.command)
+            show_info("Command copied to the clipboard")

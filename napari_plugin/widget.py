@@ -1,0 +1,214 @@
+"""Layers > Segment > Organ segmentation: a bundle, an image, Run; organs appear, are corrected, measured and saved."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from monai_unetfamily.bundles.card import Card
+from monai_unetfamily.bundles.metadata import shipped_bundles
+from napari_plugin.bundle_panel import BundlePanel
+from napari_plugin.command import predict_command
+from napari_plugin.drawing import keep_programs
+from napari_plugin.geometry import grid_of
+from napari_plugin.image_panel import ImagePanel
+from napari_plugin.opener import Opener
+from napari_plugin.options_panel import OptionsPanel
+from napari_plugin.partial_labels import PartialLabels
+from napari_plugin.region import Box, file_box
+from napari_plugin.results_panel import ResultsPanel
+from napari_plugin.run_panel import RunPanel, duration
+from napari_plugin.runner import Runner
+from napari_plugin.session import Ask, Opened, Result
+from napari_plugin.settings import remember_bundle
+from napari_plugin.volume import to_image
+
+if TYPE_CHECKING:
+    from monai_unetfamily.inference.settings import Settings
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a run was asked for, as far as its result needs it."""
+
+    image: Image
+    bundle: str
+    command: str | None
+
+
+class OrganSegmentation(QWidget):
+    """The widget: panels from top to bottom, and what passes between them.
+
+    Args:
+        viewer: which the widget is docked in.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        keep_programs()
+        self.viewer = viewer
+        self.bundles, self.images, self.options = BundlePanel(), ImagePanel(viewer), OptionsPanel(viewer)
+        self.runs, self.results = RunPanel(), ResultsPanel(viewer)
+        self.opener, self.runner = Opener(self), Runner(self)
+        self.opened: Opened | None = None
+        self.waiting = ""  # why the bundle is not open
+        self._asked: _Asked | None = None  # of the run that is on its way
+        self._made: dict[tuple[Image, str], list[tuple[Labels, str]]] = {}  # the last result of an image and a bundle
+        self._lay_out()
+        self._connect()
+        self._look()
+
+    @property
+    def reason(self) -> str:
+        """Why no run can begin; empty where one can."""
+        if self.bundles.card is None:
+            return "Choose a bundle."
+        if self.images.verdict.problem or self.opened is None:
+            return self.images.verdict.problem or self.waiting
+        try:
+            self.options.region.box()
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def event(self, event: QEvent) -> bool:
+        """Stop what runs when napari takes the widget away; a hidden one goes on."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.runner.cancel()
+        return bool(super().event(event))
+
+    def _lay_out(self) -> None:
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        for panel in (self.bundles, self.images, self.options, self.runs, _line()):
+            column.addWidget(panel)
+        column.addWidget(self.results, stretch=1)
+        scroll = QScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(inside)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scroll)
+
+    def _connect(self) -> None:
+        self.bundles.chosen.connect(self._choose)
+        self.images.changed.connect(self._look)
+        self.options.changed.connect(self._look)
+        self.options.device_changed.connect(self._open)
+        self.opener.opened.connect(self._use)
+        self.opener.failed.connect(self._wait)
+        self.runs.run.connect(self._run)
+        self.runs.cancel.connect(self._cancel)
+        self.runner.stepped.connect(self.runs.tell)
+        self.runner.finished.connect(self._finish)
+        self.runner.failed.connect(self._fail)
+        self.runner.cancelled.connect(self._cancelled)
+
+    def _choose(self, card: Card | None) -> None:
+        self.images.set_card(card)
+        self.options.offer(None)
+        self._open()
+
+    def _open(self) -> None:
+        """Open the chosen bundle on the chosen device."""
+        self.opened, card = None, self.bundles.card
+        self.opener.forget()
+        if card is not None:
+            self.opener.open(card.root, self.options.device.currentText())
+            self.waiting = f"Opening {card.root.name}…"
+        self._look()
+
+    def _use(self, opened: Opened) -> None:
+        self.opened = opened
+        self.options.offer(opened.choices, opened.devices)
+        remember_bundle(opened.bundle.root)
+        self._look()
+
+    def _wait(self, reason: str) -> None:
+        self.waiting = f"✖ {reason}"
+        self._look()
+
+    def _look(self) -> None:
+        """Say whether a run can begin."""
+        self.options.region.set_image(next(iter(self.images.layers), None))
+        if not self.runner.busy:
+            self.runs.idle(self.reason)
+
+    def _run(self) -> None:
+        if self.opened is None or self.reason or self.runner.busy:
+            return
+        layers, bundle = self.images.layers, self.opened.bundle
+        title = f"{layers[0].name} {bundle.root.name}"
+        ask = Ask(bundle, partial(to_image, layers), layers[0].name, self.options.settings(self._box(layers[0])))
+        self._asked = _Asked(layers[0], str(bundle.root), self._command(layers, ask.settings))
+        self.runs.running(title)
+        self.runner.start(ask, PartialLabels(self.viewer, layers[0], bundle.names, title))
+
+    def _command(self, layers: list[Image], settings: "Settings") -> str | None:
+        """The command that does the same; None where a layer has no file."""
+        paths = [layer.metadata.get("path") for layer in layers]
+        if self.opened is None or not all(paths):
+            return None
+        root = self.opened.bundle.root
+        return predict_command(
+            root.name if root in shipped_bundles() else root,
+            paths,
+            "labels",
+            settings,
+            self.options.device.currentText(),
+            channel_dim=3 if layers[0].ndim == 4 else None,
+            trust=self.opened.trusted,
+        )
+
+    def _box(self, image: Image) -> Box | None:
+        """The chosen box along the axes of the image's file."""
+        box = self.options.region.box()
+        return box if box is None or image.ndim == 2 else file_box(box, image.data.shape[-3:], grid_of(image).turn)
+
+    def _cancel(self) -> None:
+        self.runner.cancel()
+        self.runs.cancelling()
+
+    def _finish(self, result: Result, layers: list[Labels]) -> None:
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return
+        self._replace((asked.image, asked.bundle), layers)
+        self.results.show_result(layers, asked.image, result.presence, asked.command)
+        for note in result.notes:
+            show_info(note)
+        self._look()
+        self.runs.say(f"Done in {duration(result.seconds)}.")
+
+    def _replace(self, key: tuple[Image, str], layers: list[Labels]) -> None:
+        """Take the earlier result away, unless it was corrected or renamed: then it is somebody's work."""
+        kept = False
+        for layer, name in self._made.get(key, []):
+            if layer in self.viewer.layers and layer.name == name and not self.results.edited(layer):
+                self.viewer.layers.remove(layer)
+            kept |= layer in self.viewer.layers
+        self._made[key] = [(layer, layer.name) for layer in layers]
+        if kept:
+            show_info("The earlier result was corrected or renamed, so it stays beside the new one.")
+
+    def _fail(self, reason: str) -> None:
+        self._asked = None
+        self._look()
+        self.runs.say(f"✖ {reason}")
+        show_error(reason)
+
+    def _cancelled(self) -> None:
+        self._asked = None
+        self._look()
+        self.runs.say("Cancelled. What was there before is unchanged.")
+
+
+def _line() -> QFrame:
+    line = QFrame()
+    line.setFrameShape(QFrame.Shape.HLine)
+    return line
