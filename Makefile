@@ -13,7 +13,7 @@ QT_DISPLAY := xvfb xauth libgl1-mesa-dri libegl1 libxcb-cursor0 libxkbcommon-x11
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser display demo test test-gpu lint types bench bench-docs clean
+.PHONY: help install browser display demo test test-gpu lint types bench bench-docs pictures clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench: $(READY)  ## measure time and memory against peers: an hour, alone on the
 
 bench-docs: $(READY)  ## show what make bench measured in docs/performance.md and the README
 	@PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.publish
+
+pictures: $(READY) display  ## draw the pictures of docs/napari.md anew, in a session with the widget
+	@PYTHONPATH=. $(VENV)/bin/python docs/draw_napari.py
 
 clean:  ## remove what make made: .venv, caches, build leftovers, demo_output
 	rm -rf $(VENV) build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache

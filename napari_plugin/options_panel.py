@@ -115,6 +115,7 @@ class OptionsPanel(QWidget):
         self.fold = QCollapsible("Options")
         self.fold.setObjectName("options")
         self.fold.addWidget(inside)
+        self.fold.layout().setContentsMargins(0, 0, 0, 0)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.fold)

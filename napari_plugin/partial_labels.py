@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _PERIOD = 0.25  # seconds between two drawings of the growing labels: the window's time is not spent on them
 
-_GROWING = " …"  # behind the name of a layer that grows
+GROWING = " …"  # behind the name of a layer that grows
 
 
 class PartialLabels:
@@ -44,13 +44,12 @@ class PartialLabels:
             self._draw()
 
     def finish(self, labels: "LabelArray") -> list[Labels]:
-        """Show the whole, and return the layers that show it."""
+        """Show the whole, and return the layers that show it; their names still end with `GROWING`."""
         self.show(labels)
         if not all(layer in self.viewer.layers for layer in self.layers):  # somebody removed one meanwhile
             self.discard()
             self.layers = self._added(labels)
         for layer in self.layers:
-            layer.name = layer.name.removesuffix(_GROWING)
             layer.editable = True
             layer.refresh()
         return self.layers
@@ -79,6 +78,6 @@ class PartialLabels:
     def _add(self, labels: "LabelArray", title: str, names: dict[int, str], colors: DirectLabelColormap) -> Labels:
         shown, lies = labels_layer_data(labels, self.image)
         lies["metadata"] = lies["metadata"] | {"classes": names}
-        layer = Labels(shown, name=title + _GROWING, colormap=colors, features=features_of(names), opacity=0.5, **lies)
+        layer = Labels(shown, name=title + GROWING, colormap=colors, features=features_of(names), opacity=0.5, **lies)
         layer.editable = False  # nobody's strokes are painted over
         return self.viewer.add_layer(layer)

@@ -26,16 +26,19 @@ class RegionPanel(QWidget):
         self.choice = QComboBox(objectName="region", toolTip="The part of the image that is segmented")
         self.choice.addItems([WHOLE, DRAWN, VIEW])
         self.first, self.last = _slice("first"), _slice("last")
-        self.draw = QPushButton("Draw", objectName="draw_box", toolTip="Draw a rectangle on the slice that is shown")
+        self.draw = QPushButton(
+            "Draw rectangle", objectName="draw_box", toolTip="Draw a rectangle on the slice that is shown"
+        )
         self.range = QWidget()
         row = QHBoxLayout(self.range)
         row.setContentsMargins(0, 0, 0, 0)
-        for widget in (QLabel("Slices"), self.first, QLabel("to"), self.last, self.draw):
+        for widget in (self.first, QLabel("to"), self.last):
             row.addWidget(widget)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.choice)
         layout.addWidget(self.range)
+        layout.addWidget(self.draw)
         self.choice.currentTextChanged.connect(self._chosen)
         self.draw.clicked.connect(self.start_drawing)
         self.first.valueChanged.connect(self.last.setMinimum)
@@ -86,15 +89,20 @@ class RegionPanel(QWidget):
             self.changed.emit()
 
     def _add_shapes(self, image: Image) -> Shapes:
-        width = 2 * float(min(image.scale[-2:]))  # in world units: two voxels
-        shapes = Shapes(ndim=image.ndim, name=_BOX, face_color="transparent", edge_color="yellow", edge_width=width)
-        shapes.units = image.units
-        return self.viewer.add_layer(shapes)
+        return self.viewer.add_shapes(
+            ndim=image.ndim,
+            name=_BOX,
+            face_color="transparent",
+            edge_color="yellow",
+            scale=image.scale,  # on the image's own voxels: else the viewer's slices would be 1 mm apart
+            translate=image.translate,
+            units=image.units,
+        )
 
     def _shapes(self) -> Shapes:
         shapes = self._drawn()
         if shapes is None:
-            raise ValueError("No rectangle is drawn: press Draw, and drag one around the organ.")
+            raise ValueError("No rectangle is drawn: press Draw rectangle, and drag one around the organ.")
         return shapes
 
     def _drawn(self) -> Shapes | None:
@@ -126,4 +134,5 @@ class RegionPanel(QWidget):
 def _slice(which: str) -> QSpinBox:
     box = QSpinBox(objectName=f"{which}_slice", toolTip=f"The {which} slice of the box, as counted below the picture")
     box.setAccessibleName(f"{which} slice")
+    box.setMinimumWidth(40)
     return box

@@ -19,7 +19,8 @@ from napari_plugin.geometry import grid_of
 from napari_plugin.image_panel import ImagePanel
 from napari_plugin.opener import Opener
 from napari_plugin.options_panel import OptionsPanel
-from napari_plugin.partial_labels import PartialLabels
+from napari_plugin.partial_labels import GROWING, PartialLabels
+from napari_plugin.planes_panel import PlanesPanel
 from napari_plugin.region import Box, file_box
 from napari_plugin.results_panel import ResultsPanel
 from napari_plugin.run_panel import RunPanel, duration
@@ -30,6 +31,8 @@ from napari_plugin.volume import to_image
 
 if TYPE_CHECKING:
     from monai_unetfamily.inference.settings import Settings
+
+_WIDTH = 330  # pixels: all panels, and a scroll bar beside them
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,14 @@ class OrganSegmentation(QWidget):
     def _lay_out(self) -> None:
         inside = QWidget()
         column = QVBoxLayout(inside)
-        for panel in (self.bundles, self.images, self.options, self.runs, _line()):
+        column.setContentsMargins(4, 4, 4, 4)
+        for panel in (self.bundles, self.images, PlanesPanel(self.viewer), self.options, self.runs, _line()):
             column.addWidget(panel)
         column.addWidget(self.results, stretch=1)
         scroll = QScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(inside)
+        scroll.setMinimumWidth(_WIDTH)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(scroll)
@@ -186,12 +191,14 @@ class OrganSegmentation(QWidget):
         self.runs.say(f"Done in {duration(result.seconds)}.")
 
     def _replace(self, key: tuple[Image, str], layers: list[Labels]) -> None:
-        """Take the earlier result away, unless it was corrected or renamed: then it is somebody's work."""
+        """Put layers in place of the earlier result, which stays where it was corrected or renamed: it is work."""
         kept = False
         for layer, name in self._made.get(key, []):
             if layer in self.viewer.layers and layer.name == name and not self.results.edited(layer):
                 self.viewer.layers.remove(layer)
             kept |= layer in self.viewer.layers
+        for layer in layers:
+            layer.name = layer.name.removesuffix(GROWING)
         self._made[key] = [(layer, layer.name) for layer in layers]
         if kept:
             show_info("The earlier result was corrected or renamed, so it stays beside the new one.")

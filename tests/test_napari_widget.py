@@ -17,8 +17,9 @@ from napari.components import ViewerModel
 from napari.layers import Labels
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton, QWidget
+from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton, QScrollArea, QWidget
 from runs import predict
+from zoo_bundle import write_zoo_bundle
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.metadata import METADATA
@@ -133,6 +134,13 @@ def test_the_sample_is_segmented_by_its_shipped_bundle(make_napari_viewer: Any, 
     truth = np.asarray(desk.viewer.layers["organs of the phantom"].data)
     dice = 2 * np.sum((labels == truth) & (truth > 0)) / (np.sum(labels > 0) + np.sum(truth > 0))
     assert dice > 0.9
+
+
+def test_a_bundle_in_the_style_of_the_model_zoo_runs_too(desk: Desk, image: Path, tmp_path: Path) -> None:
+    bundle = write_zoo_bundle(tmp_path / "zoo")
+    desk.choose(bundle)
+    assert not desk.widget.options.overlap.isEnabled()
+    assert np.array_equal(in_file_order(desk.run()), by_command(bundle, image, tmp_path / "labels"))
 
 
 def test_a_picture_is_segmented_as_the_command_does(
@@ -273,6 +281,7 @@ def test_a_result_is_replaced_by_the_next(desk: Desk, bundle: Path) -> None:
     second = desk.run()
     assert desk.labels == [second]
     assert first is not second
+    assert first.name == second.name
 
 
 def test_a_result_that_was_corrected_stays(desk: Desk, bundle: Path) -> None:
@@ -303,7 +312,7 @@ def test_a_box_has_the_labels_of_the_whole_run(desk: Desk, bundle: Path, image: 
     assert shapes.mode == "add_rectangle"
     z, y, x = (n // 2 for n in scan.data.shape)
     corners = [(z, y - 4, x - 5), (z, y - 4, x + 5), (z, y + 4, x + 5), (z, y + 4, x - 5)]
-    shapes.add_rectangles(np.array([scan.data_to_world(corner) for corner in corners]))
+    shapes.add_rectangles(np.array(corners))
     region.last.setValue(z + 3)
     region.first.setValue(z - 2)
     labels = np.asarray(desk.run().data)
@@ -531,6 +540,27 @@ def test_a_closed_widget_stops_its_run_and_hears_nothing_more(
     assert not desk.labels
 
 
+@pytest.mark.parametrize(
+    ("plane", "right", "down"),
+    [("axial", "left", "posterior"), ("coronal", "left", "inferior"), ("sagittal", "posterior", "inferior")],
+)
+def test_planes_are_shown_as_radiologists_look_at_them(desk: Desk, plane: str, right: str, down: str) -> None:
+    desk.press(f"plane_{plane}")
+    world = {0: "inferior", 1: "posterior", 2: "left"}  # what grows along each axis
+    rows, columns = desk.viewer.dims.displayed
+    assert (world[columns], world[rows]) == (right, down)
+
+
+def test_nothing_is_cut_off_in_a_narrow_window(desk: Desk, bundle: Path) -> None:
+    desk.viewer.window.resize(1280, 800)
+    desk.choose(bundle)
+    desk.widget.options.fold.expand(False)
+    desk.widget.options.region.choice.setCurrentText(DRAWN)
+    desk.widget.options.gates.setChecked(True)
+    scroll = desk.widget.findChild(QScrollArea)
+    desk.wait(lambda: scroll.widget().width() <= scroll.viewport().width())
+
+
 def test_every_control_has_a_name_and_a_tooltip(desk: Desk, bundle: Path) -> None:
     from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox
 
@@ -595,3 +625,10 @@ for _ in range(3):
     draw()
 """
     assert alone(code) == 0
+
+
+@pytest.mark.usefixtures("qapp_args")
+def test_the_session_of_the_documentation_goes_through(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "docs" / "draw_napari.py"
+    subprocess.run([sys.executable, script, tmp_path], check=True)
+    assert {file.stem for file in tmp_path.iterdir()} == {f"napari_{n}" for n in ("opened", "running", "result", "box")}

@@ -16,8 +16,9 @@ import torch
 from ignite.engine import Engine
 from PIL import Image
 
-from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles.bundle import copy_bundle, open_bundle
 from monai_unetfamily.bundles.checkpoint import AtomicCheckpoint, save_whole
+from monai_unetfamily.bundles.metadata import find_bundle
 from monai_unetfamily.inference.predictor import predict_volume
 from monai_unetfamily.training.history import Epoch, read_history, write_history
 from monai_unetfamily.training.run import train
@@ -343,7 +344,7 @@ def test_volumes_do_not_train_a_bundle_for_pictures(quick_2d: Path, phantoms: Pa
         ({"output": "new", "device": "cuda:99"}, "CUDA devices"),
         ({"output": "new", "init_from": "text.pt"}, "not a file of weights"),
         ({"output": "new", "init_from": "absent.pt"}, "absent.pt: no file of weights"),
-        ({"output": "new", "init_from": "phantom_ct"}, "phantom_ct: no file of weights"),
+        ({"output": "new", "init_from": "bare"}, "bare: no file of weights"),
     ],
 )
 def test_requests_that_would_lose_or_lack_something(
@@ -351,6 +352,7 @@ def test_requests_that_would_lose_or_lack_something(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text.pt").write_text("no weights")
+    copy_bundle(find_bundle("phantom_ct"), Path("bare"))
     before = weights_of(bundle)
     for key in ("output", "init_from"):
         if key in options:
