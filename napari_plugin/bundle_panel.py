@@ -9,8 +9,11 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QVBoxLayout, QWidget
 from monai_unetfamily.bundles.card import Card, read_card
 from monai_unetfamily.bundles.metadata import METADATA, shipped_bundles
 from monai_unetfamily.volumes.colors import hex_color
+from napari_plugin.line import fit
+from napari_plugin.plain import breakable, plain
 from napari_plugin.settings import preferences, recent_bundles, remember_bundle
 
+_SHORT = 32  # letters that are kept on one line
 _NOTHING, _BROWSE = "Choose a bundle…", "Browse…"
 _PHANTOMS = "⚠ It knows phantoms only: never use it on patients."
 _NO_WEIGHTS = "✖ It holds no weights: train it first (unetfamily train), or choose another."
@@ -29,7 +32,8 @@ class BundlePanel(QWidget):
         self.list = QComboBox(objectName="bundles", toolTip="The trained network and all that belongs to it")
         self.list.setAccessibleName("Bundle")
         self.list.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.text = QLabel(objectName="card", wordWrap=True, textFormat=Qt.TextFormat.RichText)
+        self.text = QLabel(objectName="card", textFormat=Qt.TextFormat.RichText)
+        fit(self.text)
         self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -44,12 +48,13 @@ class BundlePanel(QWidget):
         self.list.clear()
         self.list.addItem(_NOTHING)
         shipped = shipped_bundles()
-        own = _bundles_in(Path(preferences().bundles).expanduser()) if preferences().bundles else []
-        for group in (shipped, own, [folder for folder in recent_bundles() if folder not in own]):
+        own = _bundles_in(preferences().bundles)
+        recent = [folder for folder in recent_bundles() if folder not in [*shipped, *own]]
+        for group in (shipped, own, recent):
             self.list.insertSeparator(self.list.count())
             for folder in group:
                 self.list.addItem(folder.name, folder)
-                self.list.setItemData(self.list.count() - 1, str(folder), Qt.ItemDataRole.ToolTipRole)
+                self.list.setItemData(self.list.count() - 1, plain(str(folder)), Qt.ItemDataRole.ToolTipRole)
         self.list.insertSeparator(self.list.count())
         self.list.addItem(_BROWSE)
 
@@ -60,11 +65,11 @@ class BundlePanel(QWidget):
 
     def choose(self, folder: Path | None) -> None:
         """Show a bundle and tell of it; None: no bundle."""
-        if folder is not None and self._place(folder) < 0:
-            remember_bundle(folder)
-            self.fill()
-        self.list.setCurrentIndex(0 if folder is None else self._place(folder))
         self.card, text = _read(folder)
+        if self.card and self._place(self.card.root) < 0:
+            remember_bundle(self.card.root)
+            self.fill()
+        self.list.setCurrentIndex(max(0, self._place(folder)))
         self.text.setText(text)
         self.chosen.emit(self.card)
 
@@ -77,12 +82,17 @@ class BundlePanel(QWidget):
         before = self.card.root if self.card else None
         self.choose(Path(folder) if folder else before)
 
-    def _place(self, folder: Path) -> int:
+    def _place(self, folder: Path | None) -> int:
         return next((n for n in range(self.list.count()) if self.list.itemData(n) == folder), -1)
 
 
-def _bundles_in(folder: Path) -> list[Path]:
-    return sorted(file.parents[1] for file in folder.glob(f"*/configs/{METADATA}"))
+def _bundles_in(name: str) -> list[Path]:
+    """The bundles in the folder of the preferences: none where there is no such folder, or none is named."""
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError:  # of a user whom this machine does not know
+        return []
+    return [] if not name else sorted(file.parents[1] for file in folder.glob(f"*/configs/{METADATA}"))
 
 
 def _read(folder: Path | None) -> tuple[Card | None, str]:
@@ -92,24 +102,29 @@ def _read(folder: Path | None) -> tuple[Card | None, str]:
     try:
         card = read_card(folder)
     except (ValueError, OSError) as error:
-        return None, f"✖ {escape(str(error))}"
+        return None, f"✖ {escape(breakable(str(error)))}"
     return (card, card_text(card)) if card.weights else (None, f"{card_text(card)}<br>{_NO_WEIGHTS}")
 
 
 def card_text(card: Card) -> str:
     """What a bundle is, in rich text: a line for its task, classes with their colours, modality, network, licence."""
-    lines = [escape(card.task or card.name), _classes(card), escape(_kind(card))]
+    lines = [escape(breakable(card.task or card.name)), _classes(card), escape(_kind(card))]
     return "<br>".join([*lines, _PHANTOMS] if card.phantoms_only else lines)
 
 
 def _classes(card: Card) -> str:
     """Each class after a square of its colour."""
     chips = [
-        f'<span style="color:{hex_color(label)}">■</span> {escape(name).replace(" ", "&nbsp;")}'
+        f'<span style="color:{hex_color(label)}">■</span> {_together(name)}'
         for label, name in card.classes.items()
         if label
     ]
     return "  ".join(chips)
+
+
+def _together(name: str) -> str:
+    """A name on one line, where it can be."""
+    return escape(name).replace(" ", "&nbsp;") if len(name) < _SHORT else escape(breakable(name))
 
 
 def _kind(card: Card) -> str:

@@ -13,6 +13,7 @@ from monai_unetfamily.bundles.card import Card
 _AIR = -200  # HU: every CT of a body has air around or in it, near -1000
 _NEVER_MR = -100  # magnitudes are not negative; a little is left to filters and resampling
 _SLICES = (0.25, 0.5, 0.75)  # of a volume's first axis: where values are looked at
+_FINE = 128  # values along each axis of a slice that are looked at, about
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def sample(layer: Image) -> NDArray[np.float64]:
     data = layer.data[0] if layer.ndim == 4 else layer.data
     if layer.ndim == 2:
         return np.asarray(data, np.float64)
-    return np.stack([np.asarray(data[int(part * (len(data) - 1))], np.float64) for part in _SLICES])
+    fine = tuple(slice(None, None, max(1, size // _FINE)) for size in data.shape[1:])
+    return np.stack([np.asarray(data[int(part * (len(data) - 1))][fine], np.float64) for part in _SLICES])
 
 
 def doubt(modality: str, values: NDArray[np.float64]) -> str:
@@ -83,6 +85,8 @@ def doubt(modality: str, values: NDArray[np.float64]) -> str:
     ''
     """
     low, high = float(np.nanmin(values, initial=math.inf)), float(np.nanmax(values, initial=-math.inf))
+    if low > high:
+        return "None of the values that were looked at is a number."
     got = f"Values run from {low:g} to {high:g}:"
     if modality == "CT" and low > _AIR:
         return f"{got} CT in Hounsfield units has air near -1000. Is this CT, with its rescale slope applied?"
@@ -100,6 +104,8 @@ def _kind_problem(card: Card, layers: Sequence[Image]) -> str:
         return f"“{layer.name}” is a 2-D layer, and {card.name} takes volumes: open the whole volume."
     if not flat and card.axes == 2:
         return f"“{layer.name}” is a volume, and {card.name} takes 2-D pictures: choose a bundle for volumes."
+    if layer.ndim > 4:
+        return f"“{layer.name}” has {layer.ndim} axes: 3, and a fourth of channels, are allowed; take a part of it."
     if layer.rgb and not flat:
         return f"“{layer.name}” is a stack of colour pictures, and {card.name} takes volumes of numbers."
     return ""

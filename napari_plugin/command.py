@@ -25,6 +25,7 @@ def predict_command(
     device: str,
     *,
     channel_dim: int | None = None,
+    series: str = "",
     trust: bool = False,
 ) -> str:
     """The `unetfamily predict` line that segments one image as the widget did; what is default is left out.
@@ -39,6 +40,7 @@ def predict_command(
         settings: of the run.
         device: as `--device` takes it.
         channel_dim: the axis of a 4-D file that counts channels.
+        series: of a folder of DICOM, as `--series` takes it; empty: its default.
         trust: whether the bundle may run code of its own.
 
     Returns:
@@ -61,6 +63,7 @@ def predict_command(
     words = ["unetfamily", "predict", *map(_positional, (str(bundle), *inputs)), "-o", output]
     words += [] if device == "auto" else ["--device", device]
     words += [] if channel_dim is None else ["--channel-dim", str(channel_dim)]
+    words += ["--series", series] if series else []
     words += ["--trust"] if trust else []
     line = shlex.join([*words, *_options(settings)])
     return f"{_write_list(paths)}\n{line}" if listed else line

@@ -8,7 +8,6 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -16,6 +15,8 @@ from qtpy.QtWidgets import (
 
 from monai_unetfamily.bundles.card import Card
 from napari_plugin.checks import Verdict, channels_of, check, lacks_spacing
+from napari_plugin.line import Line
+from napari_plugin.plain import plain
 
 _AXES = "x", "y", "z"
 
@@ -30,10 +31,12 @@ class ImagePanel(QWidget):
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
-        self.viewer, self.card, self.verdict = viewer, None, Verdict()  # type: ViewerModel, Card | None, Verdict
+        self.viewer = viewer
+        self.card: Card | None = None
+        self.verdict = Verdict()
         self.lists: list[QComboBox] = []
         self.form = QFormLayout()
-        self.message = QLabel(objectName="image_message", wordWrap=True)
+        self.message = Line("image_message")
         self.spacing = _Spacing()
         self.spacing.given.connect(self._space)
         layout = QVBoxLayout(self)
@@ -51,17 +54,23 @@ class ImagePanel(QWidget):
         found = [box.currentData() for box in self.lists if box.isEnabled()]
         return [layer for layer in found if layer is not None]
 
+    @property
+    def _channels(self) -> list[str]:
+        """The names of a bundle's channels, where it takes several."""
+        channels = self.card.channels if self.card and len(self.card.channels) > 1 else ()
+        return [name or f"channel {number}" for number, name in enumerate(channels)]
+
     def set_card(self, card: Card | None) -> None:
         """Ask for what a bundle takes."""
-        before = [box.currentData() for box in self.lists]
+        before = {box.accessibleName(): box.currentData() for box in self.lists}
         while self.form.rowCount():
             self.form.removeRow(0)
         self.card = card
-        names = card.channels if card and len(card.channels) > 1 else ("Image",)
-        self.lists = [self._list(name) for name in names]
+        self.lists = [self._list(name) for name in self._channels or ["Image"]]
         self.update_layers()
-        for box, layer in zip(self.lists, before, strict=False):
-            box.setCurrentIndex(max(0, box.findData(layer)))
+        for box in self.lists:
+            if (layer := before.get(box.accessibleName())) is not None:
+                box.setCurrentIndex(box.findData(layer))
         self.look()
 
     def update_layers(self) -> None:
@@ -75,6 +84,7 @@ class ImagePanel(QWidget):
                 box.addItem(layer.name, layer)
                 layer.events.name.connect(self.update_layers)
                 layer.events.scale.connect(self.look)
+                layer.events.data.connect(self.look)
             guess = self._guess(number, images)
             box.setCurrentIndex(box.findData(kept if kept in images else guess))
             box.blockSignals(False)
@@ -95,16 +105,16 @@ class ImagePanel(QWidget):
         self.changed.emit()
 
     def _list(self, name: str) -> QComboBox:
-        box = QComboBox(objectName=f"image_{name}", toolTip=f"The layer that is segmented ({name})")
+        box = QComboBox(objectName=f"image_{name}", toolTip=plain(f"The layer that is segmented ({name})"))
         box.setAccessibleName(name)
         box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         box.currentIndexChanged.connect(self.look)
-        self.form.addRow(name, box)
+        self.form.addRow(plain(name), box)
         return box
 
     def _guess(self, number: int, images: list[Image]) -> Image | None:
         """The layer whose name holds the channel's, the one that is selected, or the next one from the top."""
-        channels = self.card.channels if self.card and len(self.card.channels) > 1 else ()
+        channels = self._channels
         named = [layer for layer in images if channels and channels[number].lower() in layer.name.lower()]
         active = [layer for layer in images if layer is self.viewer.layers.selection.active and not channels]
         return next(iter([*named, *active, *images[number:]]), None)

@@ -7,6 +7,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QVBoxLayout, QWidget
 from superqt import QCollapsible, QLabeledDoubleSlider, QLabeledSlider
 
+from napari_plugin.plain import plain
 from napari_plugin.region import Box
 from napari_plugin.region_panel import RegionPanel
 from napari_plugin.settings import preferences
@@ -71,7 +72,7 @@ class OptionsPanel(QWidget):
         self.gates.setChecked(False)
         self.form.setRowVisible(self.gates, bool(thresholds))
         own = ", ".join(f"{name} {threshold:.2g}" for name, threshold in thresholds.items())
-        self.gates.setToolTip(f"A class less probable than this is taken to be absent. The bundle's: {own}")
+        self.gates.setToolTip(plain(f"A class less probable than this is taken to be absent. The bundle's: {own}"))
         self.presence.setToolTip(self.gates.toolTip())
         self.presence.setValue(max(thresholds.values(), default=0.5))
         self._show_presence()
@@ -80,10 +81,11 @@ class OptionsPanel(QWidget):
         """What is asked for, in the predictor's words; `box` along the axes of the image's file."""
         from monai_unetfamily.inference.settings import Settings
 
+        own = self.choices is not None and self.choices.overlap is not None  # windows that overlap
         deepest = self.level.value() == self.level.maximum()
         gated = self.choices.presence if self.choices and self.gates.isChecked() else {}
         return Settings(
-            overlap=None if self.overlap.value() < 0 else round(self.overlap.value(), 2),
+            overlap=round(self.overlap.value(), 2) if own and self.overlap.value() >= 0 else None,
             mirror=self.mirror.isChecked(),
             level=None if deepest or not (self.choices and self.choices.levels) else self.level.value(),
             presence=dict.fromkeys(gated, round(self.presence.value(), 3)),

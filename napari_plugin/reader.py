@@ -16,6 +16,7 @@ from monai_unetfamily.volumes.layouts import ITK
 from napari_plugin.appearance import table_layer
 from napari_plugin.geometry import placement, turn_of
 from napari_plugin.opening import Opened, open_dicom, open_itk_file, open_nifti
+from napari_plugin.plain import plain
 
 LayerData = tuple[NDArray[Any], dict[str, Any], str]
 ABDOMEN = (-160.0, 240.0)  # HU: the usual window for soft tissue, 400 wide about 40
@@ -50,7 +51,7 @@ def open_file(path: Path) -> Opened:
 def to_layers(opened: Opened) -> list[LayerData]:
     """An image layer, or label layers where the header says that the values are labels; notes are shown."""
     if opened.notes:
-        show_warning(f"{opened.name}: {'; '.join(opened.notes)}")
+        show_warning(plain(f"{opened.name}: {'; '.join(opened.notes)}"))
     tables = read_label_tables(opened.image)
     labels = _labels(opened.voxels) if tables or _are_labels(opened.image) else None
     if labels is None:

@@ -11,13 +11,13 @@ from napari_plugin.geometry import Turn
 Box = tuple[tuple[int, int], ...]  # first and last + 1 voxel of each axis
 
 
-def drawn_box(image: Image, shapes: Shapes, axis: int, slices: tuple[int, int]) -> Box:
+def drawn_box(image: Image, shapes: Shapes, axis: int | None, slices: tuple[int, int]) -> Box:
     """The box under a rectangle, the selected one or the last, over a range of slices.
 
     Args:
         image: the layer that the box is of; its axes as they are shown.
         shapes: where the rectangle is.
-        axis: across which slices are counted.
+        axis: across which slices are counted; None of a picture.
         slices: first and last, both within.
 
     Raises:
@@ -33,13 +33,17 @@ def drawn_box(image: Image, shapes: Shapes, axis: int, slices: tuple[int, int]) 
     return _box(image, voxels, axis, slices, f"the rectangle of “{shapes.name}”")
 
 
-def box_in_view(image: Image, axis: int, slices: tuple[int, int]) -> Box:
+def box_in_view(image: Image, axis: int | None, slices: tuple[int, int]) -> Box:
     """The box that the window shows of an image, over a range of slices.
 
     Raises:
         ValueError: the image is out of view.
     """
-    return _box(image, np.asarray(image.corner_pixels, np.float64), axis, slices, "the present view")
+    corners = np.asarray(image.corner_pixels)
+    shown = [k for k in range(image.ndim)[-3:] if k != axis and image.data.shape[k] > 1]
+    if (corners[0] == corners[1])[shown].any():  # napari clips them to the image
+        raise ValueError(f"“{image.name}” is out of view: bring it back (the house below the layers).")
+    return _box(image, corners.astype(np.float64), axis, slices, "the present view")
 
 
 def slice_axis(image: Image, order: Sequence[int], ndisplay: int) -> int | None:
@@ -66,12 +70,13 @@ def file_box(box: Box, shape: Sequence[int], turn: Turn) -> Box:
     return tuple(spans[turn.axes.index(axis)] for axis in range(len(spans)))
 
 
-def _box(image: Image, corners: NDArray[np.float64], axis: int, slices: tuple[int, int], what: str) -> Box:
+def _box(image: Image, corners: NDArray[np.float64], axis: int | None, slices: tuple[int, int], what: str) -> Box:
     """Voxels between corners (n, axes); a voxel reaches half a voxel from its centre."""
     shape = image.data.shape[: image.ndim]
     first = np.clip(np.rint(corners.min(0)), 0, shape).astype(int)
     stop = np.clip(np.rint(corners.max(0)) + 1, 0, shape).astype(int)
-    first[axis], stop[axis] = slices[0], slices[1] + 1
+    if axis is not None:
+        first[axis], stop[axis] = slices[0], slices[1] + 1
     if (first >= stop).any():
         raise ValueError(f"{what} lies beside “{image.name}”: move it onto the image.")
     return tuple(zip(first.tolist(), stop.tolist(), strict=True))[-3:]

@@ -1,14 +1,17 @@
 """Which part of the image is segmented: all of it, a box, or what is in view."""
 
+from collections.abc import Iterable
+
 from napari.components import ViewerModel
-from napari.layers import Image, Shapes
+from napari.layers import Image, Layer, Shapes
 from napari.utils.events import Event
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
 
 from napari_plugin.region import Box, box_in_view, drawn_box, slice_axis
 
 WHOLE, DRAWN, VIEW = "Whole volume", "Box: rectangle and slices", "Current view and slices"
+_PAUSE = 100  # ms after which the view is taken to stand still, and to have been drawn
 _BOX = "box"  # name of the layer that rectangles are drawn in
 
 
@@ -22,7 +25,8 @@ class RegionPanel(QWidget):
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
-        self.viewer, self.image = viewer, None  # type: ViewerModel, Image | None
+        self.viewer = viewer
+        self.image: Image | None = None
         self.choice = QComboBox(objectName="region", toolTip="The part of the image that is segmented")
         self.choice.addItems([WHOLE, DRAWN, VIEW])
         self.first, self.last = _slice("first"), _slice("last")
@@ -45,13 +49,18 @@ class RegionPanel(QWidget):
         self.last.valueChanged.connect(self.first.setMaximum)
         viewer.dims.events.order.connect(self._reset)
         viewer.dims.events.ndisplay.connect(self._change)
+        self._moved = QTimer(self, interval=_PAUSE, singleShot=True)
+        self._moved.timeout.connect(self._change)
+        viewer.camera.events.connect(self._move)
         viewer.layers.events.inserted.connect(self._listen)
+        self._hear(viewer.layers)
         self._chosen(WHOLE)
 
     def set_image(self, image: Image | None) -> None:
         """Offer the slices of another image."""
         if image is not self.image:
             self.image = image
+            self._show_range()
             self._reset()
 
     def box(self) -> Box | None:
@@ -63,7 +72,7 @@ class RegionPanel(QWidget):
         if self.choice.currentText() == WHOLE or self.image is None:
             return None
         axis, slices = self._axis(), (self.first.value(), self.last.value())
-        if axis is None:
+        if axis is None and self.image.ndim > 2:
             raise ValueError(
                 "A box lies on slices: show the volume in 2-D (the button with the cube, below the layers)."
             )
@@ -82,11 +91,19 @@ class RegionPanel(QWidget):
     def _change(self) -> None:
         self.changed.emit()
 
+    def _move(self) -> None:
+        if self.choice.currentText() == VIEW:
+            self._moved.start()
+
     def _listen(self, event: Event) -> None:
         """Hear of rectangles."""
-        if isinstance(event.value, Shapes):
-            event.value.events.set_data.connect(self._change)
-            self.changed.emit()
+        self._hear([event.value])
+        self._change()
+
+    def _hear(self, layers: Iterable[Layer]) -> None:
+        for layer in layers:
+            if isinstance(layer, Shapes):
+                layer.events.set_data.connect(self._change)
 
     def _add_shapes(self, image: Image) -> Shapes:
         return self.viewer.add_shapes(
@@ -112,9 +129,13 @@ class RegionPanel(QWidget):
         return active if isinstance(active, Shapes) else next(iter(layers), None)
 
     def _chosen(self, choice: str) -> None:
-        self.range.setVisible(choice != WHOLE)
+        self._show_range()
         self.draw.setVisible(choice == DRAWN)
         self.changed.emit()
+
+    def _show_range(self) -> None:
+        picture = self.image is not None and self.image.ndim == 2
+        self.range.setVisible(self.choice.currentText() != WHOLE and not picture)
 
     def _axis(self) -> int | None:
         dims = self.viewer.dims

@@ -8,6 +8,7 @@ from qtpy.QtGui import QColor, QFont, QIcon, QPainter, QPixmap
 
 from monai_unetfamily.inference.measures import Measure
 from napari_plugin.appearance import Color
+from napari_plugin.plain import plain
 from napari_plugin.results_columns import Column, columns_of, describe
 
 SHOWN, CLASS = 0, 1  # the columns of the check box, and of colour and name
@@ -91,7 +92,9 @@ class ResultsModel(QAbstractTableModel):
         match role:
             case Qt.ItemDataRole.DisplayRole:
                 return column.text(row)
-            case Qt.ItemDataRole.ToolTipRole | Qt.ItemDataRole.AccessibleDescriptionRole:
+            case Qt.ItemDataRole.ToolTipRole:
+                return plain(describe(row))
+            case Qt.ItemDataRole.AccessibleDescriptionRole:
                 return describe(row)
             case Qt.ItemDataRole.TextAlignmentRole if index.column() > CLASS:
                 return _RIGHT

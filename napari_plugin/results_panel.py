@@ -17,6 +17,7 @@ from monai_unetfamily.inference.measures import write_csv
 from napari_plugin.corrections import Corrections
 from napari_plugin.latest import Latest
 from napari_plugin.navigation import go_to
+from napari_plugin.plain import plain
 from napari_plugin.results_view import ResultsView
 from napari_plugin.saving import TABLE, Saved, ask_path, labels_saver, suffixes_of, suggest
 from napari_plugin.shown import Measured, Shown
@@ -227,9 +228,9 @@ class ResultsPanel(QWidget):
 
     def _saved(self, saved: Saved) -> None:
         if saved.problem:
-            show_error(saved.problem)
+            show_error(plain(saved.problem))
             return
-        show_info(f"Labels saved: {saved.path}{'. ' * bool(saved.notes)}{saved.notes}")
+        show_info(plain(f"Labels saved: {saved.path}{'. ' * bool(saved.notes)}{saved.notes}"))
         self._corrections.saved(saved.shown.layers, saved.fingerprints)
         self._tell()
 
@@ -249,9 +250,9 @@ class ResultsPanel(QWidget):
         try:
             write_csv(self.view.model.rows, path)
         except OSError as error:
-            show_error(f"{path} is not saved: {error}")
+            show_error(plain(f"{path} is not saved: {error}"))
             return
-        show_info(f"Table saved: {path}")
+        show_info(plain(f"Table saved: {path}"))
 
     def _copy_command(self) -> None:
         if self._result is not None and self._result.command is not None:

@@ -15,6 +15,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_plugin.line import Line
+from napari_plugin.plain import plain
 from napari_plugin.results_model import ResultsModel, ResultsOrder
 from napari_plugin.results_table import ResultsTable
 
@@ -35,7 +37,7 @@ class ResultsView(QWidget):
         self.filter = QLineEdit(self, objectName="results_filter", placeholderText="Find a class")
         self.filter.setToolTip("List the classes alone whose name holds this text.")
         self.filter.setClearButtonEnabled(True)
-        self.line = QLabel(self, objectName="results_line", wordWrap=True)
+        self.line = Line("results_line", self)
         self.save_labels = _button("Save labels…", "results_save_labels", "Write the labels on the image's own grid.")
         self.save_table = _button("Save table…", "results_save_table", "Write the measures of all classes as CSV.")
         self.copy_command = _button("Copy command", "results_copy_command", _NO_FILE)
@@ -63,7 +65,7 @@ class ResultsView(QWidget):
     def offer_command(self, command: str | None) -> None:
         """Enable the button that copies it, or say why there is none."""
         self.copy_command.setEnabled(command is not None)
-        self.copy_command.setToolTip(_NO_FILE if command is None else f"Copy to the clipboard:\n{command}")
+        self.copy_command.setToolTip(_NO_FILE if command is None else plain(f"Copy to the clipboard:\n{command}"))
 
     def set_theme(self, theme: Theme) -> None:
         """Take over the colours of a theme."""

@@ -4,7 +4,10 @@ from time import perf_counter
 
 from napari.utils import progress
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from napari_plugin.line import Line
+from napari_plugin.plain import plain
 
 _TICK = 100  # ms between two looks at how far the run is
 
@@ -22,7 +25,7 @@ class RunPanel(QWidget):
         super().__init__()
         self.start = QPushButton("Run", objectName="run")
         self.stop = QPushButton("Cancel", objectName="cancel", toolTip="Stop after the present window")
-        self.line = QLabel(objectName="status", wordWrap=True)
+        self.line = Line("status")
         self.bar: progress | None = None
         self._began, self._done, self._total = 0.0, 0, 0
         self._clock = QTimer(self)
@@ -42,7 +45,7 @@ class RunPanel(QWidget):
         """Nothing runs; `reason` is why Run is disabled, empty where it is not."""
         self._close_bar()
         self.start.setEnabled(not reason)
-        self.start.setToolTip(reason or "Segment the image")
+        self.start.setToolTip(plain(reason) or "Segment the image")
         self.stop.setEnabled(False)
         self.say(reason)
 
@@ -59,7 +62,7 @@ class RunPanel(QWidget):
         self._began = perf_counter()
         self._close_bar()
         self._done = self._total = 0
-        self.bar = progress(total=0, desc=what)
+        self.bar = progress(total=0, desc=plain(what))
         self._clock.start(_TICK)
         self.say(f"{what}: preparing the image…")
 

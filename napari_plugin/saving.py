@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from monai_unetfamily.volumes.masks import write_masks
 from napari_plugin.measuring import fingerprint
+from napari_plugin.plain import plain
 from napari_plugin.shown import Shown
 from napari_plugin.writer import save_labels
 
@@ -43,7 +44,7 @@ def ask_path(
         return None
     file = Path(text if text.lower().endswith(suffixes) else text + suffixes[0])
     if _is_source(file, layers):
-        QMessageBox.warning(parent, title, f"{file} is the file of an image that is open: choose another name.")
+        QMessageBox.warning(parent, title, plain(f"{file} is the file of an image that is open: choose another name."))
         return None
     return file if not file.exists() or _may_replace(parent, title, file) else None
 
@@ -103,5 +104,5 @@ def _is_source(file: Path, layers: Iterable[Layer]) -> bool:
 
 
 def _may_replace(parent: QWidget, title: str, file: Path) -> bool:
-    answer = QMessageBox.question(parent, title, f"{file} exists. Replace it?")
+    answer = QMessageBox.question(parent, title, plain(f"{file} exists. Replace it?"))
     return bool(answer == QMessageBox.StandardButton.Yes)

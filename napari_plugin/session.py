@@ -1,10 +1,12 @@
 """What runs in a worker's thread: a bundle is opened, an image segmented. No Qt; torch is loaded when it is called."""
 
+import os
+import sys
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
+from threading import Event, get_native_id
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 # What a person can do something about. torch's errors are RuntimeErrors, which napari's workers take for return values.
 _FAILURES = (ValueError, OSError, MemoryError, RuntimeError, ImportError)
+
+_NICE = 10  # behind the window's thread, of the 40 steps that there are
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ def run(ask: Ask, stop: Event) -> Generator["Progress", None, Result | Failed | 
     `stop` is looked at between two batches of windows, and everything is tidied up in the thread that runs this.
     """
     start = perf_counter()
+    _stand_back()
     try:
         with closing(_steps(ask)) as steps:
             while not stop.is_set():
@@ -111,6 +116,13 @@ def run(ask: Ask, stop: Event) -> Generator["Progress", None, Result | Failed | 
     except _FAILURES as error:
         return Failed(_one_line(error))
     return None
+
+
+def _stand_back() -> None:
+    """Let the window have the processor first: this thread, and those that torch starts from it, take what is left."""
+    if sys.platform == "linux":  # elsewhere a whole process has a priority, not a thread
+        ours = os.getpriority(os.PRIO_PROCESS, os.getpid())
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), min(ours + _NICE, 19))
 
 
 def _steps(ask: Ask) -> Generator["Progress", None, tuple["Labels", dict[int, float], tuple[str, ...]]]:
@@ -128,6 +140,15 @@ def _steps(ask: Ask) -> Generator["Progress", None, tuple["Labels", dict[int, fl
         for step in segment(bundle, case, box=ask.settings.box, log=notes.append):
             yield step
     return step.labels, presence.probabilities(), (*image.notes, *notes)
+
+
+def unforeseen(error: BaseException) -> Failed:
+    """What is said of an error that nobody thought of: a defect, of a bundle's code or of ours.
+
+    >>> unforeseen(KeyError("label")).reason
+    "KeyError: 'label': a defect; try another bundle or image, and report it"
+    """
+    return Failed(f"{type(error).__name__}: {_one_line(error)}: a defect; try another bundle or image, and report it")
 
 
 def _one_line(error: BaseException) -> str:

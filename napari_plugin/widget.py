@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from napari.components import ViewerModel
@@ -20,6 +21,7 @@ from napari_plugin.image_panel import ImagePanel
 from napari_plugin.opener import Opener
 from napari_plugin.options_panel import OptionsPanel
 from napari_plugin.partial_labels import GROWING, PartialLabels
+from napari_plugin.plain import plain
 from napari_plugin.planes_panel import PlanesPanel
 from napari_plugin.region import Box, file_box
 from napari_plugin.results_panel import ResultsPanel
@@ -116,6 +118,8 @@ class OrganSegmentation(QWidget):
 
     def _choose(self, card: Card | None) -> None:
         self.images.set_card(card)
+        for before, box in pairwise([self.bundles.text, *self.images.lists]):
+            QWidget.setTabOrder(before, box)
         self.options.offer(None)
         self._open()
 
@@ -146,6 +150,7 @@ class OrganSegmentation(QWidget):
 
     def _run(self) -> None:
         if self.opened is None or self.reason or self.runner.busy:
+            self._look()  # the view may have moved since it was looked at last
             return
         layers, bundle = self.images.layers, self.opened.bundle
         title = f"{layers[0].name} {bundle.root.name}"
@@ -156,8 +161,8 @@ class OrganSegmentation(QWidget):
 
     def _command(self, layers: list[Image], settings: "Settings") -> str | None:
         """The command that does the same; None where a layer has no file."""
-        paths = [layer.metadata.get("path") for layer in layers]
-        if self.opened is None or not all(paths):
+        paths = [path for path in map(_file_of, layers) if path]
+        if self.opened is None or len(paths) < len(layers):
             return None
         root = self.opened.bundle.root
         return predict_command(
@@ -167,6 +172,7 @@ class OrganSegmentation(QWidget):
             settings,
             self.options.device.currentText(),
             channel_dim=3 if layers[0].ndim == 4 else None,
+            series=layers[0].metadata.get("series", ""),
             trust=self.opened.trusted,
         )
 
@@ -186,7 +192,7 @@ class OrganSegmentation(QWidget):
         self._replace((asked.image, asked.bundle), layers)
         self.results.show_result(layers, asked.image, result.presence, asked.command)
         for note in result.notes:
-            show_info(note)
+            show_info(plain(note))
         self._look()
         self.runs.say(f"Done in {duration(result.seconds)}.")
 
@@ -197,9 +203,11 @@ class OrganSegmentation(QWidget):
             if layer in self.viewer.layers and layer.name == name and not self.results.edited(layer):
                 self.viewer.layers.remove(layer)
             kept |= layer in self.viewer.layers
-        for layer in layers:
+        grown = [layer for layer in layers if layer.name.endswith(GROWING)]  # others were renamed meanwhile
+        for layer in grown:
             layer.name = layer.name.removesuffix(GROWING)
-        self._made[key] = [(layer, layer.name) for layer in layers]
+        self._made[key] = [(layer, layer.name) for layer in grown]
+        self._made = {made: of for made, of in self._made.items() if made[0] in self.viewer.layers}
         if kept:
             show_info("The earlier result was corrected or renamed, so it stays beside the new one.")
 
@@ -207,12 +215,18 @@ class OrganSegmentation(QWidget):
         self._asked = None
         self._look()
         self.runs.say(f"✖ {reason}")
-        show_error(reason)
+        show_error(plain(reason))
 
     def _cancelled(self) -> None:
         self._asked = None
         self._look()
         self.runs.say("Cancelled. What was there before is unchanged.")
+
+
+def _file_of(image: Image) -> str | None:
+    """The file of a layer; of a picture, which napari's own reader opens, what napari says."""
+    path = image.metadata.get("path") or (image.source.path if image.ndim == 2 else None)
+    return str(path) if path else None
 
 
 def _line() -> QFrame:

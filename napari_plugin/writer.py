@@ -13,6 +13,7 @@ from monai_unetfamily.volumes.nifti import save_image, write_labels
 from monai_unetfamily.volumes.pictures import write_picture
 from napari_plugin.appearance import layer_table
 from napari_plugin.geometry import Grid, grid_of
+from napari_plugin.plain import plain
 
 if TYPE_CHECKING:
     from napari import layers
@@ -87,7 +88,7 @@ def _saved(save: Callable[[Any, Path], tuple[str, ...]], layer: "layers.Layer", 
     except ValueError as error:  # napari takes it for a lack of writers, and its text would be lost
         raise RuntimeError(str(error)) from error
     if notes:
-        show_warning(f"{path} is saved. {'; '.join(notes)}")
+        show_warning(plain(f"{path} is saved. {'; '.join(notes)}"))
     return [path]
 
 

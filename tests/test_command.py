@@ -45,10 +45,10 @@ def test_the_command_reads_back_what_was_asked(asked: dict[str, object], device:
     assert (options.device, options.channel_dim, options.trust) == (device, None, False)
 
 
-def test_a_trusted_bundle_and_an_axis_of_channels_are_named() -> None:
-    line = predict_command("brain", ["mr.nii"], "labels", Settings(), "cpu", channel_dim=3, trust=True)
+def test_a_trusted_bundle_an_axis_of_channels_and_a_series_are_named() -> None:
+    line = predict_command("brain", ["mr.nii"], "labels", Settings(), "cpu", channel_dim=3, series="1.2.3", trust=True)
     options = _parser().parse_args(shlex.split(line)[1:])
-    assert (options.channel_dim, options.trust) == (3, True)
+    assert (options.channel_dim, options.series, options.trust) == (3, "1.2.3", True)
 
 
 def test_nothing_that_is_default_is_said() -> None:

@@ -1,10 +1,12 @@
 """The widget in a real window: from a bundle and an image to labels, and every way in which that can end otherwise."""
 
+import gc
 import json
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,23 @@ import torch
 from conftest import weigh
 from napari.components import ViewerModel
 from napari.layers import Labels
+from napari.utils.notifications import notification_manager
 from pytestqt.qtbot import QtBot
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton, QScrollArea, QWidget
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QScrollArea, QWidget
 from runs import predict
 from zoo_bundle import write_zoo_bundle
 
 from monai_unetfamily.bundles.bundle import open_bundle
-from monai_unetfamily.bundles.metadata import METADATA
+from monai_unetfamily.bundles.metadata import METADATA, shipped_bundles
+from monai_unetfamily.bundles.trust import Finding
 from monai_unetfamily.nets import UNet3Plus
 from monai_unetfamily.nets.blocks import ConvBlock
 from napari_plugin.geometry import grid_of
+from napari_plugin.opener import ask_trust
 from napari_plugin.region_panel import DRAWN, VIEW
-from napari_plugin.settings import preferences, recent_bundles
+from napari_plugin.session import Result
+from napari_plugin.settings import preferences, recent_bundles, remember_bundle
 
 SECONDS = 60_000  # the most that a test waits, in ms
 
@@ -155,6 +161,8 @@ def test_a_picture_is_segmented_as_the_command_does(
     from PIL import Image
 
     assert np.array_equal(labels, np.asarray(Image.open(outcome.output)))
+    desk.press("results_copy_command")
+    assert QApplication.clipboard().text() == f"unetfamily predict {bundle_2d} {file} -o labels"
 
 
 def test_classes_that_overlap_have_a_layer_each(
@@ -260,6 +268,29 @@ def test_a_failure_says_why_and_leaves_nothing(desk: Desk, bundle: Path, monkeyp
     assert desk.widget.runs.start.isEnabled()
     monkeypatch.undo()
     desk.run()
+
+
+def test_an_image_that_is_turned_in_napari_is_refused(
+    make_napari_viewer: Any, plugin: object, qtbot: QtBot, bundle: Path
+) -> None:
+    desk = Desk(make_napari_viewer(show=True), qtbot)
+    desk.viewer.add_image(np.zeros((16, 26, 32)), scale=(12, 10, 10), rotate=(0, 0, 90), units="mm", name="turned")
+    desk.choose(bundle)
+    desk.press("run")
+    desk.wait(lambda: not desk.widget.runner.busy)
+    assert "is turned or mirrored" in desk.line
+    assert not desk.labels
+
+
+def test_a_run_leaves_the_window_and_the_garbage_collector_as_they_were(desk: Desk, bundle: Path) -> None:
+    desk.choose_slow(bundle)
+    for end in ("run", "cancel"):
+        desk.press("run")
+        if end == "cancel":
+            desk.press("cancel")
+        desk.wait(lambda: not desk.widget.runner.busy)
+        assert desk.widget.window().updatesEnabled()
+        assert gc.get_freeze_count() == 0
 
 
 def test_voxels_that_are_not_finite_are_refused(desk: Desk, bundle: Path) -> None:
@@ -571,6 +602,228 @@ def test_every_control_has_a_name_and_a_tooltip(desk: Desk, bundle: Path) -> Non
     assert {"bundles", "run", "cancel", "device", "overlap", "region", "draw_box"} <= names
     missing = [w.objectName() for w in own if not w.toolTip() and not w.objectName().startswith("qt_")]
     assert not missing
+
+
+def test_an_error_that_nobody_foresaw_ends_the_run(desk: Desk, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(network: UNet3Plus, x: torch.Tensor) -> torch.Tensor:
+        raise KeyError("label")
+
+    desk.choose(bundle)
+    monkeypatch.setattr(UNet3Plus, "forward", fails)
+    with desk.qtbot.capture_exceptions() as shown:
+        desk.press("run")
+        desk.wait(lambda: not desk.widget.runner.busy)
+    assert desk.line.startswith("✖ KeyError: 'label'")
+    assert desk.widget.runs.start.isEnabled()
+    assert len(shown) == 1  # with its traceback
+
+
+def test_an_error_that_nobody_foresaw_ends_the_opening(
+    desk: Desk, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monai_unetfamily.inference.choices.choices", lambda opened: {}["levels"])
+    with desk.qtbot.capture_exceptions():
+        desk.choose(bundle)
+    assert desk.line.startswith("✖ KeyError: 'levels'")
+
+
+def test_a_cancelled_run_gives_nothing_though_it_was_done(
+    desk: Desk, bundle: Path, gate: threading.Semaphore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.release(1000)
+    desk.choose(bundle)
+    monkeypatch.setattr(desk.widget.runner, "_step", lambda step: desk.widget.runner.cancel())
+    end = desk.widget.runner._end
+    monkeypatch.setattr(desk.widget.runner, "_end", lambda outcome=None: end(outcome or Result(np.zeros((2, 2, 2)))))
+    desk.press("run")
+    desk.wait(lambda: not desk.widget.runner.busy)
+    assert desk.line.startswith("Cancelled")
+    assert not desk.labels
+
+
+def test_an_overlap_of_other_bundles_is_not_asked_for(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    options = desk.widget.options
+    options.overlap.setValue(0.5)
+    options.offer(replace(options.choices, overlap=None))
+    assert options.settings(None).overlap is None
+
+
+def test_a_shipped_bundle_that_was_used_is_listed_once(make_napari_viewer: Any, plugin: object, qtbot: QtBot) -> None:
+    remember_bundle(shipped_bundles()[0])
+    folders = Desk(make_napari_viewer(show=True), qtbot).widget.bundles.folders()
+    assert len(set(folders)) == len(folders)
+
+
+def test_a_folder_that_is_no_bundle_is_not_remembered(desk: Desk, tmp_path: Path) -> None:
+    desk.widget.bundles.choose(tmp_path)
+    assert not recent_bundles()
+    assert desk.widget.bundles.list.currentIndex() == 0
+
+
+def test_rectangles_drawn_before_the_widget_was_opened_are_heard(
+    make_napari_viewer: Any, plugin: object, qtbot: QtBot, image: Path, bundle: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    shapes = viewer.add_shapes(ndim=3)
+    desk = Desk(viewer, qtbot, image)
+    shapes.scale, shapes.translate = viewer.layers[1].scale, viewer.layers[1].translate
+    desk.choose(bundle)
+    desk.widget.options.region.choice.setCurrentText(DRAWN)
+    assert "has no rectangle" in desk.line
+    shapes.add_rectangles(np.array([(3, 4, 4), (3, 4, 9), (3, 9, 9), (3, 9, 4)]))
+    assert desk.widget.runs.start.isEnabled()
+
+
+def test_what_is_in_view_of_a_picture_is_a_box(
+    make_napari_viewer: Any, plugin: object, qtbot: QtBot, pictures: Path, bundle_2d: Path
+) -> None:
+    desk = Desk(make_napari_viewer(show=True), qtbot)
+    desk.viewer.open(sorted((pictures / "imagesTr").glob("*.png"))[8], plugin="napari")
+    desk.choose(bundle_2d)
+    desk.viewer.camera.zoom *= 3
+    desk.qtbot.wait(200)
+    region = desk.widget.options.region
+    region.choice.setCurrentText(VIEW)
+    (top, bottom), (left, right) = region.box()
+    labels = np.array(desk.run().data)
+    assert labels[top:bottom, left:right].any()
+    labels[top:bottom, left:right] = 0
+    assert not labels.any()
+    assert not region.range.isVisible()
+
+
+def test_an_image_that_is_out_of_view_is_no_box(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    desk.widget.options.region.choice.setCurrentText(VIEW)
+    run = desk.widget.runs.start
+    desk.viewer.camera.center = 0, 1e5, 1e5
+    desk.wait(lambda: not run.isEnabled())
+    assert "out of view" in desk.line
+    desk.viewer.reset_view()
+    desk.wait(run.isEnabled)
+
+
+def test_an_image_whose_voxels_are_replaced_is_looked_at_again(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    layer = desk.viewer.layers[0]
+    layer.data = layer.data[0]
+    assert "2-D layer" in desk.line
+
+
+def test_words_of_strangers_are_no_html(desk: Desk, bundle: Path) -> None:
+    desk.viewer.layers[0].name = name = "<h1>phantom</h1>"
+    desk.choose(bundle)
+    desk.run().metadata["classes"][1] = name
+    desk.widget.results.view.model.set_rows([row._replace(name=name) for row in desk.widget.results.view.model.rows])
+    index = desk.widget.results.view.model.index(0, 1)
+    tip = index.data(Qt.ItemDataRole.ToolTipRole)
+    desk.widget._fail(name)
+    plain = [label for label in desk.widget.findChildren(QLabel) if label.textFormat() == Qt.TextFormat.PlainText]
+    assert {"status", "image_message", "results_line"} == {label.objectName() for label in plain}
+    assert "&lt;h1&gt;" in tip
+    assert "&lt;h1&gt;" in notification_manager.records[-1].message
+    assert desk.line == f"✖ {name}"
+
+
+def test_a_long_name_does_not_push_the_panels_out(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    desk.widget._fail("/data/" + 30 * "phantom" + "/" + 9 * "a_b_c_d_")
+    desk.widget.bundles.choose(bundle.parent / (30 * "phantom"))
+    scroll = desk.widget.findChild(QScrollArea)
+    desk.qtbot.wait(100)
+    assert scroll.widget().width() <= scroll.viewport().width()
+
+
+def test_each_channel_is_guessed_by_its_name_whatever_was_chosen_before(
+    desk: Desk, bundle: Path, image: Path, tmp_path: Path
+) -> None:
+    file = bundle / "configs" / METADATA
+    metadata = json.loads(file.read_text())
+    metadata["network_data_format"]["inputs"]["image"] |= {"num_channels": 2, "channel_def": {"0": "T1", "1": "T2"}}
+    for network in metadata["networks"].values():
+        network["in_channels"] = 2
+    file.write_text(json.dumps(metadata))
+    [second] = desk.viewer.open(image, plugin="monai-unetfamily")
+    desk.viewer.layers[0].name, second.name = "case T1", "case T2"
+    desk.widget.images.lists[0].setCurrentText("case T2")
+    desk.choose(weigh(bundle))
+    assert [layer.name for layer in desk.widget.images.layers] == ["case T1", "case T2"]
+    desk.run()
+
+
+def test_a_layer_that_is_renamed_while_it_grows_stays(desk: Desk, bundle: Path, gate: threading.Semaphore) -> None:
+    desk.choose_slow(bundle)
+    desk.press("run")
+    while not desk.labels:
+        gate.release()
+        desk.qtbot.wait(20)
+    desk.labels[0].name = "with the bundle's overlap"
+    gate.release(1000)
+    desk.wait(lambda: not desk.widget.runner.busy)
+    first = desk.labels[0]
+    second = desk.run()
+    assert desk.labels == [first, second]
+
+
+def test_results_of_images_that_are_gone_are_let_go(desk: Desk, bundle: Path, image: Path) -> None:
+    desk.choose(bundle)
+    desk.run()
+    desk.viewer.layers.clear()
+    desk.viewer.open(image, plugin="monai-unetfamily")
+    desk.run()
+    assert [image for image, _ in desk.widget._made] == [desk.viewer.layers[0]]
+
+
+def test_the_question_for_trust_fits_on_the_screen_and_names_all(desk: Desk) -> None:
+    findings = tuple(Finding(f"step {n}", f"$end_{n}({'1 + ' * 900}1)") for n in range(30))
+    seen: list[tuple[int, str]] = []
+
+    def look() -> None:
+        box = QApplication.activeModalWidget()
+        assert isinstance(box, QMessageBox)
+        seen.append((box.height(), box.detailedText()))
+        box.reject()
+
+    QTimer.singleShot(200, look)
+    assert not ask_trust(desk.widget, "<b>" + 300 * "long", findings)
+    [(height, details)] = seen
+    assert height < 800
+    assert all(finding.what in details for finding in findings)
+
+
+def test_a_folder_of_nobody_lists_no_bundles(make_napari_viewer: Any, plugin: object, qtbot: QtBot) -> None:
+    preferences().bundles = "~nobody_of_this_name/bundles"
+    folders = Desk(make_napari_viewer(show=True), qtbot).widget.bundles.folders()
+    assert folders == shipped_bundles()
+
+
+def test_the_keyboard_goes_from_the_bundle_to_the_image(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    found, widget = [], desk.widget.bundles.list
+    while widget is not desk.widget.runs.start:
+        found.append(widget.objectName())
+        widget = widget.nextInFocusChain()
+    assert found.index("bundles") < found.index("image_Image") < found.index("plane_axial")
+
+
+def test_a_layer_that_is_given_other_data_while_it_grows_comes_back_whole(
+    desk: Desk, bundle: Path, gate: threading.Semaphore, image: Path, tmp_path: Path
+) -> None:
+    desk.choose_slow(bundle)
+    desk.press("run")
+    while not desk.labels:
+        gate.release()
+        desk.qtbot.wait(20)
+    [growing] = desk.labels
+    desk.viewer.dims.ndisplay = 3
+    desk.viewer.dims.ndisplay = 2
+    assert not growing.editable
+    growing.data = np.zeros_like(growing.data)
+    gate.release(1000)
+    desk.wait(lambda: not desk.widget.runner.busy)
+    voxels = by_command(bundle, image, tmp_path / "labels")
+    assert np.array_equal(in_file_order(desk.labels[-1]), voxels)
 
 
 ALONE = """

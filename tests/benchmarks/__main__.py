@@ -11,7 +11,19 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from benchmarks import cohort, early_exit, hybrid_loss, members, nested, parts, restoring, savings, upsampling, windows
+from benchmarks import (
+    cohort,
+    early_exit,
+    hybrid_loss,
+    members,
+    napari_window,
+    nested,
+    parts,
+    restoring,
+    savings,
+    upsampling,
+    windows,
+)
 from benchmarks.machine import in_one_line, machine
 from benchmarks.measure import FAILURES, reason
 from benchmarks.plot import draw
@@ -36,6 +48,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "windows": Benchmark("Sliding windows, times and memory against MONAI's", windows.rows),
     "restoring": Benchmark("Labels back on the source grid: the memory of a whole run", restoring.rows),
     "cohort": Benchmark("A cohort, start to end, against MONAI's bundle run", cohort.rows),
+    "napari": Benchmark("The widget in a napari window: opening, answering, cancelling", napari_window.rows),
     "early_exit": Benchmark("The early exit of a guided network against its full run", early_exit.rows),
     "hybrid_loss": Benchmark("The hybrid loss against Dice and cross entropy", hybrid_loss.rows),
 }
