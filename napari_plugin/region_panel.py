@@ -51,7 +51,7 @@ class RegionPanel(QWidget):
         viewer.dims.events.ndisplay.connect(self._change)
         self._moved = QTimer(self, interval=_PAUSE, singleShot=True)
         self._moved.timeout.connect(self._change)
-        viewer.camera.events.connect(self._move)
+        viewer.scene.camera.events.connect(self._move)
         viewer.layers.events.inserted.connect(self._listen)
         self._hear(viewer.layers)
         self._chosen(WHOLE)

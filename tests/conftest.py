@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    import torch
+    from desk import Desk
     from npe2 import DynamicPlugin
     from npe2._pytest_plugin import TestPluginManager
+    from pytestqt.qtbot import QtBot
 
 # The first adds itself to the registry (test_adding_a_network.py says when); the second measures.
 collect_ignore = ["linknet.py", "benchmarks"]
@@ -185,6 +191,39 @@ def plugin(npe2pm: "TestPluginManager", plugin_settings: None) -> Iterator["Dyna
     builtins, ours = (find_spec(name).submodule_search_locations[0] for name in ("napari_builtins", "napari_plugin"))
     with npe2pm.tmp_plugin(f"{builtins}/builtins.yaml"), npe2pm.tmp_plugin(f"{ours}/napari.yaml") as plugin:
         yield plugin
+
+
+@pytest.fixture
+def image(phantoms: Path) -> Path:
+    """An oblique, anisotropic phantom."""
+    return phantoms / "imagesTr" / "phantom_003.nii.gz"
+
+
+@pytest.fixture
+def desk(make_napari_viewer: "Any", plugin: object, qtbot: "QtBot", image: Path) -> "Desk":
+    """A window with the widget and that image."""
+    from desk import Desk
+
+    return Desk(make_napari_viewer(show=True), qtbot, image)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
+    """Lets the network go on window by window."""
+    from desk import SECONDS
+
+    from monai_unetfamily.nets import UNet3Plus
+
+    gate = threading.Semaphore(0)
+    forward = UNet3Plus.forward
+
+    def waits(network: "UNet3Plus", x: "torch.Tensor") -> "Any":
+        gate.acquire(timeout=SECONDS / 1000)
+        return forward(network, x)
+
+    monkeypatch.setattr(UNet3Plus, "forward", waits)
+    yield gate
+    gate.release(10_000)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,263 @@
+"""What may be chosen in the widget, in a real window: image, region, options; and what it says of a choice."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import weigh
+from desk import Desk, by_command, in_file_order, with_network
+from napari.utils.notifications import notification_manager
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QScrollArea, QWidget
+
+from monai_unetfamily.bundles.metadata import METADATA
+from napari_plugin.geometry import grid_of
+from napari_plugin.region_panel import DRAWN, VIEW
+
+
+def test_a_box_has_the_labels_of_the_whole_run(desk: Desk, bundle: Path, image: Path, tmp_path: Path) -> None:
+    desk.choose(bundle)
+    region = desk.widget.options.region
+    region.choice.setCurrentText(DRAWN)
+    assert "No rectangle is drawn" in desk.widget.runs.start.toolTip()
+    desk.press("draw_box")
+    shapes, scan = desk.viewer.layers["box"], desk.viewer.layers[0]
+    assert shapes.mode == "add_rectangle"
+    z, y, x = (n // 2 for n in scan.data.shape)
+    corners = [(z, y - 4, x - 5), (z, y - 4, x + 5), (z, y + 4, x + 5), (z, y + 4, x - 5)]
+    shapes.add_rectangles(np.array(corners))
+    region.last.setValue(z + 3)
+    region.first.setValue(z - 2)
+    labels = np.asarray(desk.run().data)
+    whole = grid_of(scan).turn.view(by_command(bundle, image, tmp_path / "labels"))
+    inside = (slice(z - 2, z + 4), slice(y - 4, y + 5), slice(x - 5, x + 6))
+    expected = np.zeros_like(whole)
+    expected[inside] = whole[inside]
+    assert np.array_equal(labels, expected)
+
+
+def test_the_view_is_a_box_too(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    desk.viewer.scene.camera.zoom *= 3
+    desk.qtbot.wait(200)
+    region = desk.widget.options.region
+    region.choice.setCurrentText(VIEW)
+    (_, _), *spans = region.box()
+    assert all(stop - first < n for (first, stop), n in zip(spans, desk.viewer.layers[0].data.shape[1:], strict=True))
+    labels = np.asarray(desk.run().data)
+    (top, bottom), (left, right) = spans
+    labels[:, top:bottom, left:right] = 0
+    assert not labels.any()
+
+
+def test_the_depth_is_a_level_of_the_command(desk: Desk, untrained: Path, image: Path, tmp_path: Path) -> None:
+    bundle = with_network(untrained, "unetplusplus")
+    desk.choose(bundle)
+    slider = desk.widget.options.level
+    assert (slider.minimum(), slider.maximum(), slider.value()) == (1, 2, 2)
+    slider.setValue(1)
+    voxels = in_file_order(desk.run())
+    assert np.array_equal(voxels, by_command(bundle, image, tmp_path / "labels", level=1))
+
+
+def test_a_threshold_of_presence_empties_classes(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    options = desk.widget.options
+    options.gates.setChecked(True)
+    options.presence.setValue(1.0)
+    assert not np.asarray(desk.run().data).any()
+
+
+def test_options_that_a_bundle_lacks_are_hidden(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    form, options = desk.widget.options.form, desk.widget.options
+    assert not form.isRowVisible(options.level)
+    assert not form.isRowVisible(options.mirror)
+    assert form.isRowVisible(options.gates)
+
+
+def test_mirroring_is_that_of_the_command(desk: Desk, bundle: Path, image: Path, tmp_path: Path) -> None:
+    file = bundle / "configs" / METADATA
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"mirror_axes": [1]}))
+    desk.choose(bundle)
+    desk.widget.options.mirror.setChecked(True)
+    voxels = in_file_order(desk.run())
+    assert np.array_equal(voxels, by_command(bundle, image, tmp_path / "labels", mirror=True))
+
+
+def test_overlap_is_that_of_the_command(desk: Desk, bundle: Path, image: Path, tmp_path: Path) -> None:
+    desk.choose(bundle)
+    desk.widget.options.overlap.setValue(0.6)
+    voxels = in_file_order(desk.run())
+    assert np.array_equal(voxels, by_command(bundle, image, tmp_path / "labels", overlap=0.6))
+
+
+def test_the_reason_why_run_is_disabled(desk: Desk, bundle: Path) -> None:
+    run = desk.widget.runs.start
+    assert (run.isEnabled(), run.toolTip(), desk.line) == (False, "Choose a bundle.", "Choose a bundle.")
+    desk.choose(bundle)
+    assert run.isEnabled()
+    desk.viewer.layers.clear()
+    assert not run.isEnabled()
+    assert "No image is chosen" in run.toolTip()
+
+
+def test_a_voxel_size_that_is_missing_is_asked_for(
+    make_napari_viewer: Any, plugin: object, qtbot: QtBot, bundle: Path
+) -> None:
+    desk = Desk(make_napari_viewer(show=True), qtbot)
+    desk.viewer.add_image(np.random.default_rng(0).normal(-300, 500, (16, 26, 32)).astype(np.float32), name="tiff")
+    desk.choose(bundle)
+    assert not desk.widget.runs.start.isEnabled()
+    for box, size in zip(desk.widget.images.spacing.sizes, (8, 9, 12.5), strict=True):
+        box.setValue(size)
+    desk.press("set_spacing")
+    layer = desk.viewer.layers["tiff"]
+    assert layer.scale.tolist() == [12.5, 9, 8]
+    assert {str(unit) for unit in layer.units} == {"millimeter"}
+    desk.run()
+
+
+@pytest.mark.parametrize(
+    ("plane", "right", "down"),
+    [("axial", "left", "posterior"), ("coronal", "left", "inferior"), ("sagittal", "posterior", "inferior")],
+)
+def test_planes_are_shown_as_radiologists_look_at_them(desk: Desk, plane: str, right: str, down: str) -> None:
+    desk.press(f"plane_{plane}")
+    world = {0: "inferior", 1: "posterior", 2: "left"}  # what grows along each axis
+    rows, columns = desk.viewer.dims.displayed
+    assert (world[columns], world[rows]) == (right, down)
+
+
+def test_nothing_is_cut_off_in_a_narrow_window(desk: Desk, bundle: Path) -> None:
+    desk.viewer.window.resize(1280, 800)
+    desk.choose(bundle)
+    desk.widget.options.fold.expand(False)
+    desk.widget.options.region.choice.setCurrentText(DRAWN)
+    desk.widget.options.gates.setChecked(True)
+    scroll = desk.widget.findChild(QScrollArea)
+    desk.wait(lambda: scroll.widget().width() <= scroll.viewport().width())
+
+
+def test_every_control_has_a_name_and_a_tooltip(desk: Desk, bundle: Path) -> None:
+    from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox
+
+    desk.choose(bundle)
+    kinds = QAbstractButton, QAbstractSpinBox, QComboBox
+    own: list[QWidget] = [w for kind in kinds for w in desk.widget.findChildren(kind) if w.objectName()]
+    names = {widget.objectName() for widget in own}
+    assert {"bundles", "run", "cancel", "device", "overlap", "region", "draw_box"} <= names
+    missing = [w.objectName() for w in own if not w.toolTip() and not w.objectName().startswith("qt_")]
+    assert not missing
+
+
+def test_an_overlap_of_other_bundles_is_not_asked_for(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    options = desk.widget.options
+    options.overlap.setValue(0.5)
+    options.offer(replace(options.choices, overlap=None))
+    assert options.settings(None).overlap is None
+
+
+def test_rectangles_drawn_before_the_widget_was_opened_are_heard(
+    make_napari_viewer: Any, plugin: object, qtbot: QtBot, image: Path, bundle: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    shapes = viewer.add_shapes(ndim=3)
+    desk = Desk(viewer, qtbot, image)
+    shapes.scale, shapes.translate = viewer.layers[1].scale, viewer.layers[1].translate
+    desk.choose(bundle)
+    desk.widget.options.region.choice.setCurrentText(DRAWN)
+    assert "has no rectangle" in desk.line
+    shapes.add_rectangles(np.array([(3, 4, 4), (3, 4, 9), (3, 9, 9), (3, 9, 4)]))
+    assert desk.widget.runs.start.isEnabled()
+
+
+def test_what_is_in_view_of_a_picture_is_a_box(
+    make_napari_viewer: Any, plugin: object, qtbot: QtBot, pictures: Path, bundle_2d: Path
+) -> None:
+    desk = Desk(make_napari_viewer(show=True), qtbot)
+    desk.viewer.open(sorted((pictures / "imagesTr").glob("*.png"))[8], plugin="napari")
+    desk.choose(bundle_2d)
+    desk.viewer.scene.camera.zoom *= 3
+    desk.qtbot.wait(200)
+    region = desk.widget.options.region
+    region.choice.setCurrentText(VIEW)
+    (top, bottom), (left, right) = region.box()
+    labels = np.array(desk.run().data)
+    assert labels[top:bottom, left:right].any()
+    labels[top:bottom, left:right] = 0
+    assert not labels.any()
+    assert not region.range.isVisible()
+
+
+def test_an_image_that_is_out_of_view_is_no_box(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    desk.widget.options.region.choice.setCurrentText(VIEW)
+    run = desk.widget.runs.start
+    desk.viewer.scene.camera.center = 0, 1e5, 1e5
+    desk.wait(lambda: not run.isEnabled())
+    assert "out of view" in desk.line
+    desk.viewer.reset_view()
+    desk.wait(run.isEnabled)
+
+
+def test_an_image_whose_voxels_are_replaced_is_looked_at_again(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    layer = desk.viewer.layers[0]
+    layer.data = layer.data[0]
+    assert "2-D layer" in desk.line
+
+
+def test_words_of_strangers_are_no_html(desk: Desk, bundle: Path) -> None:
+    desk.viewer.layers[0].name = name = "<h1>phantom</h1>"
+    desk.choose(bundle)
+    desk.run().metadata["classes"][1] = name
+    desk.widget.results.view.model.set_rows([row._replace(name=name) for row in desk.widget.results.view.model.rows])
+    index = desk.widget.results.view.model.index(0, 1)
+    tip = index.data(Qt.ItemDataRole.ToolTipRole)
+    desk.widget._fail(name)
+    plain = [label for label in desk.widget.findChildren(QLabel) if label.textFormat() == Qt.TextFormat.PlainText]
+    assert {"status", "image_message", "results_line"} == {label.objectName() for label in plain}
+    assert "&lt;h1&gt;" in tip
+    assert "&lt;h1&gt;" in notification_manager.records[-1].message
+    assert desk.line == f"✖ {name}"
+
+
+def test_a_long_name_does_not_push_the_panels_out(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    desk.widget._fail("/data/" + 30 * "phantom" + "/" + 9 * "a_b_c_d_")
+    desk.widget.bundles.choose(bundle.parent / (30 * "phantom"))
+    scroll = desk.widget.findChild(QScrollArea)
+    desk.qtbot.wait(100)
+    assert scroll.widget().width() <= scroll.viewport().width()
+
+
+def test_each_channel_is_guessed_by_its_name_whatever_was_chosen_before(
+    desk: Desk, bundle: Path, image: Path, tmp_path: Path
+) -> None:
+    file = bundle / "configs" / METADATA
+    metadata = json.loads(file.read_text())
+    metadata["network_data_format"]["inputs"]["image"] |= {"num_channels": 2, "channel_def": {"0": "T1", "1": "T2"}}
+    for network in metadata["networks"].values():
+        network["in_channels"] = 2
+    file.write_text(json.dumps(metadata))
+    [second] = desk.viewer.open(image, plugin="monai-unetfamily")
+    desk.viewer.layers[0].name, second.name = "case T1", "case T2"
+    desk.widget.images.lists[0].setCurrentText("case T2")
+    desk.choose(weigh(bundle))
+    assert [layer.name for layer in desk.widget.images.layers] == ["case T1", "case T2"]
+    desk.run()
+
+
+def test_the_keyboard_goes_from_the_bundle_to_the_image(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    found, widget = [], desk.widget.bundles.list
+    while widget is not desk.widget.runs.start:
+        found.append(widget.objectName())
+        widget = widget.nextInFocusChain()
+    assert found.index("bundles") < found.index("image_Image") < found.index("plane_axial")
