@@ -82,20 +82,18 @@ class Result:
 
 def open_chosen(root: Path, device: str, trusted: "tuple[Finding, ...]") -> Opened | Refused | Failed:
     """Open a bundle for prediction; code of its own is told, not run, unless it is what is trusted."""
-    from monai_unetfamily.bundles.trust import UntrustedBundleError, review
-
-    try:
+    try:  # torch may be what cannot be loaded
         from monai_unetfamily.bundles.bundle import open_bundle
+        from monai_unetfamily.bundles.trust import review
         from monai_unetfamily.inference.choices import choices
         from monai_unetfamily.inference.device import choose_device, list_devices
 
         trust = bool(trusted) and review(root) == trusted
         bundle = open_bundle(root, choose_device(device), trust=trust)
         return Opened(bundle, choices(bundle), list_devices(), trust)
-    except UntrustedBundleError as error:
-        return Refused(error.findings)
     except _FAILURES as error:
-        return Failed(_one_line(error))
+        findings = getattr(error, "findings", ())  # an UntrustedBundleError has them
+        return Refused(findings) if findings else Failed(_one_line(error))
 
 
 def run(ask: Ask, stop: Event) -> Generator["Progress", None, Result | Failed | None]:
@@ -126,16 +124,14 @@ def _stand_back() -> None:
 
 
 def _steps(ask: Ask) -> Generator["Progress", None, tuple["Labels", dict[int, float], tuple[str, ...]]]:
-    from monai_unetfamily.bundles.inputs import check_values
+    from monai_unetfamily.inference.predictor import prepare_image
     from monai_unetfamily.inference.presence import watch_guides
-    from monai_unetfamily.inference.segment import prepare, segment
+    from monai_unetfamily.inference.segment import segment
     from monai_unetfamily.inference.settings import adapt
 
     bundle, notes = adapt(ask.bundle, ask.settings), list[str]()
     image = ask.read()
-    if image.grid is None:
-        check_values(bundle.root, Path(ask.name), image.voxels)
-    case = prepare(bundle, image)
+    case = prepare_image(bundle, image, Path(ask.name))
     with watch_guides([bundle.network]) as presence:
         for step in segment(bundle, case, box=ask.settings.box, log=notes.append):
             yield step

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import nibabel as nib
@@ -52,6 +53,12 @@ class Desk:
         file = bundle / "configs" / "inference.yaml"
         file.write_text(file.read_text().replace("roi_size: [24, 24, 16]", "roi_size: [12, 12, 8]"))
         self.choose(bundle)
+
+    def wait_for_labels(self, gate: Semaphore) -> None:
+        """Let window after window go through the gate until a layer is there."""
+        while not self.labels:
+            gate.release()
+            self.qtbot.wait(20)
 
     def press(self, name: str) -> None:
         button = self.widget.findChild(QPushButton, name)

@@ -1,5 +1,6 @@
 """Bundles in the widget, in a real window: listed, opened, asked about, refused."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from zoo_bundle import write_zoo_bundle
 from monai_unetfamily.bundles.metadata import shipped_bundles
 from monai_unetfamily.bundles.trust import Finding
 from napari_plugin.opener import ask_trust
+from napari_plugin.session import Failed, open_chosen
 from napari_plugin.settings import preferences, recent_bundles, remember_bundle
 
 
@@ -136,3 +138,10 @@ def test_a_folder_of_nobody_lists_no_bundles(make_napari_viewer: Any, plugin: ob
     preferences().bundles = "~nobody_of_this_name/bundles"
     folders = Desk(make_napari_viewer(show=True), qtbot).widget.bundles.folders()
     assert folders == shipped_bundles()
+
+
+def test_torch_that_cannot_be_loaded_is_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "monai_unetfamily.bundles.bundle", None)
+    outcome = open_chosen(bundle, "cpu", ())
+    assert isinstance(outcome, Failed)
+    assert "bundles.bundle" in outcome.reason

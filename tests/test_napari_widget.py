@@ -247,9 +247,7 @@ def test_a_layer_that_is_removed_while_it_grows_comes_back_whole(
 ) -> None:
     desk.choose_slow(bundle)
     desk.press("run")
-    while not desk.labels:
-        gate.release()
-        desk.qtbot.wait(20)
+    desk.wait_for_labels(gate)
     desk.viewer.layers.remove(desk.labels[0])
     gate.release(1000)
     desk.wait(lambda: not desk.widget.runner.busy)
@@ -314,9 +312,7 @@ def test_a_cancelled_run_gives_nothing_though_it_was_done(
 def test_a_layer_that_is_renamed_while_it_grows_stays(desk: Desk, bundle: Path, gate: threading.Semaphore) -> None:
     desk.choose_slow(bundle)
     desk.press("run")
-    while not desk.labels:
-        gate.release()
-        desk.qtbot.wait(20)
+    desk.wait_for_labels(gate)
     desk.labels[0].name = "with the bundle's overlap"
     gate.release(1000)
     desk.wait(lambda: not desk.widget.runner.busy)
@@ -339,9 +335,7 @@ def test_a_layer_that_is_given_other_data_while_it_grows_comes_back_whole(
 ) -> None:
     desk.choose_slow(bundle)
     desk.press("run")
-    while not desk.labels:
-        gate.release()
-        desk.qtbot.wait(20)
+    desk.wait_for_labels(gate)
     [growing] = desk.labels
     desk.viewer.dims.ndisplay = 3
     desk.viewer.dims.ndisplay = 2

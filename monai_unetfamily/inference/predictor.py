@@ -51,9 +51,23 @@ def load_case(
     check_kind(bundle.root, where, picture)
     channels = None if picture else image_channels(bundle.root)
     image = read_study(study, nan=nan, gaps=gaps, max_voxels=max_voxels, channels=channels)
-    if picture:
+    return image, prepare_image(bundle, image, where)
+
+
+def prepare_image(bundle: Bundle, image: Image, where: Path) -> Case:
+    """Preprocess an image that has been read, a picture once its values are seen to be the bundle's.
+
+    Args:
+        bundle: opened for prediction.
+        image: as read.
+        where: its file or name, for the message.
+
+    Raises:
+        ValueError: the image cannot be used; the message names it and says why.
+    """
+    if image.grid is None:
         check_values(bundle.root, where, image.voxels)
     try:
-        return image, prepare(bundle, image)
+        return prepare(bundle, image)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{where}: {reason_of(error)}") from error
