@@ -21,7 +21,7 @@ help:  ## list the targets
 
 install: $(READY)  ## make the environment alone
 
-demo: $(READY)  ## show the package at work
+demo: $(READY)  ## show the shipped bundles at work, on phantoms and on a brain template
 	@echo "== Demo =="
 	@$(VENV)/bin/unetfamily demo
 

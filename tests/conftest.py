@@ -119,6 +119,8 @@ SMALLER = {
     "spacing: [5.0, 5.0, 5.0]": "spacing: [12.0, 12.0, 12.0]",
     "roi_size: [64, 56, 40]": "roi_size: [24, 24, 16]",
     "roi_size: [128, 160]": "roi_size: [32, 24]",
+    "epoch_batches: 24": "epoch_batches: 2",
+    "epoch_batches: 38": "epoch_batches: 4",
 }
 
 

@@ -23,6 +23,7 @@ FLOORS = {
     "inference": 2,
     "evaluation": 2,
     "training": 3,
+    "demo": 3,
     FRONT_DOOR: 3.5,
     "cli": 4,
     "napari_plugin": 4,

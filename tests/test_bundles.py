@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,8 @@ def test_networks_fit_the_classes_and_the_patch(name: str) -> None:
     shape = metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
     for choice in metadata["networks"]:
         parser = ConfigParser({"_meta_": metadata | {"network": f"@_meta_#networks#{choice}"}})
-        network = parser.get_parsed_content("_meta_#network").eval()
-        with torch.inference_mode():
+        with torch.device("meta"), torch.inference_mode():
+            network = parser.get_parsed_content("_meta_#network").eval()
             assert network(torch.zeros(1, 1, *shape)).shape == (1, len(class_names(SHIPPED / name)), *shape)
 
 
@@ -101,6 +102,12 @@ def test_the_model_card_counts_each_networks_parameters(name: str) -> None:
     for choice in metadata["networks"]:
         network = ConfigParser({"_meta_": metadata}).get_parsed_content(f"_meta_#networks#{choice}")
         assert f"({sum(p.numel() for p in network.parameters()):,} parameters" in card
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_the_model_card_has_the_hash_of_its_weights(name: str) -> None:
+    weights, card = ((SHIPPED / name / file) for file in ("models/model.pt", "docs/README.md"))
+    assert f"SHA-256 `{sha256(weights.read_bytes()).hexdigest()}`" in card.read_text()
 
 
 @pytest.mark.parametrize("kind", ["train", "inference"])
@@ -143,7 +150,7 @@ def test_a_copy_leaves_weights_behind_and_never_overwrites(bundle: Path, tmp_pat
 
 
 def test_unknown_bundles_are_named_with_those_that_ship() -> None:
-    with pytest.raises(FileNotFoundError, match=r"lung_ct.*hippocampus_mr, phantom_2d, phantom_ct"):
+    with pytest.raises(FileNotFoundError, match=r"lung_ct.*hippocampus_mr, phantom_2d, phantom_ct, spleen_ct"):
         find_bundle("lung_ct")
 
 

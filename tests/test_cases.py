@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from monai_unetfamily.volumes.cases import check_labels, load_cases, read_label_names
+from monai_unetfamily.volumes.datasets import Case
 from monai_unetfamily.volumes.masks import write_masks
 from monai_unetfamily.volumes.pictures import write_picture
 from monai_unetfamily.volumes.sources import stem
@@ -35,7 +36,7 @@ def split(folder: Path, **sections: object) -> Path:
     return folder
 
 
-def names(cases: list[dict[str, str]]) -> list[str]:
+def names(cases: list[Case]) -> list[str]:
     return [stem(Path(case["image"])) for case in cases]
 
 
@@ -159,8 +160,18 @@ def test_paired_folders_are_a_data_set_without_names(images: str, labels: str, t
 @pytest.mark.parametrize(
     ("images", "labels", "kind", "message"),
     [
-        ("a.png b.png c.png", "a.png", ValueError, r"images.b\.png: 2 of 3 files have no label .* this is the first"),
-        ("a.png", "a.png b.png", ValueError, r"labels.b\.png: 1 of 2 files have no image"),
+        (
+            "a.png b.png c.png",
+            "a.png",
+            ValueError,
+            r"images.b\.png: has no label .* \(the first of 2 findings\)",
+        ),
+        (
+            "a.png",
+            "a.png b.png",
+            ValueError,
+            r"labels.b\.png: has no image .*this file away$",
+        ),
         ("a.png a.tif", "a.png", ValueError, "has the stem of"),
         ("a.jpg", "a.png", ValueError, r"images.a\.jpg: not PNG, TIFF or NIfTI.*; convert it or take it out"),
         ("a.png b.png", "a.png b.svs", ValueError, r"labels.b\.svs: not PNG, TIFF or NIfTI"),
@@ -195,7 +206,7 @@ def test_label_names_are_sorted_by_id(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("table", [None, {}, ["background"], {"background": 0, "organ": 1}, {"-1": "x"}, {"1": 2}])
+@pytest.mark.parametrize("table", [None, {}, ["background"], {"organ": 1}, {"-1": "x"}, {"1": None}])
 def test_tables_that_are_not_id_to_name_are_refused(table: object, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"dataset\.json: (has no table|got label)"):
         read_label_names(dataset(tmp_path, labels=table))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from monai_unetfamily.cli import main
-from monai_unetfamily.training.demo import run_demo
 
 Said = pytest.CaptureFixture[str]
 
@@ -84,7 +83,6 @@ USAGE = [
     (["networks", "--diagram", "unet", "-o", "file/unet.svg"], "file"),
     (["demo", "-o", "."], "name another"),
     (["demo", "-o", "new", "--device", "tpu"], "device is 'tpu'"),
-    (["demo", "-o", "new", "--minutes", "0"], "minutes is 0"),
 ]
 
 
@@ -136,6 +134,18 @@ def test_a_section_of_a_data_set_is_predicted_and_evaluated(
     assert "| left_kidney " in capsys.readouterr().out
 
 
+def test_a_fold_of_a_section_is_predicted_and_evaluated(work: Path, bundle: Path, phantoms: Path, capsys: Said) -> None:
+    fold = [str(phantoms), "--section", "validation", "--fold", "1"]
+    assert main(["predict", str(bundle), *fold, "-o", "out", "--no-previews"]) == 0
+    assert [file.name for file in (work / "out").glob("*.nii.gz")] == ["phantom_001.nii.gz"]
+    assert main(["evaluate", "out", *fold]) == 0
+    assert main(["predict", str(bundle), str(phantoms), "--fold", "1", "-o", "new"]) == 2
+    assert main(["evaluate", "out", *fold[:-1], "5"]) == 2
+    said = capsys.readouterr().err
+    assert "got --fold 1 without --section" in said
+    assert 'got fold 5; 0 to 4, or "all", is allowed' in said
+
+
 def test_pictures_walk_through_every_command(work: Path, bundle_2d: Path, capsys: Said) -> None:
     size = ["--size", "32", "26", "16", "--spacing", "10", "10", "12.5"]
     assert main(["phantom", "new", "-n", "2", "--pictures", *size]) == 0
@@ -171,14 +181,3 @@ def test_networks_are_profiled_and_drawn(work: Path, capsys: Said) -> None:
 def test_debug_shows_where_it_happened(work: Path) -> None:
     with pytest.raises(FileNotFoundError):
         main(["predict", "lung_ct", "good.nii.gz", "-o", "out", "--debug"])
-
-
-def test_the_demo_walks_through_and_may_walk_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six phantoms and one epoch are no training worth its name, but every step is real."""
-    monkeypatch.setattr("monai_unetfamily.training.demo.CASES", 6)
-    for _ in range(2):
-        said: list[str] = []
-        run_demo(tmp_path / "demo", minutes=0.001, device="cpu", log=said.append)
-        assert [line[:3] for line in said if line[1:3] == "/5"] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
-        assert (tmp_path / "demo/overlay.png").read_bytes().startswith(b"\x89PNG")
-        assert len(list((tmp_path / "demo/predictions").glob("*.nii.gz"))) == 2

@@ -267,7 +267,7 @@ def test_no_other_reader_takes_what_ours_refuses(name: str, tmp_path: Path) -> N
     """LoadImage falls back on every reader it knows, and MONAI's would read these, transposed."""
     if name != "a.nii.gz":
         saved(tmp_path / name, ODD[..., :3] if name == "a.jpg" else ODD)
-    with pytest.raises(ValueError, match="pictures, one PNG or TIFF each|RGB with alpha"):
+    with pytest.raises(ValueError, match="is for pictures, PNG or TIFF|RGB with alpha"):
         LoadImage(PictureReader)(tmp_path / name)
 
 

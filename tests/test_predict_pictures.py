@@ -196,10 +196,11 @@ def test_pictures_unlike_what_the_metadata_states_are_refused(bundle_2d: Path, t
 def test_a_2d_bundle_with_another_reader_takes_volumes(bundle_2d: Path, tmp_path: Path) -> None:
     """A slice a file, say: its own reader decides."""
     file = bundle_2d / "configs/inference.yaml"
+    nib.save(nib.Nifti1Image(UNEVEN.astype(np.int16)[..., None], np.eye(4)), tmp_path / "slice.nii.gz")
     with pytest.raises(ValueError, match="takes these alone"):
-        check_source(bundle_2d, tmp_path / "slice.nii.gz")
+        check_source(bundle_2d, [tmp_path / "slice.nii.gz"])
     file.write_text(file.read_text().replace("monai_unetfamily.volumes.readers.PictureReader", "NibabelReader"))
-    check_source(bundle_2d, tmp_path / "slice.nii.gz")
+    check_source(bundle_2d, [tmp_path / "slice.nii.gz"])
 
 
 def test_a_bad_picture_is_reported_and_the_others_are_done(bundle_2d: Path, tmp_path: Path) -> None:

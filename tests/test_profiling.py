@@ -10,7 +10,7 @@ from family import SIZES, small
 from paper_form import paper_form
 
 from monai_unetfamily.nets import list_networks
-from monai_unetfamily.nets.profiling import Profile, _peak_of_inference, _peak_of_training, profile_network
+from monai_unetfamily.nets.profiling import Profile, _peak_of_inference, peak_of_training, profile_network
 
 EVERYTHING = [
     pytest.param(name, dims, preset, id=f"{name}-{dims}d-{preset or 'default'}")
@@ -112,7 +112,7 @@ def test_meta_tensors_live_as_real_ones(name: str, dims: int) -> None:
     real = paper_form(small(name, dims, deep_supervision=True))
     meta = small(name, dims, deep_supervision=True).to("meta")
     shape = (1, 2, *SIZES[dims][1])
-    for peak in (_peak_of_inference, _peak_of_training):
+    for peak in (_peak_of_inference, peak_of_training):
         assert peak(meta, shape) == peak(real, shape) > 0
 
 

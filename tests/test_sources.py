@@ -11,7 +11,7 @@ from PIL import Image
 from monai_unetfamily.volumes.sources import (
     holds_sources,
     list_sources,
-    read_image,
+    read_channels,
     read_label_map,
     stem,
 )
@@ -36,7 +36,11 @@ def test_inputs_that_are_missing_or_empty_are_refused(tmp_path: Path) -> None:
         list_sources([tmp_path])
 
 
-@pytest.mark.parametrize("read", [read_image, read_label_map])
+def read_one(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    return read_channels([path])
+
+
+@pytest.mark.parametrize("read", [read_one, read_label_map])
 def test_pictures_of_other_kinds_are_not_called_volumes(read: Callable[[Path], object], tmp_path: Path) -> None:
     for name in ("photo.jpg", "PHOTO.JPEG", "scan.bmp"):
         with pytest.raises(ValueError, match=f"{name}: is a picture .* convert it") as caught:
@@ -75,7 +79,7 @@ def test_each_source_goes_through_its_own_door(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(volume, affine), tmp_path / "ct.nii")
     Image.fromarray(picture).save(tmp_path / "photo.png")
     for name, expected, grid in (("ct.nii", volume, affine), ("photo.png", picture, np.eye(3))):
-        for read in (read_image, read_label_map):
+        for read in (read_one, read_label_map):
             values, found = read(tmp_path / name)
             np.testing.assert_array_equal(values.reshape(expected.shape), expected)
             np.testing.assert_array_equal(found, grid)

@@ -13,12 +13,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
 from PIL import Image
 
 from monai_unetfamily.bundles.bundle import copy_bundle, open_bundle
-from monai_unetfamily.bundles.checkpoint import AtomicCheckpoint, save_whole
 from monai_unetfamily.bundles.metadata import find_bundle
+from monai_unetfamily.cli import main
 from monai_unetfamily.inference.predictor import predict_volume
 from monai_unetfamily.training.history import Epoch, read_history, write_history
 from monai_unetfamily.training.run import train
@@ -77,6 +76,39 @@ def test_trains_then_predicts_and_leaves_its_traces(quick: Path, phantoms: Path,
     assert "Epoch[2]" in (new / "logs/train.log").read_text()
     image = next((phantoms / "imagesTr").iterdir())
     assert predict_volume(open_bundle(new, torch.device("cpu")), image).shape == nib.load(image).shape
+
+
+@pytest.fixture
+def two_channels(phantoms: Path, tmp_path: Path) -> Path:
+    """The phantoms in nnU-Net's layout: the CT, and the same upside down."""
+    folder = tmp_path / "two_channels"
+    (folder / "imagesTr").mkdir(parents=True)
+    shutil.copytree(phantoms / "labelsTr", folder / "labelsTr")
+    for file in (phantoms / "imagesTr").iterdir():
+        image = nib.load(file)
+        for channel, sign in enumerate((1, -1)):
+            name = file.name.replace(".nii", f"_000{channel}.nii")
+            nib.save(nib.Nifti1Image(sign * np.asarray(image.dataobj), image.affine), folder / "imagesTr" / name)
+    table = json.loads((phantoms / "dataset.json").read_text())["labels"]
+    listing = {"channel_names": {"0": "CT", "1": "negative"}, "file_ending": ".nii.gz", "numTraining": 6}
+    listing["labels"] = {name: int(label) for label, name in table.items()}
+    (folder / "dataset.json").write_text(json.dumps(listing))
+    return folder
+
+
+def test_trains_on_channels_in_files_of_their_own(quick: Path, two_channels: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"_0000\.nii\.gz: has 2 channels, and bundle takes 1"):
+        train(quick, two_channels, device="cpu")
+    file = quick / "configs/metadata.json"
+    metadata = json.loads(file.read_text())
+    for network in metadata["networks"].values():
+        network["in_channels"] = 2
+    metadata["network_data_format"]["inputs"]["image"] |= {"num_channels": 2, "channel_def": {"0": "CT", "1": "other"}}
+    file.write_text(json.dumps(metadata))
+    train(quick, two_channels, device="cpu", log=lambda line: None)
+    section = [str(two_channels), "--section", "validation"]
+    assert main(["predict", str(quick), *section, "-o", str(tmp_path / "out"), "--no-previews"]) == 0
+    assert main(["evaluate", str(tmp_path / "out"), *section]) == 0
 
 
 @pytest.mark.parametrize("network", ["unet3plus", "unetplusplus"])
@@ -156,7 +188,7 @@ def test_a_refused_copy_touches_nothing(
     """Somebody else's training may have begun in the folder while this one checked its data."""
     other = tmp_path / "new" / "theirs.txt"
 
-    def meanwhile(bundle: Path, dataset: Path, log: Any) -> None:
+    def meanwhile(bundle: Path, dataset: Path, log: Any, **_: Any) -> None:
         other.parent.mkdir()
         other.touch()
 
@@ -185,36 +217,8 @@ def test_starts_from_given_weights(bundle: Path, phantoms: Path, tmp_path: Path)
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_a_crash_while_saving_leaves_the_last_good_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "model.pt"
-    save_whole({"w": torch.ones(1000)}, file)
-    good = file.read_bytes()
-
-    def half(thing: Any, stream: Any) -> None:
-        stream.write(b"half a file")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(KeyboardInterrupt):
-        save_whole({"w": torch.zeros(1000)}, file)
-    assert file.read_bytes() == good
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_checkpoints_hold_what_resuming_needs(tmp_path: Path) -> None:
-    network = torch.nn.Linear(2, 1)
-    engine = Engine(lambda engine, batch: None)
-    AtomicCheckpoint(tmp_path, {"network": network}).attach(engine)
-    engine.run([1, 2, 3], max_epochs=2)
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert state["trainer"]["iteration"] == 6
-    assert torch.equal(state["network"]["weight"], network.weight)
-    with pytest.raises(ValueError, match="'network', a torch module"):
-        AtomicCheckpoint(tmp_path, {"model": network})
-
-
 def test_history_is_read_as_it_was_written(tmp_path: Path) -> None:
-    epochs = [Epoch(1, 10.5, 0.75), Epoch(2, 21.0, 0.5, 0.625)]
+    epochs = [Epoch(1, 10.5, 0.75, 3.5), Epoch(2, 21.0, 0.5, 4.0, 0.625, {"liver": 0.75, "spleen": 0.5})]
     write_history(epochs, tmp_path / "history.csv")
     assert read_history(tmp_path / "history.csv") == epochs
     assert read_history(tmp_path / "absent.csv") == []
@@ -307,8 +311,8 @@ def mask_of_255(data: Path) -> None:
         (rgb, r"images.*\.tif: has 3 channels, and bundle_2d takes 1 "),
         (sixteen_bits, r"images.*\.tif: has values from 0 to 300, and bundle_2d takes 0 to 255"),
         (mask_of_255, r"got labels \[255\]; \[0, 1, 2, 3, 4, 5\] are in the table"),
-        (lambda data: next((data / "labels").iterdir()).unlink(), r"images.*\.tif: 1 of 24 files have no label"),
-        (lambda data: next((data / "images").iterdir()).unlink(), r"labels.*\.png: 1 of 24 files have no image"),
+        (lambda data: next((data / "labels").iterdir()).unlink(), r"images.*\.tif: has no label of its name"),
+        (lambda data: next((data / "images").iterdir()).unlink(), r"labels.*\.png: has no image of its name"),
     ],
 )
 def test_spoilt_pictures_are_named_before_anything_is_written(
@@ -338,6 +342,9 @@ def test_volumes_do_not_train_a_bundle_for_pictures(quick_2d: Path, phantoms: Pa
         ({"resume": True}, "checkpoint.pt: nothing to resume from"),
         ({"resume": True, "network": "unetplusplus"}, "a resumed run keeps"),
         ({"minutes": 0, "resume": True}, "more than 0"),
+        ({"minutes": float("nan"), "output": "new"}, "minutes is nan; more than 0"),
+        ({"minutes": 1, "epochs": 1, "output": "new"}, "no minutes beside it"),
+        ({"epochs": 0, "output": "new"}, "1 or more"),
         ({"network": "unet9", "output": "new"}, "unet9"),
         ({"output": "."}, "name another"),
         ({"output": "new", "device": "tpu"}, "device is 'tpu'"),
@@ -364,9 +371,10 @@ def test_requests_that_would_lose_or_lack_something(
     assert all(torch.equal(after[key], before[key]) for key in before)
 
 
-def run_monai(bundle: Path, phantoms: Path, configs: str, *launcher: str) -> str:
+def run_monai(bundle: Path, phantoms: Path, configs: str, *launcher: str, **options: str) -> str:
     command = [*(launcher or (sys.executable, "-m")), "monai.bundle", "run"]
     settings = ["--config_file", configs, "--dataset_dir", str(phantoms), "--bundle_root", "."]
+    settings += [word for key, value in options.items() for word in (f"--{key}", value)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run([*command, *settings], cwd=bundle, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
@@ -388,8 +396,39 @@ def test_two_processes_train_one_network(quick: Path, phantoms: Path) -> None:
     assert not any(key.startswith("module.") for key in weights_of(quick))
 
 
+def test_a_training_ends_with_its_figures_in_the_card(quick: Path, phantoms: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    train(quick, phantoms, output=new, epochs=1, device="cpu")
+    card = (new / "docs/README.md").read_text()
+    assert "| liver" in card
+    assert "It learned from 4 cases" in card
+    assert "1 epochs" in card
+    rows = (new / "eval/scores.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 5  # cases, classes
+    assert len(list((new / "eval/labels").glob("*.nii.gz"))) == 2
+    train(quick, phantoms, output=tmp_path / "all", epochs=1, fold="all", device="cpu")
+    assert "It learned from 6 cases" in (card := (tmp_path / "all/docs/README.md").read_text())
+    assert "**has learned from**" in card
+    assert "no weights yet" not in card
+
+
+def test_the_bundle_may_state_its_minutes(quick: Path, phantoms: Path) -> None:
+    set_config(quick, minutes=0.001, max_epochs=50)
+    train(quick, phantoms, device="cpu")
+    assert len(read_history(quick / "logs/history.csv")) == 1
+
+
+def test_an_option_that_the_config_knows_nothing_of_is_refused(quick: Path, phantoms: Path) -> None:
+    file = quick / "configs/train.yaml"
+    file.write_text(file.read_text().replace("fold: null", "#").replace('fold: "@fold"', "#"))
+    with pytest.raises(ValueError, match="train.yaml: has no key 'fold'"):
+        train(quick, phantoms, fold=1, device="cpu")
+
+
 def test_the_last_epoch_is_validated_whatever_the_interval(untrained: Path, phantoms: Path) -> None:
     train(untrained, phantoms, minutes=0.001, device="cpu")  # one epoch, of an interval of five
     (epoch,) = read_history(untrained / "logs/history.csv")
     assert epoch.dice is not None
+    assert list(epoch.classes) == ["liver", "spleen", "left_kidney", "right_kidney", "spine"]
+    assert (untrained / "models/best.pt").is_file()
     assert (untrained / "logs/sample.png").is_file()

@@ -18,12 +18,25 @@ from monai_unetfamily.bundles.weights import load_weights
 from monai_unetfamily.volumes.cases import IGNORE
 from monai_unetfamily.volumes.files import atomic_file, make_folder, require_free
 
-_LEFT_BEHIND = ("models", "logs", "eval", "docs", "__pycache__")  # what belongs to the weights that a copy lacks
+_LEFT_BEHIND = (
+    "models",
+    "logs",
+    "eval",
+    "docs",
+    "cache",
+    "__pycache__",
+)  # what belongs to the weights that a copy lacks
 
 _CARD = """# {name}
 
 A copy of the bundle `{source}`, for weights of its own: what they learned, and when, is in `logs/`. Say here what they
 were trained and tested on. Research use, not diagnosis.
+
+## Result
+
+<!-- result -->
+It has no weights yet: train it first.
+<!-- /result -->
 """
 
 

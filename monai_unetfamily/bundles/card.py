@@ -62,7 +62,7 @@ def read_card(root: Path) -> Card:
     >>> from monai_unetfamily.bundles.metadata import find_bundle
     >>> card = read_card(find_bundle("hippocampus_mr"))
     >>> card.name, card.modality, card.axes, card.network, card.license
-    ('Hippocampus in T1-weighted MR', 'MR', 3, 'UNetPlusPlus', 'Apache License 2.0')
+    ('Hippocampus in T1-weighted MR', 'MR', 3, 'PlainUNet', 'Apache License 2.0')
     """
     metadata, pictures = read_metadata(root), takes_pictures_alone(root)
     return Card(

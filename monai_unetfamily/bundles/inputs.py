@@ -1,5 +1,7 @@
 """What a bundle takes: volumes or pictures, and pictures of how many channels and which values."""
 
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -7,21 +9,32 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.bundles.metadata import image_format
 from monai_unetfamily.bundles.references import PICTURE_READER, takes_pictures_alone
-from monai_unetfamily.volumes.sources import is_picture, read_image
+from monai_unetfamily.volumes.nifti import open_volume
+from monai_unetfamily.volumes.sources import is_picture, read_channels
 
 
-def check_source(root: Path, path: Path) -> None:
-    """Refuse a file as `check_kind` and, of pictures, `check_values` refuse it.
+def check_source(root: Path, paths: Sequence[Path]) -> None:
+    """Refuse an image, whose channels may be files of their own, as `check_kind` and, of pictures, `check_values` do.
 
-    Raises what they raise, and what `read_image` raises of pictures.
+    Raises:
+        FileNotFoundError, ValueError: what they raise, what `open_volume` raises of volumes and `read_channels` of
+            pictures, and another number of channels than the bundle takes.
 
     >>> from monai_unetfamily.bundles.metadata import find_bundle
-    >>> check_source(find_bundle("hippocampus_mr"), Path("mr.nii.gz"))
+    >>> check_source(find_bundle("hippocampus_mr"), [Path("xray.png")])
+    Traceback (most recent call last):
+    ValueError: xray.png: is a picture, and hippocampus_mr is for volumes; ...
     """
-    check_kind(root, path, is_picture(path))
-    if is_picture(path):
-        values, _ = read_image(path)
-        check_values(root, path, values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0))
+    for path in paths:
+        check_kind(root, path, is_picture(path))
+    if is_picture(paths[0]):
+        values, _ = read_channels(paths)
+        check_values(root, paths[0], values)
+        return
+    got, needed = sum(prod(open_volume(path, channels=True).shape[3:]) for path in paths), image_format(root).channels
+    if got != needed:
+        ways = "a file a channel, or a 4-D file"
+        raise ValueError(f"{paths[0]}: has {got} channels, and {root.name} takes {needed}; give {ways} of as many.")
 
 
 def check_kind(root: Path, path: Path, picture: bool) -> None:

@@ -25,10 +25,10 @@ class ImageFormat:
 
 
 def shipped_bundles() -> list[Path]:
-    """The folders of the bundles that ship with the package, by name.
+    """The folders of the bundles that ship with the package, by name; recipes, which have no weights, among them.
 
     >>> [folder.name for folder in shipped_bundles()]
-    ['hippocampus_mr', 'phantom_2d', 'phantom_ct']
+    ['abdomen_ct', 'heart_mr', 'hippocampus_mr', 'phantom_2d', 'phantom_ct', 'spleen_ct']
     """
     return sorted(file.parents[1] for file in SHIPPED.glob(f"*/configs/{METADATA}"))
 

@@ -71,6 +71,19 @@ def network_definition(root: Path) -> dict[str, Any]:
     return _current(root, read_metadata(root))
 
 
+def define_network(root: Path, name: str, definition: Mapping[str, Any]) -> None:
+    """Make a bundle's network the one of this definition, `_target_` and arguments, under a name in its metadata.
+
+    Raises:
+        ValueError: where it cannot be built; then nothing is changed.
+    """
+    metadata = read_metadata(root)
+    metadata.setdefault("networks", {})[name] = dict(definition)
+    metadata["network"] = f"{_NETWORKS}{name}"
+    _require_buildable(root, metadata, name, trust=True)  # who defines it trusts it
+    _write(root, metadata)
+
+
 def redefine_network(root: Path, changes: Mapping[str, Any], *, trust: bool = False) -> None:
     """Change arguments of the network that a bundle is, in its metadata.
 

@@ -11,19 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_unetfamily import __version__
+from monai_unetfamily.cli.compare import add_compare
 from monai_unetfamily.cli.networks import add_networks
 from monai_unetfamily.cli.options import (
-    SECTIONS,
     Commands,
     add_bundle,
     add_device,
+    add_section,
     add_trust,
     one_line,
+    require_section,
     say,
     say_what_runs,
-    section_files,
+    section_cases,
 )
+from monai_unetfamily.cli.plan import add_plan
 from monai_unetfamily.cli.predict import add_predict
+from monai_unetfamily.cli.train import add_train
 
 # What the library raises on input it cannot use; anything else is a defect and shows its traceback.
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError)
@@ -56,11 +60,13 @@ def _parser() -> argparse.ArgumentParser:
         _add_demo,
         add_networks,
         _add_phantom,
-        _add_train,
+        add_plan,
+        add_train,
         _add_calibrate,
         add_predict,
         _add_evaluate,
         _add_prune,
+        add_compare,
     ):
         command = add(commands)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -68,20 +74,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_demo(commands: Commands) -> argparse.ArgumentParser:
-    command = commands.add_parser("demo", help="make phantoms, train briefly, predict, evaluate, draw: the whole walk")
+    command = commands.add_parser("demo", help="the shipped bundles at work, on phantoms and on a template")
     command.add_argument(
         "-o", "--output", type=Path, default=Path("demo_output"), help="folder for everything it makes"
     )
-    command.add_argument("--minutes", type=float, default=3.0, help="training time (default: %(default)s)")
     add_device(command)
     command.set_defaults(run=_demo)
     return command
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from monai_unetfamily.training.demo import run_demo
+    from monai_unetfamily.demo import run_demo
 
-    run_demo(options.output, minutes=options.minutes, device=options.device, log=print)
+    run_demo(options.output, device=options.device, log=say)
     return 0
 
 
@@ -108,38 +113,6 @@ def _phantom(options: argparse.Namespace) -> int:
     write = write_phantom_pictures if options.pictures else write_phantoms
     write(options.output, options.n, options.seed, shape=tuple(options.size), spacing=tuple(options.spacing))
     print(f"{options.n} phantoms in {options.output}")
-    return 0
-
-
-def _add_train(commands: Commands) -> argparse.ArgumentParser:
-    command = commands.add_parser("train", help="train a bundle on a data set")
-    add_bundle(command)
-    command.add_argument(
-        "--dataset",
-        type=Path,
-        required=True,
-        help="folder with a dataset.json in MSD layout, or with images/ and labels/ of the same names",
-    )
-    command.add_argument("-o", "--output", type=Path, help="train a copy of the bundle in this new folder")
-    command.add_argument(
-        "--network", help="train this one of the bundle's or the family's networks (changes the bundle's metadata)"
-    )
-    command.add_argument("--minutes", type=float, help="of training, resumed ones included (default: max_epochs rules)")
-    command.add_argument("--resume", action="store_true", help="go on from the last whole epoch")
-    command.add_argument("--init-from", type=Path, metavar="WEIGHTS", help="start from these: a file, or a bundle")
-    add_device(command)
-    command.set_defaults(run=_train)
-    return command
-
-
-def _train(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.metadata import find_bundle
-    from monai_unetfamily.training.run import train
-
-    names = ("output", "network", "minutes", "resume", "init_from", "device")
-    how = {name: getattr(options, name) for name in names}
-    weights = train(find_bundle(options.bundle), options.dataset, log=say, **how)
-    print(f"weights in {weights}; history and pictures in {weights.parents[1] / 'logs'}")
     return 0
 
 
@@ -171,9 +144,7 @@ def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     command = commands.add_parser("evaluate", help="compare labels with references")
     command.add_argument("predictions", type=Path, help="folder of label maps, of 4-D masks or of folders; or one file")
     command.add_argument("references", type=Path, help="the same under the same names, or one file")
-    command.add_argument(
-        "--section", choices=SECTIONS, help="REFERENCES is a data set: take its labels of this section"
-    )
+    add_section(command, "REFERENCES is a data set: take its labels of this section")
     command.add_argument(
         "--tolerance", type=float, default=1.0, metavar="MM", help="of surface Dice (default: 1 mm, or 1 pixel)"
     )
@@ -186,9 +157,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     from monai_unetfamily.evaluation import evaluate_folders, format_table, summarize, write_csv
     from monai_unetfamily.volumes.cases import read_label_names
 
+    require_section(options)
     names, references = None, options.references
     if options.section:
-        names, references = read_label_names(references) or None, section_files([references], options.section, "label")
+        cases = section_cases([references], options.section, options.fold)
+        names, references = read_label_names(references) or None, [Path(case["label"]) for case in cases]
     scores = evaluate_folders(options.predictions, references, names, options.tolerance, progress=say)
     print(format_table(summarize(scores)))
     if options.csv:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from monai_unetfamily.volumes.cases import Section
+    from monai_unetfamily.volumes.datasets import Case
+    from monai_unetfamily.volumes.splits import Fold, Section
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 SECTIONS = ("training", "validation")
@@ -37,11 +38,34 @@ def say_what_runs(bundle: Path, config: str = "inference", parts: Sequence[str] 
         say(f"{bundle.name} is trusted to run {finding.what} ({finding.where})")
 
 
-def section_files(datasets: Sequence[Path], section: "Section", key: str) -> list[Path]:
-    """The images or labels (`key`) of a section of data sets."""
+def add_section(command: "argparse.ArgumentParser | argparse._ArgumentGroup", what: str) -> None:
+    """Add --section and --fold."""
+    command.add_argument("--section", choices=SECTIONS, help=what)
+    command.add_argument(
+        "--fold", type=fold, metavar="K", help="of the section: a number, or all (default: the only split, or 0)"
+    )
+
+
+def fold(text: str) -> "Fold":
+    """Read a fold: a number, or "all".
+
+    >>> fold("2"), fold("all")
+    (2, 'all')
+    """
+    return "all" if text == "all" else int(text)
+
+
+def section_cases(datasets: Sequence[Path], section: "Section", fold: "Fold") -> "list[Case]":
+    """The cases of a section of data sets."""
     from monai_unetfamily.volumes.cases import load_cases
 
-    return [Path(case[key]) for dataset in datasets for case in load_cases(dataset, section)]
+    return [case for dataset in datasets for case in load_cases(dataset, section, fold)]
+
+
+def require_section(options: argparse.Namespace) -> None:
+    """Refuse a fold without a section."""
+    if options.fold is not None and options.section is None:
+        raise ValueError(f"got --fold {options.fold} without --section; a data set has folds: add --section validation")
 
 
 def say(line: str) -> None:

@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monai_unetfamily.cli.options import (
-    SECTIONS,
     Commands,
     add_bundle,
     add_device,
+    add_section,
     add_trust,
     one_line,
+    require_section,
     say,
     say_what_runs,
-    section_files,
+    section_cases,
 )
 
 if TYPE_CHECKING:
     from monai_unetfamily.inference.batch import Outcome
     from monai_unetfamily.inference.segment import Progress
     from monai_unetfamily.inference.settings import Settings
-    from monai_unetfamily.volumes.studies import Study
+    from monai_unetfamily.volumes.studies import Studies, Study
 
 
 def add_predict(commands: Commands) -> argparse.ArgumentParser:
@@ -46,7 +47,7 @@ def add_predict(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _add_inputs(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--section", choices=SECTIONS, help="INPUT is a data set: take the images of this section")
+    add_section(group, "INPUT is a data set: take the images of this section")
     group.add_argument("--channel-dim", type=int, metavar="AXIS", help="of 4-D files, the axis that counts channels")
     group.add_argument("--series", help="of a DICOM folder: number, UID or description (default: the largest axial)")
     group.add_argument("--max-voxels", type=int, metavar="N", help="that a header may claim (default: 2^31)")
@@ -93,6 +94,7 @@ def _predict(options: argparse.Namespace) -> int:
     from monai_unetfamily.inference.device import choose_device
     from monai_unetfamily.inference.plan import plan_lines
 
+    require_section(options)
     device = choose_device(options.device)
     roots = [find_bundle(name) for name in (options.bundle, *options.ensemble)]
     for root in roots if options.trust else ():
@@ -115,18 +117,27 @@ def _studies(options: argparse.Namespace, bundle: Path) -> "list[Study]":
     from monai_unetfamily.inference.shards import choose_shard
     from monai_unetfamily.volumes.studies import find_studies
 
-    inputs = options.inputs
     if options.section:
-        inputs = section_files([Path(name) for name in inputs], options.section, "image")
-    found = find_studies(
-        inputs, channels=image_channels(bundle), channel_dim=options.channel_dim, series=options.series
-    )
+        found = _section_studies(options)
+    else:
+        found = find_studies(
+            options.inputs, channels=image_channels(bundle), channel_dim=options.channel_dim, series=options.series
+        )
     for note in found.notes:
         say(note)
     shard = choose_shard(options.shard)
     if shard.total > 1:
         say(f"part {shard.number} of {shard.total}")
     return shard.of(found.studies)
+
+
+def _section_studies(options: argparse.Namespace) -> "Studies":
+    from monai_unetfamily.volumes.studies import Studies, case_study, require_own_names
+
+    cases = section_cases([Path(name) for name in options.inputs], options.section, options.fold)
+    studies = tuple(case_study(case, options.channel_dim) for case in cases)
+    require_own_names(studies)
+    return Studies(studies)
 
 
 def _settings(options: argparse.Namespace, names: "Mapping[int, str]") -> "Settings":

@@ -23,7 +23,7 @@ would drop exactly the worst cases from a mean.
 
 from monai_unetfamily.evaluation.cases import Score, evaluate_case
 from monai_unetfamily.evaluation.folders import evaluate_folders
-from monai_unetfamily.evaluation.tables import Summary, format_table, summarize, write_csv
+from monai_unetfamily.evaluation.tables import Summary, format_table, read_csv, summarize, write_csv
 
 __all__ = [
     "Score",
@@ -31,6 +31,7 @@ __all__ = [
     "evaluate_case",
     "evaluate_folders",
     "format_table",
+    "read_csv",
     "summarize",
     "write_csv",
 ]

@@ -93,6 +93,27 @@ def write_csv(scores: Sequence[Score], path: Path) -> None:
         stream.write(text.getvalue().encode())
 
 
+def read_csv(path: Path) -> list[Score]:
+    """What `write_csv` wrote.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "scores.csv"
+    ...     write_csv([Score("a", "spleen", 0.0, inf, 0.0, 0.0, 120.5, -120.5)], path)
+    ...     read_csv(path)[0].hd95
+    inf
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another table.
+    """
+    with path.open(newline="") as lines:
+        header, *rows = [*csv.reader(lines)] or [[]]
+    if header != list(Score._fields):
+        raise ValueError(f"{path}: has columns {header}; {list(Score._fields)} are needed: give a table of scores.")
+    return [Score._make([case, label, *map(float, numbers), unit]) for case, label, *numbers, unit in rows]
+
+
 def _summarize_class(name: str, scores: Sequence[Score]) -> Summary:
     counted = [score for score in scores if not isnan(score.dice)]
     dice = [score.dice for score in counted]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_unetfamily.inference.windows import Start, Windows
 
-Network = Callable[[Tensor], Tensor]
+Network = Callable[[Tensor], Tensor | list[Tensor]]
 
 
 class Pass(NamedTuple):
@@ -67,7 +67,7 @@ class Passes:
         return logits.float().softmax(dim=1) if self.background else logits.float().sigmoid()
 
     def _logits(self, x: Tensor, network: Network) -> Tensor:
-        logits = network(x)
+        logits = _final(network(x))
         if logits.shape != (len(x), logits.shape[1], *x.shape[2:]):
             raise ValueError(
                 f"the network gives {tuple(logits.shape)} for windows of {tuple(x.shape)}; (N, classes, *spatial) of "
@@ -76,3 +76,16 @@ class Passes:
         if self.background and logits.shape[1] < 2:
             raise ValueError("the network gives 1 channel, which softmax turns into ones: use background=False.")
         return self.windows.unstack(logits)
+
+
+def _final(output: Tensor | list[Tensor]) -> Tensor:
+    """A network's one map; MONAI's BasicUNetPlusPlus without deep supervision returns it in a list.
+
+    Raises:
+        ValueError: several maps, of which nobody knows the final one.
+    """
+    if not isinstance(output, list):
+        return output
+    if len(output) != 1:
+        raise ValueError(f"the network gives {len(output)} maps; one is needed: build it without deep supervision.")
+    return output[0]

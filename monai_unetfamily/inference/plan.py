@@ -80,7 +80,8 @@ def _grid(bundle: Bundle, probe: Probe, box: Sequence[slice]) -> tuple[tuple[int
     order = [probe.axes.index(axis) for axis in range(len(probe.axes))] if turned else range(len(probe.axes))
     spacing = next((step.spacing_transform.pixdim for step in transforms if isinstance(step, Spacingd)), None)
     wanted = probe.spacing if spacing is None else ensure_tuple_rep(tuple(spacing), len(probe.shape))
-    scales = [1.0 if spacing is None else probe.spacing[a] / mm for a, mm in zip(order, wanted, strict=True)]
+    kept = [spacing is None or mm <= 0 for mm in wanted]  # Spacingd takes 0 for "as it is"
+    scales = [1.0 if k else probe.spacing[a] / mm for a, mm, k in zip(order, wanted, kept, strict=True)]
     grid = tuple(max(1, round(probe.shape[a] * scale)) for a, scale in zip(order, scales, strict=True))
     spans = [(box[a].start * scale, (box[a].stop - 1) * scale) for a, scale in zip(order, scales, strict=True)]
     return grid, tuple(slice(floor(first), ceil(last) + 1) for first, last in spans)

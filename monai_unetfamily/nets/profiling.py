@@ -88,7 +88,7 @@ def profile_network(
         parameters=sum(p.numel() for p in network.parameters()),
         macs=count_macs(network, shape),
         inference_bytes=_peak_of_inference(network, shape),
-        training_bytes=_peak_of_training(network, shape),
+        training_bytes=peak_of_training(network, shape),
         strides=_from_the_image(strides, len(size)),
         nodes=sum(len(cast(nn.ModuleList, getattr(network, room))) for room in MEMBERS[name].nodes),
         receptive_field=_receptive_field(name, strides, arguments, len(size)),
@@ -150,15 +150,28 @@ def _peak_of_inference(network: nn.Module, shape: Sequence[int]) -> int:
     return lifetimes.peak()
 
 
-def _peak_of_training(network: nn.Module, shape: Sequence[int]) -> int:
+def _from_ones(output: Any) -> None:
+    heads = tree_leaves(output)
+    torch.autograd.backward(heads, [torch.ones_like(head) for head in heads])
+
+
+def peak_of_training(network: nn.Module, shape: Sequence[int], backward: Callable[[Any], None] = _from_ones) -> int:
+    """The most bytes of tensors that live at once while an image (N, C, *spatial) goes forward and backward.
+
+    As `Profile.training_bytes`, and what `backward`, which is given the network's output in `train()`, makes besides.
+
+    >>> net = nn.Conv2d(1, 8, kernel_size=1, device="meta")
+    >>> peak_of_training(net, (1, 1, 64, 64), lambda logits: logits.sum().backward()) // 2**10
+    144
+    """
     with _Lifetimes(network) as lifetimes:
-        heads = tree_leaves(network.train()(_image(network, shape)))
-        torch.autograd.backward(heads, [torch.ones_like(head) for head in heads])
+        backward(network.train()(_image(network, shape)))
     return lifetimes.peak(without=[p.grad for p in network.parameters() if p.grad is not None])
 
 
 def _image(network: nn.Module, shape: Sequence[int]) -> Tensor:
-    return torch.zeros(*shape, device=next(network.parameters()).device)
+    first = next(network.parameters())
+    return torch.zeros(*shape, device=first.device, dtype=first.dtype)
 
 
 class _Lifetimes(TorchDispatchMode):

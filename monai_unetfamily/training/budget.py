@@ -1,5 +1,6 @@
 """A time budget for a training: the learning rate falls with the clock, and the last epoch ends in time."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from torch.optim.lr_scheduler import LRScheduler
 
-from monai_unetfamily.training.history import History
+from monai_unetfamily.training.history import Epoch, History
 
 _ENDLESS = 1_000_000  # epochs of a run that time ends
 
@@ -31,11 +32,19 @@ def stop_in_time(trainer: Engine, history: History, seconds: float) -> None:
     """End after the epoch behind which another one, as long as the longest, would pass the budget."""
 
     def stop(engine: Engine) -> None:
-        longest = max(b - a for a, b in pairwise([0.0, *(epoch.seconds for epoch in history.epochs)]))
-        if history.seconds + longest > seconds:
+        if is_over(history.epochs, history.seconds, seconds):
             engine.terminate()
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, stop)
+
+
+def is_over(epochs: Sequence[Epoch], spent: float, seconds: float) -> bool:
+    """Whether of a budget so little is left that another epoch, as long as the longest, would pass it.
+
+    >>> is_over([Epoch(1, 30.0, 0.5), Epoch(2, 55.0, 0.4)], 55.0, 80.0)
+    True
+    """
+    return spent + max(b - a for a, b in pairwise([0.0, *(epoch.seconds for epoch in epochs)])) > seconds
 
 
 def require_time(history: History, seconds: float) -> None:

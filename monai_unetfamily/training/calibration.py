@@ -26,6 +26,7 @@ from monai_unetfamily.nets import UNet3Plus
 from monai_unetfamily.nets.cgm import ClassificationGuide
 from monai_unetfamily.training.checks import check_dataset
 from monai_unetfamily.training.presence import WindowPresence, watch_windows
+from monai_unetfamily.training.split import kept_settings
 from monai_unetfamily.volumes.cases import load_cases
 
 ENOUGH = 1000  # windows that hold a class, under which a share of 99.9 % cannot be counted
@@ -68,6 +69,8 @@ def calibrate(
 ) -> Calibration:
     """Set a bundle's presence thresholds on the validation cases of a data set, and store them in its metadata.
 
+    The fold is the one that its training held out, where its logs say which.
+
     Raises:
         FileNotFoundError: the bundle's files, its weights or the data set's are missing.
         ValueError: a bundle without guide, a data set that does not fit, a recall outside 0..1; all as
@@ -76,8 +79,9 @@ def calibrate(
     chosen = choose_device(device)
     if root.is_relative_to(INSTALLED):
         raise ValueError(f"{root.name}: ships with the installed package, which stays as it is; calibrate a copy.")
-    check_dataset(root, dataset, log, ["validation"])
-    return calibrate_on(root, load_cases(dataset, "validation"), chosen, recall=recall, trust=trust, log=log)
+    fold = kept_settings(root / "logs").get("fold")
+    check_dataset(root, dataset, log, ["validation"], fold)
+    return calibrate_on(root, load_cases(dataset, "validation", fold), chosen, recall=recall, trust=trust, log=log)
 
 
 def calibrate_on(

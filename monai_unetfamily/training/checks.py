@@ -1,16 +1,20 @@
 """What is held against a request to train, before any time is spent on it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from math import inf
 from pathlib import Path
+from typing import Any
 
 from monai_unetfamily.bundles.bundle import label_names
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT
 from monai_unetfamily.bundles.inputs import check_source
-from monai_unetfamily.bundles.metadata import INSTALLED, WEIGHTS, find_weights
+from monai_unetfamily.bundles.metadata import INSTALLED, WEIGHTS, config_file, find_weights
 from monai_unetfamily.bundles.networks import check_network
-from monai_unetfamily.volumes.cases import IGNORE, Section, check_labels, load_cases, read_label_names
+from monai_unetfamily.bundles.references import read_config
+from monai_unetfamily.volumes.cases import IGNORE, check_labels, image_files, load_cases, read_label_names
 from monai_unetfamily.volumes.files import require_free
+from monai_unetfamily.volumes.splits import Fold, Section
 
 
 def check_request(
@@ -18,6 +22,9 @@ def check_request(
     output: Path | None,
     network: str | None,
     minutes: float | None,
+    epochs: int | None,
+    fold: Fold,
+    seed: int | None,
     resume: bool,
     init_from: Path | None,
 ) -> None:
@@ -27,10 +34,14 @@ def check_request(
         FileNotFoundError, FileExistsError, ValueError: names the file or the option, and what to do.
     """
     weights, checkpoint = bundle / "models" / WEIGHTS, bundle / "models" / CHECKPOINT
-    if minutes is not None and minutes <= 0:
+    if minutes is not None and not 0 < minutes < inf:
         raise ValueError(f"minutes is {minutes}; more than 0 is needed.")
-    if resume and (output or network or init_from):
-        raise ValueError("a resumed run keeps its folder, network and weights: resume the trained bundle itself.")
+    if epochs is not None and (epochs < 1 or minutes is not None):
+        raise ValueError(f"epochs is {epochs}; 1 or more is needed, and no minutes beside it.")
+    if resume and (output or network or init_from or fold is not None or seed is not None):
+        raise ValueError(
+            "a resumed run keeps its folder, network, weights, fold and seed: resume the trained bundle itself."
+        )
     if resume and not checkpoint.is_file():
         raise FileNotFoundError(f"{checkpoint}: nothing to resume from; train without resuming.")
     if not (resume or output) and weights.exists():
@@ -47,11 +58,29 @@ def check_request(
         require_free(output)
 
 
+def check_settings(bundle: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The bundle's train config, which must have a key for each setting that is given: another would change nothing.
+
+    Raises:
+        FileNotFoundError: no train config.
+        ValueError: names the key.
+    """
+    file, config = config_file(bundle, "train"), read_config(bundle, "train")
+    missing = [key for key in settings if key not in config]
+    if missing:
+        raise ValueError(
+            f"{file}: has no key {missing[0]!r}, so that it cannot be set; write the config as the shipped bundles do, "
+            "or train without it."
+        )
+    return config
+
+
 def check_dataset(
     bundle: Path,
     dataset: Path,
     log: Callable[[str], None],
     sections: Sequence[Section] = ("training", "validation"),
+    fold: Fold = None,
 ) -> dict[int, str]:
     """Refuse labels that do not fit their images or the bundle's classes, before any time is spent.
 
@@ -68,12 +97,12 @@ def check_dataset(
         raise ValueError(
             f"{dataset}: has labels {other} where this bundle has {names}; choose another bundle, or rename."
         )
-    cases = {section: load_cases(dataset, section) for section in sections}
+    cases = {section: load_cases(dataset, section, fold) for section in sections}
     listed = {label: name for label, name in names.items() if label in table or name != IGNORE}
     if not table:
         log(f"{dataset} names no labels; they are taken for the bundle's: {listed}")
     log(f"checking {' and '.join(f'{len(c)} {section}' for section, c in cases.items())} cases of {dataset}")
     for case in chain.from_iterable(cases.values()):
-        check_source(bundle, Path(case["image"]))
+        check_source(bundle, image_files(case))
         check_labels(case, listed)
     return listed

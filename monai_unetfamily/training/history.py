@@ -2,9 +2,9 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, fields, replace
-from math import isfinite
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite, nan
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -12,20 +12,36 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
+from monai.engines import Evaluator
 
 from monai_unetfamily.inference.report import save_overlay
+from monai_unetfamily.volumes.colors import hex_color
 from monai_unetfamily.volumes.files import atomic_file
 from monai_unetfamily.volumes.nifti import Labels
+
+_COLUMNS = ("epoch", "seconds", "loss", "rate", "dice")  # then one a class
+_MOST_NAMED = 12  # classes in a legend
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of a training's history; `seconds` counts from its very start, resumed runs included."""
+    """One line of a training's history.
+
+    Attributes:
+        epoch: from 1.
+        seconds: since the training's very start, resumed runs included.
+        loss: mean of its batches.
+        rate: samples a second, validation and checkpoints not counted; nan for an epoch without a step.
+        dice: of the validation, the mean of the classes; None without one.
+        classes: Dice of each class; empty without a validation.
+    """
 
     epoch: int
     seconds: float
     loss: float
+    rate: float = nan
     dice: float | None = None
+    classes: Mapping[str, float] = field(default_factory=dict)
 
 
 class History:
@@ -46,9 +62,12 @@ class History:
         self.log = log
         self.epochs = read_history(folder / "history.csv") if resume else []
         self._before = self.epochs[-1].seconds if self.epochs else 0.0
-        self._start = monotonic()
+        self._start = self._epoch_start = monotonic()
         self._losses: list[float] = []
+        self._samples = 0
+        self._rate = nan
         self._dice: float | None = None
+        self._classes: dict[str, float] = {}
 
     @property
     def seconds(self) -> float:
@@ -58,6 +77,7 @@ class History:
     def attach(self, trainer: Engine, evaluator: Engine) -> None:
         """Listen to both engines."""
         trainer.add_event_handler(Events.STARTED, self._begin)
+        trainer.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
         evaluator.add_event_handler(Events.ITERATION_COMPLETED(once=1), self._sample)
@@ -69,34 +89,44 @@ class History:
         self._before = self.epochs[-1].seconds if self.epochs else 0.0
         self._start = monotonic()
 
+    def _begin_epoch(self) -> None:
+        self._epoch_start, self._samples = monotonic(), 0
+
     def _iteration(self, trainer: Engine) -> None:
         loss = trainer.state.output["loss"].item()  # type: ignore[index]
         if not isfinite(loss):
             raise ValueError(f"the loss is {loss}: the last whole epoch stands; try a smaller learning_rate.")
         self._losses.append(loss)
+        self._samples += len(trainer.state.output["image"])  # type: ignore[index]
+        self._rate = self._samples / (monotonic() - self._epoch_start)
 
     def _validated(self, evaluator: Engine) -> None:
-        self._dice = float(evaluator.state.metrics[evaluator.state.key_metric_name])  # type: ignore[attr-defined]
+        name = evaluator.state.key_metric_name  # type: ignore[attr-defined]
+        self._dice = float(evaluator.state.metrics[name])
+        details = evaluator.state.metric_details[name]  # type: ignore[attr-defined]
+        classes = [each for label, each in sorted(self.names.items()) if label]
+        self._classes = dict(zip(classes, details.nanmean(dim=0).tolist(), strict=True))
 
     def _epoch(self, trainer: Engine) -> None:
-        line = Epoch(trainer.state.epoch, round(self.seconds, 1), sum(self._losses) / len(self._losses), self._dice)
-        self.epochs.append(line)
-        self._losses, self._dice = [], None
+        loss = sum(self._losses) / len(self._losses)
+        spent, rate = round(self.seconds, 1), round(self._rate, 2)
+        self.epochs.append(Epoch(trainer.state.epoch, spent, loss, rate, self._dice, self._classes))
+        self._losses, self._dice, self._classes = [], None, {}
         self._write()
 
-    def finish(self, evaluator: Engine) -> None:
-        """Validate the last epoch too, where the interval left it out: its weights are those that stay."""
-        if self.epochs and self.epochs[-1].dice is None:
-            evaluator.run()
-            self.epochs[-1] = replace(self.epochs[-1], dice=self._dice)
-            self._write()
+    def finish(self, trainer: Engine, evaluator: Evaluator) -> bool:
+        """Validate the last epoch too, where the interval left it out: its weights stay. Whether that was needed."""
+        if not self.epochs or self.epochs[-1].dice is not None:
+            return False
+        evaluator.run(trainer.state.epoch)
+        self.epochs[-1] = replace(self.epochs[-1], dice=self._dice, classes=self._classes)
+        self._write()
+        return True
 
     def _write(self) -> None:
         write_history(self.epochs, self.folder / "history.csv")
         draw_curve(self.epochs, self.folder / "learning_curve.png")
-        line = self.epochs[-1]
-        watched = "" if line.dice is None else f", validation Dice {line.dice:.3f}"
-        self.log(f"epoch {line.epoch}: loss {line.loss:.3f}{watched}, {line.seconds / 60:.1f} min")
+        self.log(_describe(self.epochs[-1]))
 
     def _sample(self, evaluator: Engine) -> None:
         case: Any = evaluator.state.output[0]  # type: ignore[index]
@@ -112,40 +142,61 @@ class History:
         return labels.cpu().numpy()
 
 
+def _describe(epoch: Epoch) -> str:
+    classes = ", ".join(f"{name} {dice:.3f}" for name, dice in epoch.classes.items())
+    watched = "" if epoch.dice is None else f", validation Dice {epoch.dice:.3f} ({classes})"
+    return (
+        f"epoch {epoch.epoch}: loss {epoch.loss:.3f}{watched}, {epoch.rate:.3g} samples/s, {epoch.seconds / 60:.1f} min"
+    )
+
+
 def read_history(file: Path) -> list[Epoch]:
     """The epochs of a `history.csv`; none where there is no file."""
     if not file.is_file():
         return []
     with file.open(newline="") as lines:
-        return [
-            Epoch(int(r["epoch"]), float(r["seconds"]), float(r["loss"]), float(r["dice"]) if r["dice"] else None)
-            for r in csv.DictReader(lines)
-        ]
+        return [_read_epoch(row) for row in csv.DictReader(lines)]
 
 
-def write_history(epochs: list[Epoch], file: Path) -> None:
-    """Write the epochs as CSV, whole or not at all."""
+def _read_epoch(row: Mapping[str, str]) -> Epoch:
+    values = {name: float(value) for name, value in row.items() if value}
+    dice, classes = values.get("dice"), {name: value for name, value in values.items() if name not in _COLUMNS}
+    return Epoch(int(row["epoch"]), values["seconds"], values["loss"], values.get("rate", nan), dice, classes)
+
+
+def write_history(epochs: Sequence[Epoch], file: Path) -> None:
+    """Write the epochs as CSV, one column a class, whole or not at all."""
+    classes = list(dict.fromkeys(name for epoch in epochs for name in epoch.classes))
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow([field.name for field in fields(Epoch)])
-    table.writerows(astuple(epoch) for epoch in epochs)
+    table.writerow([*_COLUMNS, *classes])
+    for epoch in epochs:
+        table.writerow([*(getattr(epoch, name) for name in _COLUMNS), *(epoch.classes.get(name) for name in classes)])
     with atomic_file(file) as stream:
         stream.write(text.getvalue().encode())
 
 
-def draw_curve(epochs: list[Epoch], file: Path) -> None:
-    """Draw training loss (left axis) and validation Dice (right axis) over minutes."""
+def draw_curve(epochs: Sequence[Epoch], file: Path) -> None:
+    """Draw training loss (left axis) and validation Dice, mean and each class (right axis), over minutes."""
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     loss = figure.subplots()
-    loss.plot([e.seconds / 60 for e in epochs], [e.loss for e in epochs], color="#0072B2", marker=".")
+    loss.plot([e.seconds / 60 for e in epochs], [e.loss for e in epochs], color="#0072B2", lw=1)
     loss.set(xlabel="minutes of training", ylabel="training loss", ylim=(0, None))
     loss.yaxis.label.set_color("#0072B2")
-    validated = [(e.seconds / 60, e.dice) for e in epochs if e.dice is not None]
-    dice = loss.twinx()
-    dice.plot(*zip(*validated, strict=True), color="#D55E00", marker="o")
-    dice.set(ylabel="validation Dice, mean of classes", ylim=(0, 1))
-    dice.yaxis.label.set_color("#D55E00")
     loss.grid(alpha=0.3)
     loss.set_title(f"epoch {epochs[-1].epoch}")
+    _draw_dice(loss.twinx(), [epoch for epoch in epochs if epoch.dice is not None])
     with atomic_file(file) as stream:
         figure.savefig(stream, format="png")
+
+
+def _draw_dice(axes: Any, validated: Sequence[Epoch]) -> None:
+    minutes = [epoch.seconds / 60 for epoch in validated]
+    names = list(validated[-1].classes) if validated else []
+    for label, name in enumerate(names, start=1):
+        line = [epoch.classes.get(name, nan) for epoch in validated]
+        axes.plot(minutes, line, color=hex_color(label), lw=1, label=name)
+    axes.plot(minutes, [epoch.dice for epoch in validated], color="black", marker="o", ms=3, label="mean")
+    axes.set(ylabel="validation Dice", ylim=(0, 1))
+    if 1 < len(names) <= _MOST_NAMED:
+        axes.legend(loc="lower right", fontsize="small")

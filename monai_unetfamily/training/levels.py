@@ -20,7 +20,7 @@ from monai_unetfamily.inference.batch import predict_cohort
 from monai_unetfamily.inference.settings import Settings
 from monai_unetfamily.nets import UNetPlusPlus
 from monai_unetfamily.nets.profiling import count_macs
-from monai_unetfamily.volumes.studies import find_studies
+from monai_unetfamily.volumes.studies import case_study
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _cells(level: Level, measured: bool) -> list[str]:
 def _score(bundle: Bundle, case: Mapping[str, str], names: Mapping[int, str]) -> list[Score]:
     """Scores of one case, by the steps of the commands predict and evaluate."""
     with TemporaryDirectory() as folder:
-        studies = find_studies([case["image"]]).studies
+        studies = [case_study(case)]
         [outcome] = predict_cohort([bundle], studies, Path(folder), Settings(previews=False))
         if outcome.error is not None:
             raise outcome.error

@@ -21,6 +21,7 @@ from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.nets import UNetPlusPlus
 from monai_unetfamily.training.checks import check_dataset
 from monai_unetfamily.training.levels import Level, choose_level, format_levels, measure_levels, profile_levels
+from monai_unetfamily.training.split import kept_settings
 from monai_unetfamily.volumes.cases import load_cases
 from monai_unetfamily.volumes.files import atomic_file, atomic_folder, make_folder, require_free
 
@@ -67,7 +68,8 @@ def prune(
         bundle: the trained bundle's folder.
         output: new folder for the smaller bundle.
         level: from 1 to the network's last. Without it `choose_level` chooses by the Dice on the data set.
-        dataset: every level is timed and evaluated on its validation cases, by the steps of `predict` and `evaluate`.
+        dataset: every level is timed and evaluated on its validation cases, by the steps of `predict` and `evaluate`;
+            those that the bundle's training held out, where its logs say which.
         tolerance: mean Dice that may be lost to the last level, from 0 to 1.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         trust: whether the bundle may run code of its own.
@@ -85,7 +87,9 @@ def prune(
     levels, notes = profile_levels(networks, window), [_COUNTED.format(window=" x ".join(map(str, window)))]
     with atomic_folder(output) as room:
         if dataset:
-            names, cases = check_dataset(bundle, dataset, log, ["validation"]), load_cases(dataset, "validation")
+            fold = kept_settings(bundle / "logs").get("fold")
+            names = check_dataset(bundle, dataset, log, ["validation"], fold)
+            cases = load_cases(dataset, "validation", fold)
             levels = measure_levels(opened, networks, levels, cases, names, log)
             notes.append(_MEASURED.format(cases=len(cases), dataset=dataset.absolute().name, device=opened.device))
         if level is None:

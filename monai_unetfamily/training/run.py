@@ -1,14 +1,13 @@
 """Train a bundle: MONAI's own workflow of its `train` config, with a time budget, a history and pictures."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from ignite.engine import Engine
-from ignite.handlers import ProgressBar
+from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
-from monai.handlers import CheckpointLoader
 from torch import nn
 from yaml import YAMLError
 
@@ -19,11 +18,16 @@ from monai_unetfamily.bundles.metadata import WEIGHTS, class_names, config_file,
 from monai_unetfamily.bundles.networks import choose_network, forget_thresholds
 from monai_unetfamily.bundles.weights import start_from
 from monai_unetfamily.inference.device import choose_device
-from monai_unetfamily.training.budget import check_schedule, decay_over, require_time, stop_in_time
+from monai_unetfamily.training.budget import check_schedule, decay_over, is_over, require_time, stop_in_time
 from monai_unetfamily.training.calibration import calibrate_on
-from monai_unetfamily.training.checks import check_dataset, check_request
+from monai_unetfamily.training.checks import check_dataset, check_request, check_settings
 from monai_unetfamily.training.history import History
+from monai_unetfamily.training.progress import shown_progress
 from monai_unetfamily.training.room import logged_to, opened_room
+from monai_unetfamily.training.split import kept_settings, record_split
+from monai_unetfamily.training.validation import SCORES, forget_result, validate
+from monai_unetfamily.volumes.cases import load_cases
+from monai_unetfamily.volumes.splits import Fold
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,68 +39,138 @@ def train(
     output: Path | None = None,
     network: str | None = None,
     minutes: float | None = None,
+    epochs: int | None = None,
+    fold: Fold = None,
     resume: bool = False,
     init_from: Path | None = None,
+    cache_dir: Path | None = None,
+    seed: int | None = None,
     device: str = "auto",
     log: Callable[[str], None] = _LOGGER.info,
 ) -> Path:
-    """Train a bundle on a data set in MSD layout or in paired folders, and return its file of weights.
+    """Train a bundle on a data set, and return its file of weights.
 
     The workflow is the one that `python -m monai.bundle run` runs on the bundle's `train` config. After every epoch
-    `models/checkpoint.pt` and `models/model.pt` are replaced whole. The last epoch is always validated; then the
+    `models/checkpoint.pt` and `models/model.pt` are replaced whole, and `models/best.pt` where the validation was the
+    best until then: `model.pt`, the last epoch's, is what prediction uses. The last epoch is always validated; then the
     presence thresholds of a guided network are set on the cases that were watched (`calibration.py`). History,
-    learning curve and a validation sample lie in `logs/`, beside TensorBoard's scalars and the log.
+    learning curve, a validation sample and the cases of either section (`split.json`) lie in `logs/`, beside
+    TensorBoard's scalars and the log.
 
     Args:
         bundle: the bundle's folder; weights and logs go there.
-        dataset: folder with a `dataset.json` in MSD layout, or with `images/` and `labels/`.
+        dataset: folder in MSD or nnU-Net layout, or with `images/` and `labels/`.
         output: train a copy of the bundle in this new folder.
         network: train this one of the bundle's networks, or of the family's; changes the bundle's metadata.
         minutes: of training and validation; ends after the last epoch that fits (one at the least), with the learning
             rate falling by a polynomial of power 0.9. Resumed runs count together, reading the cases does not count.
-            Otherwise the config's `max_epochs` rules.
-        resume: go on from `models/checkpoint.pt`.
+            Otherwise `epochs` rules, or the config's `minutes` or `max_epochs`.
+        epochs: in place of the config's `max_epochs`.
+        fold: as `load_cases` takes it: which cases are trained on, which validate.
+        resume: go on from `models/checkpoint.pt`: without a budget of minutes exactly as it would have gone on. One
+            that has had all its epochs or minutes, and was killed before its figures, gets these.
         init_from: weights to start from: a file, or a bundle; for an FCN also those of one with fewer skips. Without
             it, training starts from scratch.
+        cache_dir: folder of the preprocessed cases, which trainings may share; by default the bundle's `cache`.
+        seed: of weights, order and augmentation, in place of the config's.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         log: is given a line for each step.
 
     Raises:
         FileNotFoundError, FileExistsError: files that are missing, or weights that would be lost.
-        ValueError: a data set, a device or weights that do not fit.
+        ValueError: a data set, a device or weights that do not fit, options that the bundle's config has no key for.
     """
-    check_request(bundle, output, network, minutes, resume, init_from)
+    check_request(bundle, output, network, minutes, epochs, fold, seed, resume, init_from)
     chosen = choose_device(device)
-    check_dataset(bundle, dataset, log)
+    kept = kept_settings(bundle / "logs") if resume else {"fold": fold, "seed": seed}
+    cache = None if cache_dir is None else str(cache_dir.absolute())
+    asked = {"max_epochs": epochs, "cache_dir": cache, "resume": resume or None, **kept}
+    settings = {key: value for key, value in asked.items() if value is not None}
+    config = check_settings(bundle, settings)
+    if minutes is None and epochs is None:
+        minutes = config.get("minutes")
+    names = check_dataset(bundle, dataset, log, fold=settings.get("fold"))
     with opened_room(bundle, output) as room, logged_to(room / "logs" / "train.log"):
         if network:
             choose_network(room, network)
         if output:
             forget_thresholds(room)
-        history = History(room / "logs", class_names(room), log, resume=resume)
         try:
-            _run(_workflow(room, dataset, chosen), room, history, minutes, resume, init_from)
+            _run(_workflow(room, dataset, chosen, settings), room, minutes, init_from, log)
+            validate(room, load_cases(dataset, "validation", settings.get("fold")), names, chosen, log)
         except (RuntimeError, TypeError, KeyError, ModuleNotFoundError, YAMLError) as error:
             raise ValueError(f"{config_file(room, 'train')}: {reason_of(error)}") from error
     return room / "models" / WEIGHTS
 
 
+def _workflow(bundle: Path, dataset: Path, device: torch.device, settings: Mapping[str, Any]) -> ConfigWorkflow:
+    return ConfigWorkflow(
+        config_file=str(config_file(bundle, "train")),
+        logging_file=False,
+        workflow_type="train",
+        bundle_root=str(bundle),
+        dataset_dir=str(dataset),
+        device=device,
+        **settings,
+    )
+
+
 def _run(
-    workflow: ConfigWorkflow, room: Path, history: History, minutes: float | None, resume: bool, init_from: Path | None
+    workflow: ConfigWorkflow, room: Path, minutes: float | None, init_from: Path | None, log: Callable[[str], None]
 ) -> None:
+    config, resume = workflow.parser, bool(workflow.parser.get("resume", False))
+    history = History(room / "logs", class_names(room), log, resume=resume)
     if minutes is not None:
-        require_time(history, 60 * minutes)
+        if not _lacks_figures_alone(history, room, minutes):
+            require_time(history, 60 * minutes)
         decay_over(workflow, history, 60 * minutes)
-    history.log("reading and preprocessing the cases")
+    log("reading and preprocessing the cases")
     workflow.initialize()
+    record_split(room / "logs", config, resume=resume)
     _prepare(workflow, room, history, resume, init_from)
     if minutes is not None:
         stop_in_time(workflow.trainer, history, 60 * minutes)
-    history.log(f"training on {workflow.device}")
-    workflow.run()
-    history.finish(workflow.evaluator)
-    _calibrate(workflow, room, history.log)
+    log(f"training on {workflow.device}")
+    if not _lacks_figures_alone(history, room, minutes, workflow.trainer.state.max_epochs):
+        workflow.trainer.add_event_handler(Events.STARTED, lambda: forget_result(room))
+        with shown_progress(workflow.trainer, lambda: _share(workflow.trainer, history, minutes)):
+            workflow.run()
+        _validate_last(workflow, history)
+    _calibrate(workflow, room, log)
     workflow.finalize()
+
+
+def _lacks_figures_alone(history: History, room: Path, minutes: float | None, epochs: int | None = None) -> bool:
+    """Whether a resumed training was killed after its last epoch, while it was evaluated."""
+    if not history.epochs or (room / SCORES).is_file():
+        return False
+    last = history.epochs[-1]
+    return last.epoch == epochs if minutes is None else is_over(history.epochs, last.seconds, 60 * minutes)
+
+
+def _validate_last(workflow: ConfigWorkflow, history: History) -> None:
+    if history.finish(workflow.trainer, workflow.evaluator):
+        for handler in ("best", "checkpoint"):  # which saw the epoch before its validation
+            workflow.parser.get_parsed_content(handler)(workflow.trainer)
+
+
+def _prepare(workflow: ConfigWorkflow, bundle: Path, history: History, resume: bool, init_from: Path | None) -> None:
+    network: nn.Module = workflow.parser.get_parsed_content("network")
+    if init_from:
+        start_from(network, find_weights(init_from))
+    trainer: Engine = workflow.trainer
+    check_background(history.names, network, trainer.loss_function, workflow.evaluator.inferer)  # type: ignore[attr-defined]
+    if resume:
+        check_schedule(bundle / "models" / CHECKPOINT, workflow.parser.get_parsed_content("lr_scheduler"))
+    history.attach(trainer, workflow.evaluator)
+
+
+def _share(trainer: Engine, history: History, minutes: float | None) -> float:
+    """Of the training, what is done."""
+    state = trainer.state
+    if minutes is not None:
+        return min(1.0, history.seconds / (60 * minutes))
+    return state.iteration / ((state.max_epochs or 1) * (state.epoch_length or 1))
 
 
 def _calibrate(workflow: ConfigWorkflow, bundle: Path, log: Callable[[str], None]) -> None:
@@ -108,31 +182,3 @@ def _calibrate(workflow: ConfigWorkflow, bundle: Path, log: Callable[[str], None
         calibrate_on(bundle, workflow.evaluator.data_loader.dataset.data, workflow.device, trust=True, log=log)
     except ValueError as error:  # the training is whole without them
         log(f"the presence thresholds stay as they were: {error}")
-
-
-def _workflow(bundle: Path, dataset: Path, device: torch.device) -> ConfigWorkflow:
-    return ConfigWorkflow(
-        config_file=str(config_file(bundle, "train")),
-        logging_file=False,
-        workflow_type="train",
-        bundle_root=str(bundle),
-        dataset_dir=str(dataset),
-        device=device,
-    )
-
-
-def _prepare(workflow: ConfigWorkflow, bundle: Path, history: History, resume: bool, init_from: Path | None) -> None:
-    parser = workflow.parser
-    network: nn.Module = parser.get_parsed_content("network")
-    if init_from:
-        start_from(network, find_weights(init_from))
-    trainer: Engine = workflow.trainer
-    check_background(history.names, network, trainer.loss_function, workflow.evaluator.inferer)  # type: ignore[attr-defined]
-    if resume:
-        objects = {name: parser.get_parsed_content(name) for name in ("network", "optimizer", "lr_scheduler")}
-        checkpoint = bundle / "models" / CHECKPOINT
-        check_schedule(checkpoint, objects["lr_scheduler"])
-        everything = objects | {"trainer": trainer}
-        CheckpointLoader(str(checkpoint), everything, map_location="cpu").attach(trainer)  # type: ignore[arg-type]
-    history.attach(trainer, workflow.evaluator)
-    ProgressBar(disable=None).attach(trainer, output_transform=lambda output: {"loss": output["loss"].item()})

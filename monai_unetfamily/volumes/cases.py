@@ -1,45 +1,55 @@
-"""Data sets: the layout of the Medical Segmentation Decathlon (MSD), or paired folders `images/` and `labels/`.
+"""Data sets: their cases by section and fold, their label tables, and whether the two fit.
 
-Volumes or pictures. In MSD (Antonelli et al., Nature Communications 13, 2022) `dataset.json` lists the cases and names
-the labels. Paired folders hold files of the same names but for the format, and name no labels.
+Volumes or pictures, in the layouts of `datasets.py`; `splits.py` says which cases are held out.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from monai_unetfamily.volumes.datasets import Case, CaseFolder, channel_names, list_dataset, open_dataset
 from monai_unetfamily.volumes.headers import require_pixdim
 from monai_unetfamily.volumes.masks import may_overlap, require_channel_names
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift, open_volume
-from monai_unetfamily.volumes.sources import (
-    is_picture,
-    list_sources,
-    read_image,
-    read_label_map,
-    require_sources_alone,
-    stem,
-)
+from monai_unetfamily.volumes.sources import is_picture, read_channels, read_label_map
+from monai_unetfamily.volumes.splits import Fold, Section, section_names
 
-Section = Literal["training", "validation"]
 IGNORE = "ignore"  # nnU-Net's name for voxels that nobody labelled
-_KEYS = ("image", "label")
-_PAIRED = ("images", "labels")  # the folders where there is no dataset.json
+_MR = {"mri", "mr", "flair", "adc", "dwi", "pd", "swi"}  # and what begins with t1 or t2
+_OTHERS = {"ct": "CT", "cta": "CT", "pet": "PT", "pt": "PT", "us": "US", "xray": "CR"}
 
 
-def load_cases(dataset_dir: Path | str, section: Section = "training") -> list[dict[str, str]]:
+class Facts(NamedTuple):
+    """What a `dataset.json` says of the whole set; "" where it says nothing."""
+
+    name: str
+    channels: tuple[str, ...]
+    modality: str  # as DICOM abbreviates it: CT, MR, PT, US, CR; "+" between those of several channels
+    licence: str
+    description: str
+    reference: str
+
+
+def load_cases(dataset_dir: Path | str, section: Section = "training", fold: Fold = None) -> list[Case]:
     """List a section's cases, sorted by name, as `{"image": path, "label": path}` with absolute paths.
 
-    Where the folder has a `splits.json` (`{"training": [stems], "validation": [stems]}`), it decides.
-    Elsewhere the first case in sorted order and every fifth after it are validation, the others training.
+    Where channels are files of their own, "image" is the list of their paths. `splits.json` decides, or nnU-Net's
+    `splits_final.json` (`splits.py`), which may hold a list of splits, the folds. Elsewhere fold k of five watches the
+    case k in sorted order and every fifth after it, and is trained on the others.
+
+    Args:
+        dataset_dir: of any layout.
+        section: "training" or "validation".
+        fold: a number from 0 up; None: the only split, or fold 0; "all": training has every case, and validation those
+            of None, which are then no measure of what is learned.
 
     Raises:
         FileNotFoundError: neither `dataset.json` nor paired folders, or an image or label file that is missing.
         ValueError: invalid JSON, no cases, two cases of one name, an image without a label or the reverse, a
-            file in paired folders that is neither picture nor NIfTI file, a split that names unknown cases or one
-            case in both sections, an empty section.
+            file that cannot be a case's, a split that names unknown cases or one case in both sections, a fold that
+            there is not, an empty section.
 
     >>> from tempfile import TemporaryDirectory
     >>> from monai_unetfamily.volumes.phantom import write_phantoms
@@ -48,29 +58,40 @@ def load_cases(dataset_dir: Path | str, section: Section = "training") -> list[d
     ...     [Path(case["image"]).name for case in load_cases(Path(folder), "training")]
     ['phantom_001.nii.gz', 'phantom_002.nii.gz']
     """
-    if section not in ("training", "validation"):
-        raise ValueError(f"got section {section!r}; 'training' or 'validation' is allowed, name one of them")
-    dataset_dir = Path(dataset_dir)
-    cases = _paired_cases(dataset_dir) if _is_paired(dataset_dir) else _all_cases(dataset_dir)
-    names = _section_names(dataset_dir, sorted(cases), section)
+    dataset = open_dataset(Path(dataset_dir))
+    cases, flaws = list_dataset(dataset)
+    if flaws:
+        more = f" (the first of {len(flaws)} findings)" if len(flaws) > 1 else ""
+        raise ValueError(f"{flaws[0].file}: {flaws[0].what}{more}")
+    names = section_names(dataset.folder, list(cases), section, fold)
     if not names:
         raise ValueError(f"{dataset_dir}: section {section!r} is empty; one case is needed, add cases to it")
-    chosen = [cases[name] for name in sorted(names)]
-    for file in (file for case in chosen for file in case.values()):
-        if not Path(file).is_file():
-            listing = dataset_dir / "dataset.json"
-            raise FileNotFoundError(f"{file}: no such file, though {listing} lists it; restore or unlist it")
-    return chosen
+    for name in names:
+        for file in (*image_files(cases[name]), Path(cases[name]["label"])):
+            if not file.is_file():
+                raise FileNotFoundError(f"{file}: no such file, though it is of case {name!r}; restore or unlist it")
+    return [cases[name] for name in names]
+
+
+def image_files(case: Mapping[str, Any]) -> list[Path]:
+    """The files of a case's image: one, or one a channel.
+
+    >>> [file.name for file in image_files({"image": ["a_0000.nii", "a_0001.nii"], "label": "a.nii"})]
+    ['a_0000.nii', 'a_0001.nii']
+    """
+    image = case["image"]
+    return [Path(image)] if isinstance(image, str) else [Path(file) for file in image]
 
 
 def read_label_names(dataset_dir: Path) -> dict[int, str]:
     """Read the label table of a `dataset.json`, id -> name, sorted by id; MSD has 0 for the background.
 
-    Paired folders have no table: it is empty.
+    nnU-Net's table, name -> id, is turned round. Paired folders have no table: it is empty.
 
     Raises:
         FileNotFoundError: neither `dataset.json` nor paired folders.
-        ValueError: invalid JSON, no table, ids that are not integers from 0 up (nnU-Net's table is inverse).
+        ValueError: invalid JSON, no table, ids that are not integers from 0 up, one id twice; nnU-Net's regions
+            (several ids of one name), and its table without a background.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -78,17 +99,41 @@ def read_label_names(dataset_dir: Path) -> dict[int, str]:
     ...     read_label_names(Path(folder))
     {0: 'background', 1: 'liver'}
     """
-    if _is_paired(dataset_dir):
+    dataset = open_dataset(Path(dataset_dir))
+    if dataset.layout == "paired folders":
         return {}
-    file = dataset_dir / "dataset.json"
-    table = _read_json(file).get("labels")
+    table = dataset.listing.get("labels")
     if not isinstance(table, dict) or not table:
-        raise ValueError(f'{file}: has no table "labels"; {{"0": "background", ...}} is needed, add it')
-    for key, name in table.items():
-        if not (key.isdecimal() and isinstance(name, str)):
-            got = f"got label {key!r}: {name!r}"
-            raise ValueError(f'{file}: {got}; "id": "name" is allowed (nnU-Net has the inverse), turn it round')
-    return dict(sorted((int(key), name) for key, name in table.items()))
+        raise ValueError(f'{dataset.file}: has no table "labels"; {{"0": "background", ...}} is needed, add it')
+    inverse = any(isinstance(value, int | list) for value in table.values())
+    return _names_by_id(table, dataset.file) if inverse else _names(table, dataset.file)
+
+
+def read_facts(dataset_dir: Path) -> Facts:
+    """Read what a data set says of itself; paired folders say only their own name.
+
+    Raises:
+        FileNotFoundError: neither `dataset.json` nor paired folders.
+        ValueError: invalid JSON, channels that are not numbered from 0 up.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     text = '{"name": "Heart", "modality": {"0": "MRI"}, "licence": "CC-BY-SA 4.0"}'
+    ...     _ = (Path(folder) / "dataset.json").write_text(text)
+    ...     facts = read_facts(Path(folder))
+    >>> facts.name, facts.channels, facts.modality, facts.licence
+    ('Heart', ('MRI',), 'MR', 'CC-BY-SA 4.0')
+    """
+    dataset = open_dataset(Path(dataset_dir))
+    channels = channel_names(dataset)
+    return Facts(
+        _said(dataset, "name") or dataset.folder.absolute().name,
+        channels,
+        "+".join(sorted({kind for kind in map(_modality, channels) if kind})),
+        _said(dataset, "licence") or _said(dataset, "license"),
+        _said(dataset, "description"),
+        _said(dataset, "reference"),
+    )
 
 
 def ignore_label(names: Mapping[int, str]) -> int | None:
@@ -100,7 +145,7 @@ def ignore_label(names: Mapping[int, str]) -> int | None:
     return next((label for label, name in names.items() if name.casefold() == IGNORE), None)
 
 
-def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
+def check_labels(case: Mapping[str, Any], labels: Mapping[int, str]) -> None:
     """Refuse a case whose labels do not fit its image or the table of label names.
 
     Shapes must be equal, and the two grids the same up to `GRID_TOLERANCE`. Label files may store floats, if
@@ -110,7 +155,7 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
     Raises:
         ValueError: an sform that pixdim contradicts, another shape, a label map in place of masks or the reverse,
             another number of masks or other names in their header, another affine, fractional values, ids outside
-            the table; and what `read_image` and `read_label_map` raise.
+            the table; and what `read_channels` and `read_label_map` raise.
 
     >>> from tempfile import TemporaryDirectory
     >>> from monai_unetfamily.volumes.phantom import write_phantoms
@@ -119,11 +164,12 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
     ...     for case in load_cases(Path(folder)):
     ...         check_labels(case, read_label_names(Path(folder)))
     """
-    _require_one_reading(case)
-    image, image_affine = read_image(Path(case["image"]))
     label = Path(case["label"])
+    for file in (*image_files(case), label):
+        _require_one_reading(file)
+    image, image_affine = read_channels(image_files(case))
     voxels, affine = read_label_map(label)
-    shape = image.shape[: len(image_affine) - 1]  # without the channels of a picture
+    shape = image.shape[1:]
     if voxels.shape[:-1] != shape:
         got = f"got shape {voxels.shape[:-1]}, its image {shape}"
         raise ValueError(f"{label}: {got}; they must be equal, export the label map again")
@@ -139,11 +185,10 @@ def check_labels(case: Mapping[str, str], labels: Mapping[int, str]) -> None:
     _require_ids(np.unique(voxels), ({0, 1} if may_overlap(classes) else {0, *classes}) | unlabelled, label)
 
 
-def _require_one_reading(case: Mapping[str, str]) -> None:
+def _require_one_reading(file: Path) -> None:
     """Training reads with MONAI's own reader, which must find the same affine."""
-    for file in (Path(case[key]) for key in _KEYS):
-        if not is_picture(file):
-            require_pixdim(open_volume(file, channels=True), file)
+    if not is_picture(file):
+        require_pixdim(open_volume(file, channels=True), file)
 
 
 def _require_channels(got: int, labels: Mapping[int, str], file: Path) -> None:
@@ -167,76 +212,35 @@ def _require_ids(values: np.ndarray[Any, np.dtype[np.float32]], allowed: set[int
         raise ValueError(f"{label}: got labels {unknown}; {sorted(allowed)} are in the table, add or remap them")
 
 
-def _is_paired(dataset_dir: Path) -> bool:
-    return not (dataset_dir / "dataset.json").exists() and all((dataset_dir / name).is_dir() for name in _PAIRED)
+def _names(table: Mapping[str, Any], file: Path) -> dict[int, str]:
+    for key, name in table.items():
+        if not (key.isdecimal() and isinstance(name, str)):
+            got = f"got label {key!r}: {name!r}"
+            raise ValueError(f'{file}: {got}; "id": "name", or nnU-Net\'s "name": id, is allowed, write so')
+    return dict(sorted((int(key), name) for key, name in table.items()))
 
 
-def _paired_cases(dataset_dir: Path) -> dict[str, dict[str, str]]:
-    for name in _PAIRED:
-        require_sources_alone(dataset_dir / name)
-    images, labels = (
-        {stem(file): str(file.absolute()) for file in list_sources([dataset_dir / name])} for name in _PAIRED
-    )
-    for files, others, missing in ((images, labels, "label"), (labels, images, "image")):
-        alone = sorted(files.keys() - others.keys())
-        if alone:
-            got = f"{len(alone)} of {len(files)} files have no {missing} of their name"
-            raise ValueError(f"{files[alone[0]]}: {got}, this is the first; add what is missing, or take these away")
-    return {name: {"image": images[name], "label": labels[name]} for name in images}
+def _names_by_id(table: Mapping[str, Any], file: Path) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for name, label in table.items():
+        if isinstance(label, list):
+            one = "one id a class is allowed, label each region by an id or give masks (docs/overlapping_classes.md)"
+            raise ValueError(f"{file}: got label {name!r}: the region {label}; {one}")
+        if isinstance(label, bool) or not isinstance(label, int) or label < 0:
+            raise ValueError(f'{file}: got label {name!r}: {label!r}; "name": id from 0 up is allowed, write so')
+        if label in names:
+            raise ValueError(f"{file}: got label {label} twice, {names[label]!r} and {name!r}; name each id once")
+        names[label] = name
+    if 0 not in names:
+        raise ValueError(f'{file}: got labels {names} without 0; "background": 0 is needed, add it')
+    return dict(sorted(names.items()))
 
 
-def _all_cases(dataset_dir: Path) -> dict[str, dict[str, str]]:
-    file = dataset_dir / "dataset.json"
-    entries = _read_json(file).get("training")
-    if not isinstance(entries, list) or not entries:
-        raise ValueError(f'{file}: lists no cases under "training"; images with labels are needed, add them')
-    cases: dict[str, dict[str, str]] = {}
-    for entry in entries:
-        if not (isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in _KEYS)):
-            raise ValueError(f'{file}: got case {entry!r}; {{"image": ..., "label": ...}} is allowed, write so')
-        case = {key: str((dataset_dir / entry[key]).absolute()) for key in _KEYS}
-        name = stem(Path(case["image"]))
-        if name in cases:
-            raise ValueError(f"{file}: lists {name!r} twice; each case needs its own name, rename or drop one")
-        cases[name] = case
-    return cases
+def _said(dataset: CaseFolder, key: str) -> str:
+    said = dataset.listing.get(key, "")
+    return said if isinstance(said, str) else ""
 
 
-def _section_names(dataset_dir: Path, names: list[str], section: Section) -> list[str]:
-    file = dataset_dir / "splits.json"
-    if not file.exists():
-        validation = names[::5]
-        return validation if section == "validation" else [name for name in names if name not in validation]
-    splits = _read_json(file)
-    for key in ("training", "validation"):
-        _require_known(splits.get(key), set(names), key, file)
-    both = set(splits["training"]) & set(splits["validation"])
-    if both:
-        raise ValueError(f"{file}: {sorted(both)[0]!r} is in both sections; each case belongs to one, drop it from one")
-    return list(splits[section])
-
-
-def _require_known(listed: object, names: set[str], section: str, file: Path) -> None:
-    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-        raise ValueError(f'{file}: has no list "{section}"; a list of case names is needed, add it')
-    unknown = [name for name in listed if name not in names]
-    if unknown:
-        raise ValueError(
-            f"{file}: {section} names {len(unknown)} unknown cases ({unknown[0]!r} first);"
-            " the data set's cases are allowed, correct the names"
-        )
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file}: no such file, nor images/ and labels/ beside it; name a folder in the layout of the Decathlon"
-            " (MSD), or one of paired folders"
-        )
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
-        raise ValueError(f"{file}: is not valid JSON ({error}); mend that place") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: holds a {type(content).__name__}; a JSON object is needed, see the MSD layout")
-    return content
+def _modality(channel: str) -> str:
+    word = channel.casefold().replace("-", "").replace(" ", "")
+    return "MR" if word in _MR or word.startswith(("t1", "t2")) else _OTHERS.get(word, "")

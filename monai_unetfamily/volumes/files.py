@@ -32,9 +32,12 @@ def atomic_file(path: Path) -> Iterator[BufferedWriter]:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except OSError as error:
-        reason = f"cannot write ({error.strerror or error}); name a folder that exists, has space and may be written"
-        raise OSError(error.errno, reason, str(path)) from error
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch.save hides what its stream raised
+        if not isinstance(cause, OSError):
+            raise
+        reason = f"cannot write ({cause.strerror or cause}); name a folder that exists, has space and may be written"
+        raise OSError(cause.errno, reason, str(path)) from error
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -44,13 +44,25 @@ class PictureReader(ImageReader):
         return tuple(Path(name) for name in ensure_tuple(data))
 
     def get_data(self, img: tuple[Path, ...]) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """The picture (rows, columns) or (rows, columns, 3), and what EnsureChannelFirst needs of it."""
-        if len(img) != 1 or not is_picture(img[0]):
-            got = ", ".join(map(str, img))
-            raise ValueError(f"got {got}; this bundle is for pictures, one PNG or TIFF each: choose one for volumes")
-        values = self._values(img[0])
+        """The values (rows, columns), or (rows, columns, C) of RGB or several files, and what EnsureChannelFirst needs.
+
+        Raises:
+            ValueError: a file that is no picture, files of different sizes, and what the values' reader refuses.
+        """
+        for file in img:
+            if not is_picture(file):
+                raise ValueError(f"got {file}; this bundle is for pictures, PNG or TIFF: choose one for volumes")
+        values = self._values(img[0]) if len(img) == 1 else self._joined(img)
         channel_dim = float("nan") if values.ndim == 2 else -1  # nan: MONAI's mark of none
         return values, {"spatial_shape": np.array(values.shape[:2]), "original_channel_dim": channel_dim}
+
+    def _joined(self, files: Sequence[Path]) -> NDArray[np.float32]:
+        parts = [np.atleast_3d(self._values(file)) for file in files]
+        for file, part in zip(files, parts, strict=True):
+            if part.shape[:2] != parts[0].shape[:2]:
+                got = f"got {part.shape[:2]} pixels, {files[0]} has {parts[0].shape[:2]}"
+                raise ValueError(f"{file}: {got}; the channels of one picture need one size, export them again")
+        return np.concatenate(parts, axis=-1)
 
 
 class LabelPictureReader(PictureReader):

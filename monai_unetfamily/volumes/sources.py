@@ -62,24 +62,33 @@ def list_sources(inputs: Sequence[Path]) -> list[Path]:
     return sources
 
 
-def require_sources_alone(folder: Path) -> None:
-    """Refuse a folder with a visible file, other than notes, that `list_sources` would pass over: a case is lost.
+def list_all(folder: Path) -> list[Path]:
+    """List a folder's NIfTI files and pictures, sorted, be there several of one `stem` or none at all."""
+    return [file for file in _visible(folder) if _is_listed(file)]
 
-    Raises:
-        ValueError: names the first.
+
+def list_foreign(folder: Path, suffixes: tuple[str, ...] = _LISTED) -> list[Path]:
+    """List a folder's visible files, other than notes, that end otherwise: cases that would be lost."""
+    return [file for file in _visible(folder) if not file.name.lower().endswith((*suffixes, *_NOTES))]
+
+
+def read_channels(paths: Sequence[Path]) -> tuple[NDArray[np.float32], Affine]:
+    """Read the values (C, *spatial) of an image whose channels are in one file or in several, and the affine.
+
+    A volume's fourth axis counts channels, and so does a picture's third.
+
+    Raises what `nifti.read_volume` or `pictures.read_picture` raises, and ValueError for pictures of other kinds, and
+    for files of different grids.
     """
-    others = [file for file in _visible(folder) if not file.name.lower().endswith((*_LISTED, *_NOTES))]
-    if others:
-        raise ValueError(f"{others[0]}: not PNG, TIFF or NIfTI (.nii, .nii.gz); convert it or take it out")
-
-
-def read_image(path: Path) -> tuple[NDArray[np.float32], Affine]:
-    """Read values (X, Y, Z) or (rows, columns[, 3]) and the affine.
-
-    Raises what `nifti.read_volume` or `pictures.read_picture` raises, and ValueError for pictures of other kinds.
-    """
-    _require_no_foreign(path)
-    return (pictures.read_picture(path), np.eye(3)) if is_picture(path) else nifti.read_volume(path)
+    parts, affines = zip(*(_read_channels(path) for path in paths), strict=True)
+    for path, part, affine in zip(paths, parts, affines, strict=True):
+        if part.shape[1:] != parts[0].shape[1:]:
+            got = f"got shape {part.shape[1:]}, {paths[0]} has {parts[0].shape[1:]}"
+            raise ValueError(f"{path}: {got}; the channels of one image need one grid, resample them to it first")
+        if (shift := nifti.grid_shift(affine, affines[0])) > nifti.GRID_TOLERANCE:
+            got = f"lies {shift:.3g} voxels off {paths[0]}"
+            raise ValueError(f"{path}: {got}; the channels of one image need one grid, resample them to it first")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts), affines[0]
 
 
 def read_label_map(path: Path) -> tuple[NDArray[np.float32], Affine]:
@@ -95,13 +104,21 @@ def read_label_map(path: Path) -> tuple[NDArray[np.float32], Affine]:
 
 def holds_sources(folder: Path) -> bool:
     """Whether a folder itself, not one in it, holds a source."""
-    return bool(_found(folder))
+    return bool(list_all(folder))
+
+
+def _read_channels(path: Path) -> tuple[NDArray[np.float32], Affine]:
+    _require_no_foreign(path)
+    if is_picture(path):
+        return np.moveaxis(np.atleast_3d(pictures.read_picture(path)), -1, 0), np.eye(3)
+    values, affine = nifti.read_volume(path, channels=True)
+    return np.moveaxis(values, -1, 0), affine
 
 
 def _expand(path: Path) -> list[Path]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder; name NIfTI files, pictures or folders of them")
-    found = _found(path) if path.is_dir() else [path]
+    found = list_all(path) if path.is_dir() else [path]
     if not found:
         names = ", ".join(f"*{suffix}" for suffix in _LISTED)
         raise FileNotFoundError(f"{path}: holds no {names}; they are looked for here, not deeper")
@@ -113,10 +130,6 @@ def _require_no_foreign(path: Path) -> None:
         raise ValueError(
             f"{path}: is a picture of a kind that is not read; PNG and TIFF are, convert it to one of them"
         )
-
-
-def _found(folder: Path) -> list[Path]:
-    return [file for file in _visible(folder) if _is_listed(file)]
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -1,16 +1,19 @@
 """What is to be segmented: which files make one image, and what its outputs are called."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Pair
 from numpy.typing import NDArray
 
+from monai_unetfamily.volumes.cases import image_files
 from monai_unetfamily.volumes.channels import join_channels
-from monai_unetfamily.volumes.layouts import ITK, Found, Listing, join_listings, list_input
+from monai_unetfamily.volumes.layouts import ITK, NIFTI, Found, Listing, join_listings, list_input
 from monai_unetfamily.volumes.listings import LISTS, read_list
+from monai_unetfamily.volumes.nifti import open_volume
 from monai_unetfamily.volumes.sources import is_picture, stem
 
 
@@ -77,8 +80,31 @@ def find_studies(
     listing = join_listings(_list(given) for given in inputs)
     joined = join_channels(list(_once(listing.found)), channels if channel_dim is None else 1)
     studies = tuple(_study(found, channel_dim, series) for found in joined)
-    _require_own_names(studies)
+    require_own_names(studies)
     return Studies(studies, listing.notes)
+
+
+def case_study(case: Mapping[str, Any], channel_dim: int | None = None) -> Study:
+    """The image of a data set's case, as `cases.load_cases` lists it; its outputs are called as the case's label map.
+
+    Args:
+        case: {"image": path or paths, "label": path}.
+        channel_dim: axis of a 4-D file that counts channels; None: the last.
+
+    >>> case_study({"image": ["a_0000.nii", "a_0001.nii"], "label": "a.nii"}).name
+    'a'
+    """
+    files = tuple(image_files(case))
+    if channel_dim is None and _is_4d(files[0]):
+        channel_dim = 3
+    return _study(Found(files, stem(Path(case["label"]))), channel_dim, None)
+
+
+def _is_4d(file: Path) -> bool:
+    try:
+        return file.name.lower().endswith(NIFTI) and len(open_volume(file, channels=True).shape) == 4
+    except (ValueError, OSError):  # it is its case that fails, when it is read
+        return False
 
 
 def _list(given: str | Path) -> Listing:
@@ -115,7 +141,8 @@ def _series_study(folder: Path, name: str, series: str | None) -> Study:
     return Study(name, chosen.files, "dicom", notes=(f"series {chosen} is read", *others, *passed))
 
 
-def _require_own_names(studies: Iterable[Study]) -> None:
+def require_own_names(studies: Iterable[Study]) -> None:
+    """Refuse a study whose outputs would be hidden, or called as another's: a ValueError that names the files."""
     seen: dict[str, Path] = {}
     for study in studies:
         if not study.name or study.name.split("/")[-1].startswith("."):

@@ -21,6 +21,7 @@ from benchmarks import (
     parts,
     restoring,
     savings,
+    training,
     upsampling,
     windows,
 )
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "windows": Benchmark("Sliding windows, times and memory against MONAI's", windows.rows),
     "restoring": Benchmark("Labels back on the source grid: the memory of a whole run", restoring.rows),
     "cohort": Benchmark("A cohort, start to end, against MONAI's bundle run", cohort.rows),
+    "training": Benchmark("Training, samples a second against a plain MONAI recipe", training.rows),
     "napari": Benchmark("The widget in a napari window: opening, answering, cancelling", napari_window.rows),
     "early_exit": Benchmark("The early exit of a guided network against its full run", early_exit.rows),
     "hybrid_loss": Benchmark("The hybrid loss against Dice and cross entropy", hybrid_loss.rows),

@@ -18,7 +18,7 @@ from benchmarks.table import from_json, markdown
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs/benchmarks.json"
 PICTURE = ROOT / "docs/images/benchmark.svg"
-PAGES = [ROOT / "docs/performance.md", ROOT / "README.md"]
+PAGES = [ROOT / "docs/performance.md", ROOT / "docs/training.md", ROOT / "README.md"]
 TABLE = re.compile(r"<!-- benchmark (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 

@@ -1,0 +1,1 @@
+"""Planning: what a data set holds, and the bundle that fits it."""

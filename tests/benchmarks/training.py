@@ -1,0 +1,85 @@
+"""Samples a second of a bundle's training beside a plain MONAI recipe with the same network, patch, batch and workers.
+
+The plain recipe is the bundle's own config with MONAI's CacheDataset in memory, SimpleInferer, no handler. Validation
+is left out on both sides. "here, float32" has cases mapped from files, seeds, checkpoints and logs; "here" has bfloat16
+beside, on CPUs made for it. The three take turns, an epoch each, in one process.
+"""
+
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import torch
+from monai.bundle import ConfigWorkflow
+
+from benchmarks.measure import in_fresh_process
+from benchmarks.table import Row
+from monai_unetfamily.bundles.bundle import copy_bundle
+from monai_unetfamily.bundles.metadata import config_file, find_bundle
+from monai_unetfamily.volumes.phantom import write_phantoms
+
+CASES = {"full": 40, "quick": 16, "toy": 4}
+ROUNDS = {"full": 5, "quick": 3, "toy": 1}
+WORKERS = {"full": (0, 1), "quick": (0,), "toy": (0,)}
+FLOAT32 = {"train#inferer": {"_target_": "SimpleInferer"}}
+PLAIN: dict[str, Any] = FLOAT32 | {
+    "train#preprocessing#transforms": "$@train#deterministic_transforms + @train#random_transforms",
+    "train#dataset": {
+        "_target_": "CacheDataset",
+        "data": "@train#cases",
+        "transform": "@train#preprocessing",
+        "progress": False,
+    },
+    "train#cases": {"_target_": "monai_unetfamily.volumes.cases.load_cases", "dataset_dir": "@dataset_dir"},
+    "train#handlers": [],
+}
+RECIPES: dict[str, dict[str, Any]] = {"plain MONAI": PLAIN, "here, float32": FLOAT32, "here": {}}
+
+
+def rows(scale: str) -> list[Row]:
+    """One row for each number of workers."""
+    measure = partial(in_fresh_process, interleave, CASES[scale], ROUNDS[scale], torch.get_num_threads())
+    return [_row(workers, measure(workers)) for workers in WORKERS[scale]]
+
+
+def _row(workers: int, rates: dict[str, float]) -> Row:
+    plain = rates["plain MONAI"]
+    ratios = {f"{name}, x": rate / plain for name, rate in rates.items() if name != "plain MONAI"}
+    return {"network": "UNet 3+ of phantom_ct", "workers": workers, "plain MONAI, samples/s": plain, **ratios}
+
+
+def interleave(cases: int, rounds: int, threads: int, workers: int) -> dict[str, float]:
+    """Samples a second by recipe: medians over rounds, in which the recipes take turns."""
+    torch.set_num_threads(threads)
+    with TemporaryDirectory() as folder:
+        write_phantoms(Path(folder, "data"), cases)
+        trainers = {name: _trainer(Path(folder), name, changes, workers) for name, changes in RECIPES.items()}
+        times = [{name: _rate(trainer) for name, trainer in trainers.items()} for _ in range(1 + rounds)][1:]
+    return {name: median(each[name] for each in times) for name in trainers}
+
+
+def _trainer(folder: Path, name: str, changes: dict[str, Any], workers: int) -> Any:
+    room = folder / name.replace(", ", "_").replace(" ", "_")
+    copy_bundle(find_bundle("phantom_ct"), room)
+    workflow = ConfigWorkflow(
+        config_file=str(config_file(room, "train")),
+        logging_file=False,
+        bundle_root=str(room),
+        dataset_dir=str(folder / "data"),
+        num_workers=workers,
+        val_interval=1_000_000,
+        **changes,
+    )
+    workflow.initialize()
+    return workflow.trainer
+
+
+def _rate(trainer: Any) -> float:
+    """Of one more epoch."""
+    trainer.state.max_epochs = trainer.state.epoch + 1
+    start = perf_counter()
+    trainer.run()
+    return len(trainer.data_loader.dataset) / (perf_counter() - start)

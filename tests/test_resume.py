@@ -1,0 +1,166 @@
+"""A training that was killed goes on exactly as it would have gone on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from test_training import run_monai, set_config
+from torch import Tensor
+
+from monai_unetfamily.training.history import read_history
+from monai_unetfamily.training.run import train
+
+EPOCHS = 4
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+CONFIGS = "['configs/train.yaml','configs/multi_gpu_train.yaml']"
+TRAIN = """
+import sys
+from pathlib import Path
+import torch
+from monai_unetfamily.training.run import train
+torch.set_num_threads(1)
+train(Path(sys.argv[1]), Path(sys.argv[2]), device="cpu", log=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.fixture
+def recipe(untrained: Path) -> Path:
+    """Every source of chance: order, crops, augmentation, dropout of the guide."""
+    set_config(untrained, max_epochs=EPOCHS, val_interval=2, epoch_batches=3, accumulation_steps=2)
+    return untrained
+
+
+def state_of(bundle: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(bundle / "models/checkpoint.pt", weights_only=True)
+    return state
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict | list | tuple):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {name: leaf for key, part in pairs for name, leaf in leaves(part, f"{path}/{key}").items()}
+    return {path: value}
+
+
+def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Bit for bit: weights, optimizer, schedule, best score."""
+    ours, theirs = leaves(one), leaves(other)
+    assert ours.keys() == theirs.keys()
+    differing = [
+        key
+        for key in ours
+        if not (torch.equal(ours[key], theirs[key]) if isinstance(ours[key], Tensor) else ours[key] == theirs[key])
+    ]
+    assert not differing
+
+
+def kill_after(bundle: Path, data: Path, line: str, seconds: float) -> None:
+    """Train in a process of its own, and kill it so long after it has said this."""
+    command = [sys.executable, "-c", TRAIN, str(bundle), str(data)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert any(said.startswith(line) for said in process.stdout), "it ended before"
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_killed_training_goes_on_exactly(recipe: Path, phantoms: Path, tmp_path: Path, workers: int) -> None:
+    set_config(recipe, num_workers=workers)
+    killed = tmp_path / "killed"
+    shutil.copytree(recipe, killed)
+    train(recipe, phantoms, device="cpu")
+    for epoch, seconds in ((1, 0.1), (2, 0.0)):  # in the middle of the next epoch, and while it validates or saves
+        shutil.rmtree(killed / "models", ignore_errors=True)
+        kill_after(killed, phantoms, f"epoch {epoch}:", seconds)
+        train(killed, phantoms, resume=True, device="cpu")
+        assert_equal(state_of(killed), state_of(recipe))
+        losses = [[(e.epoch, e.loss, e.dice) for e in read_history(b / "logs/history.csv")] for b in (killed, recipe)]
+        assert losses[0] == losses[1]
+        best = [torch.load(b / "models/best.pt", weights_only=True) for b in (killed, recipe)]
+        assert_equal(*best)
+
+
+def test_chance_follows_from_the_seed(recipe: Path, phantoms: Path, tmp_path: Path) -> None:
+    set_config(recipe, max_epochs=1)
+    states = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(recipe, phantoms, output=tmp_path / name, seed=seed, device="cpu")
+        states.append(state_of(tmp_path / name)["network"])
+    assert_equal(states[0], states[1])
+    with pytest.raises(AssertionError):
+        assert_equal(states[0], states[2])
+
+
+def test_a_training_that_is_complete_is_not_resumed(recipe: Path, phantoms: Path) -> None:
+    """ignite would begin it anew, at a learning rate of 0."""
+    train(recipe, phantoms, device="cpu")
+    with pytest.raises(ValueError, match="has had all its 4 epochs"):
+        train(recipe, phantoms, resume=True, device="cpu")
+
+
+@pytest.mark.parametrize("minutes", [None, 0.001])
+@pytest.mark.parametrize("last", ["epoch 1:", "predicting and evaluating"])
+def test_a_training_that_lacks_its_figures_gets_them(
+    recipe: Path, phantoms: Path, last: str, minutes: float | None
+) -> None:
+    """Killed while it was evaluated, after its last epoch; before, the card says that nothing is known."""
+
+    def interrupt(line: str) -> None:
+        if line.startswith(last):
+            raise KeyboardInterrupt
+
+    set_config(recipe, max_epochs=1, val_interval=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, phantoms, minutes=minutes, device="cpu", log=interrupt)
+    assert "has not come to its end" in (card := (recipe / "docs/README.md").read_text())
+    assert "no weights yet" not in card
+    before = state_of(recipe)
+    train(recipe, phantoms, minutes=minutes, resume=True, device="cpu")
+    assert_equal(before, state_of(recipe))
+    assert "| liver" in (recipe / "docs/README.md").read_text()
+
+
+def test_a_resumed_run_keeps_its_cases(recipe: Path, phantoms: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantoms, data)
+    set_config(recipe, max_epochs=1)
+    train(recipe, data, fold=2, device="cpu")
+    split = json.loads((recipe / "logs/split.json").read_text())
+    assert (split["fold"], split["validation"]) == (2, ["phantom_002"])
+    set_config(recipe, max_epochs=2)
+    with pytest.raises(ValueError, match="keeps its folder, network, weights, fold and seed"):
+        train(recipe, data, fold=1, resume=True, device="cpu")
+    table = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps(table | {"training": table["training"][:-1]}))
+    with pytest.raises(ValueError, match=r"learned from other cases .* \('phantom_005' first\)"):
+        train(recipe, data, resume=True, device="cpu")
+
+
+def test_two_processes_are_resumed_by_the_command_that_started_them(
+    recipe: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    set_config(recipe, max_epochs=6)
+    killed = tmp_path / "killed"
+    shutil.copytree(recipe, killed)
+    run_monai(recipe, phantoms, CONFIGS, *TORCHRUN)
+    command = [*TORCHRUN, "monai.bundle", "run", "--config_file", CONFIGS, "--dataset_dir", str(phantoms)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=killed, env=environment, text=True, **streams) as process:
+        assert any("Epoch[2] Complete" in said for said in process.stdout), "it ended before"
+        for worker in (*psutil.Process(process.pid).children(recursive=True), process):
+            worker.kill()
+    assert state_of(killed)["trainer"]["iteration"] < state_of(recipe)["trainer"]["iteration"]
+    run_monai(killed, phantoms, CONFIGS, *TORCHRUN, resume="true")
+    assert_equal(state_of(killed), state_of(recipe))
