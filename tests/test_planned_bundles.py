@@ -21,6 +21,7 @@ from monai_unetfamily.cli import main
 from monai_unetfamily.nets import create_network
 from monai_unetfamily.training.planning.bundle import write_bundle
 from monai_unetfamily.training.planning.fingerprint import Fingerprint
+from monai_unetfamily.training.planning.planner import plan_dataset
 from monai_unetfamily.training.planning.rules import make_plan
 from monai_unetfamily.volumes.phantom import write_phantoms
 
@@ -180,3 +181,8 @@ def test_options_reach_the_configs(tmp_path: Path) -> None:
         assert "neighbours: 1" in text
     assert "\nminutes: 7 " in train
     assert '"name": "unet",' in (bundle / "configs/metadata.json").read_text()
+
+
+def test_a_wrong_network_is_refused_before_the_data_set_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="network 'vnet' is unknown"):
+        plan_dataset(tmp_path / "absent", tmp_path / "bundle", network="vnet")

@@ -1,6 +1,7 @@
 """`unetfamily plan`: a data set's bundle."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from monai_unetfamily.cli.options import Commands, add_device, say
@@ -37,5 +38,6 @@ def _plan(options: argparse.Namespace) -> int:
     how = {name: getattr(options, name) for name in names}
     hu = tuple(options.hu) if options.hu else None
     plan_dataset(options.dataset, options.output, memory_gb=options.memory, hu=hu, log=say, **how)
-    print(f"bundle in {options.output}; train it: unetfamily train {options.output} --dataset {options.dataset}")
+    command = shlex.join(["unetfamily", "train", str(options.output), "--dataset", str(options.dataset)])
+    print(f"bundle in {options.output}; train it: {command}")
     return 0

@@ -21,8 +21,8 @@ from monai_unetfamily.bundles.bundle import copy_bundle
 from monai_unetfamily.bundles.metadata import config_file, find_bundle
 from monai_unetfamily.volumes.phantom import write_phantoms
 
-CASES = {"full": 40, "quick": 16, "toy": 4}
-ROUNDS = {"full": 5, "quick": 3, "toy": 1}
+CASES = {"full": 20, "quick": 8, "toy": 4}
+ROUNDS = {"full": 3, "quick": 2, "toy": 1}
 WORKERS = {"full": (0, 1), "quick": (0,), "toy": (0,)}
 FLOAT32 = {"train#inferer": {"_target_": "SimpleInferer"}}
 PLAIN: dict[str, Any] = FLOAT32 | {
@@ -56,12 +56,14 @@ def interleave(cases: int, rounds: int, threads: int, workers: int) -> dict[str,
     torch.set_num_threads(threads)
     with TemporaryDirectory() as folder:
         write_phantoms(Path(folder, "data"), cases)
-        trainers = {name: _trainer(Path(folder), name, changes, workers) for name, changes in RECIPES.items()}
+        trainers = {
+            name: _trainer(Path(folder), name, changes, workers, cases // 2) for name, changes in RECIPES.items()
+        }
         times = [{name: _rate(trainer) for name, trainer in trainers.items()} for _ in range(1 + rounds)][1:]
     return {name: median(each[name] for each in times) for name in trainers}
 
 
-def _trainer(folder: Path, name: str, changes: dict[str, Any], workers: int) -> Any:
+def _trainer(folder: Path, name: str, changes: dict[str, Any], workers: int, batches: int) -> Any:
     room = folder / name.replace(", ", "_").replace(" ", "_")
     copy_bundle(find_bundle("phantom_ct"), room)
     workflow = ConfigWorkflow(
@@ -71,6 +73,7 @@ def _trainer(folder: Path, name: str, changes: dict[str, Any], workers: int) -> 
         dataset_dir=str(folder / "data"),
         num_workers=workers,
         val_interval=1_000_000,
+        epoch_batches=batches,
         **changes,
     )
     workflow.initialize()
@@ -82,4 +85,4 @@ def _rate(trainer: Any) -> float:
     trainer.state.max_epochs = trainer.state.epoch + 1
     start = perf_counter()
     trainer.run()
-    return len(trainer.data_loader.dataset) / (perf_counter() - start)
+    return len(trainer.data_loader.sampler) / (perf_counter() - start)

@@ -39,12 +39,7 @@ def choose_member(
     Raises:
         ValueError: a network that the family does not have, no widths.
     """
-    if features is not None and (not features or min(features) < 1):
-        raise ValueError(
-            f"features is {tuple(features)}; one width a stage, 1 or more each, is allowed: or leave it out."
-        )
-    if network not in (None, *list_networks()):
-        raise ValueError(f"network {network!r} is unknown; allowed are {', '.join(list_networks())}.")
+    require_member(network, features)
     matters, found = _absence(fingerprint, absent or {})
     name = network or (_GUIDED if matters else _UNGUIDED)
     guided = matters and "cgm" in MEMBERS[name].options
@@ -53,6 +48,20 @@ def choose_member(
     said = f"{found}; a guide says so before the decoder draws anything there." if guided else without
     decisions = [Decision("network", name, chosen), Decision("guide (CGM)", "yes" if guided else "no", said)]
     return Choice(name, guided, tuple(features) if features is not None else None), decisions
+
+
+def require_member(network: str | None, features: Sequence[int] | None) -> None:
+    """Refuse a network that the family does not have, and widths that no network has.
+
+    Raises:
+        ValueError: says which are allowed.
+    """
+    if features is not None and (not features or min(features) < 1):
+        raise ValueError(
+            f"features is {tuple(features)}; one width a stage, 1 or more each, is allowed: or leave it out."
+        )
+    if network not in (None, *list_networks()):
+        raise ValueError(f"network {network!r} is unknown; allowed are {', '.join(list_networks())}.")
 
 
 def _absence(fingerprint: Fingerprint, absent: Mapping[str, float]) -> tuple[bool, str]:

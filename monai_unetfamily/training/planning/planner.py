@@ -11,6 +11,7 @@ from monai_unetfamily.training.planning.bundle import write_bundle
 from monai_unetfamily.training.planning.decisions import format_decisions
 from monai_unetfamily.training.planning.fingerprint import Fingerprint, format_fingerprint
 from monai_unetfamily.training.planning.integrity import check_integrity
+from monai_unetfamily.training.planning.members import require_member
 from monai_unetfamily.training.planning.plan import Plan
 from monai_unetfamily.training.planning.problems import format_problems
 from monai_unetfamily.training.planning.rules import make_plan
@@ -47,6 +48,7 @@ def plan_dataset(
         ValueError: a data set with errors, or what cannot be planned; then nothing is written.
     """
     require_free(output)
+    require_member(network, features)
     gpu = device.startswith("cuda") or choose_device(device).type != "cpu"  # a plan for another machine's GPU is fine
     fingerprint = sound_fingerprint(dataset, log)
     log(f"{format_fingerprint(fingerprint)}\n")
