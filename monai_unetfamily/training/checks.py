@@ -75,6 +75,12 @@ def check_settings(bundle: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+def names_in(bundle: Path, dataset: Path) -> dict[int, str]:
+    """Label id -> name in a data set's label maps: the bundle's classes, and "ignore" where the data set has it."""
+    table = read_label_names(dataset)
+    return {label: name for label, name in label_names(bundle).items() if label in table or name != IGNORE}
+
+
 def check_dataset(
     bundle: Path,
     dataset: Path,
@@ -98,7 +104,7 @@ def check_dataset(
             f"{dataset}: has labels {other} where this bundle has {names}; choose another bundle, or rename."
         )
     cases = {section: load_cases(dataset, section, fold) for section in sections}
-    listed = {label: name for label, name in names.items() if label in table or name != IGNORE}
+    listed = names_in(bundle, dataset)
     if not table:
         log(f"{dataset} names no labels; they are taken for the bundle's: {listed}")
     log(f"checking {' and '.join(f'{len(c)} {section}' for section, c in cases.items())} cases of {dataset}")

@@ -1,7 +1,7 @@
 """What a training was worth: its validation cases predicted and evaluated as the commands do it, told in the card."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 
 from monai_unetfamily.bundles.bundle import Bundle, open_bundle
 from monai_unetfamily.evaluation import Score, evaluate_folders, format_table, summarize, write_csv
-from monai_unetfamily.inference.batch import predict_cohort
+from monai_unetfamily.inference.batch import Outcome, predict_cohort
+from monai_unetfamily.inference.settings import DEFAULTS, Settings
 from monai_unetfamily.training.history import read_history
 from monai_unetfamily.training.split import read_split
 from monai_unetfamily.volumes.files import atomic_file, make_folder
@@ -55,13 +56,36 @@ def validate(
     """
     log(f"predicting and evaluating the {len(cases)} validation cases")
     bundle = open_bundle(root, device, trust=True)
-    scores = [score for case in _predicted(bundle, cases, names) for score in case]
-    write_csv(scores, root / SCORES)
+    scores = score_cases(bundle, cases, names, root / "eval" / "labels")
     table = format_table(summarize(scores))
     for line in table.splitlines():
         log(line)
     write_result(root / "docs" / "README.md", _describe(bundle, table, len(cases)))
+    write_csv(scores, root / SCORES)  # last: it says that the training is whole
     return scores
+
+
+def score_cases(
+    bundle: Bundle,
+    cases: Sequence[Mapping[str, Any]],
+    names: Mapping[int, str],
+    folder: Path,
+    settings: Settings = DEFAULTS,
+) -> list[Score]:
+    """Scores of each case and class, by the steps of the commands predict and evaluate.
+
+    Args:
+        bundle: predicts.
+        cases: `{"image": path, "label": path}`.
+        names: label id -> name in their label maps.
+        folder: of the predicted labels, and of the cohort's page; what it holds of these cases is replaced.
+        settings: of the prediction.
+
+    Raises:
+        ValueError, OSError: what prediction and evaluation of a case raise.
+    """
+    outcomes = predict_cohort([bundle], [case_study(case) for case in cases], folder, settings, overwrite=True)
+    return [score for case, outcome in zip(cases, outcomes, strict=True) for score in _scores(case, outcome, names)]
 
 
 def forget_result(root: Path) -> None:
@@ -92,13 +116,10 @@ def write_result(card: Path, text: str) -> None:
         stream.write(part.sub(lambda _: f"{begin}\n{text}\n{end}", before, count=1).encode())
 
 
-def _predicted(bundle: Bundle, cases: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> Iterator[list[Score]]:
-    labels = bundle.root / "eval" / "labels"
-    outcomes = predict_cohort([bundle], [case_study(case) for case in cases], labels, overwrite=True)
-    for case, outcome in zip(cases, outcomes, strict=True):
-        if outcome.output is None:
-            raise outcome.error or ValueError(f"{case['image']}: was not predicted; see {labels}.")
-        yield evaluate_folders(outcome.output, Path(case["label"]), names)
+def _scores(case: Mapping[str, Any], outcome: Outcome, names: Mapping[int, str]) -> list[Score]:
+    if outcome.output is None:
+        raise outcome.error or ValueError(f"{case['image']}: was not predicted.")
+    return evaluate_folders(outcome.output, Path(case["label"]), names)
 
 
 def _describe(bundle: Bundle, table: str, count: int) -> str:
