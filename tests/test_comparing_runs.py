@@ -122,7 +122,9 @@ def test_a_failed_training_is_tried_again(
 
 
 @BRIEF
-@pytest.mark.parametrize("moment", ["epoch 1:", "training on cpu", "epoch 2:", "predicting and evaluating", "L1: predicting"])
+@pytest.mark.parametrize(
+    "moment", ["epoch 1:", "training on cpu", "epoch 2:", "predicting and evaluating", "L1: predicting"]
+)
 def test_an_interrupted_comparison_goes_on(moment: str, recipe: Path, phantoms: Path, tmp_path: Path) -> None:
     def interrupt(line: str) -> None:
         if moment in line:

@@ -36,7 +36,7 @@ from monai_unetfamily.volumes.splits import count_folds, split_file
 _LOGGER = logging.getLogger(__name__)
 _REQUEST = "request.json"
 _COSTS = "costs.json"
-_LARGEST = "unet3plus"
+_LARGEST = "unet3plus"  # of the family: what it has room for, all have
 
 Log = Callable[[str], None]
 
@@ -80,15 +80,18 @@ def compare(
         OSError: the folder cannot be written.
     """
     repeats = _repeats(dataset, minutes_each, folds, seeds)
-    if bundle is not None and (spatial_dims or memory_gb or features):
+    planning: dict[str, Any] = {
+        "spatial_dims": spatial_dims,
+        "memory_gb": memory_gb,
+        "features": features and list(features),
+    }
+    if bundle is not None and any(planning.values()):
         raise ValueError(f"{bundle}: is planned already; leave out spatial_dims, memory and features, or the bundle.")
     chosen = choose_device(device)
     request: dict[str, Any] = {
         "dataset": str(dataset.absolute()),
         "minutes_each": minutes_each,
-        "spatial_dims": spatial_dims,
-        "memory_gb": memory_gb,
-        "features": list(features) if features else None,
+        **planning,
         "bundle": str(bundle.absolute()) if bundle else None,
         "by": "folds" if folds else "seeds",
     }
@@ -96,7 +99,9 @@ def compare(
     if not _is_known(request, output / _REQUEST):
         remove_parts(output / "plan")
         require_free(output)
-    plan = _planned(dataset, output / "plan", bundle, spatial_dims, memory_gb, features, minutes_each, device, log)
+    plan = bundle or output / "plan"
+    if bundle is None and not plan.is_dir():
+        plan_dataset(dataset, plan, network=_LARGEST, minutes=minutes_each, device=device, log=log, **planning)
     base = network_definition(plan)
     request |= {"cases": _cases(dataset)}
     _is_known(request, output / _REQUEST)
@@ -166,34 +171,6 @@ def _is_known(request: Mapping[str, Any], file: Path) -> bool:
             "made with, or another output folder."
         )
     return True
-
-
-def _planned(
-    dataset: Path,
-    folder: Path,
-    bundle: Path | None,
-    spatial_dims: int | None,
-    memory_gb: float | None,
-    features: Sequence[int] | None,
-    minutes: float,
-    device: str,
-    log: Log,
-) -> Path:
-    """The bundle that all share: patch and batch are those that UNet 3+, the largest, has room for."""
-    if bundle is not None or folder.is_dir():
-        return bundle or folder
-    plan_dataset(
-        dataset,
-        folder,
-        network=_LARGEST,
-        memory_gb=memory_gb,
-        minutes=minutes,
-        spatial_dims=spatial_dims,
-        features=features,
-        device=device,
-        log=log,
-    )
-    return folder
 
 
 def _run_all(
