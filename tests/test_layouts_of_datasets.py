@@ -140,7 +140,7 @@ def test_nnunet_sets_that_cannot_be_meant_are_refused(name: str, tmp_path: Path)
 def test_folds_part_the_cases(tmp_path: Path) -> None:
     nnunet(tmp_path, 7)
     everyone = {f"c{number}" for number in range(7)}
-    held_out = [validated(tmp_path, fold) for fold in range(count_folds(tmp_path))]
+    held_out = [validated(tmp_path, fold) for fold in range(count_folds(tmp_path, 7))]
     assert sorted(name for names in held_out for name in names) == sorted(everyone)
     assert held_out[0] == validated(tmp_path, None)
     for fold, names in enumerate(held_out):
@@ -160,7 +160,7 @@ def test_a_list_of_splits_is_the_folds(file: str, words: tuple[str, str], tmp_pa
     nnunet(tmp_path)
     splits = [{words[0]: ["c0", "c2"], words[1]: ["c1"]}, {words[0]: ["c5"], words[1]: ["c3", "c4"]}]
     (tmp_path / file).write_text(json.dumps(splits))
-    assert count_folds(tmp_path) == 2
+    assert count_folds(tmp_path, 6) == 2
     assert validated(tmp_path, None) == validated(tmp_path, 0) == ["c1"]
     assert validated(tmp_path, 1) == ["c3", "c4"]
     assert len(load_cases(tmp_path, "training", "all")) == 6
@@ -171,10 +171,17 @@ def test_a_list_of_splits_is_the_folds(file: str, words: tuple[str, str], tmp_pa
 def test_one_split_has_no_folds(tmp_path: Path) -> None:
     nnunet(tmp_path)
     (tmp_path / "splits.json").write_text('{"training": ["c0"], "validation": ["c1"]}')
-    assert count_folds(tmp_path) == 1
+    assert count_folds(tmp_path, 6) == 1
     assert validated(tmp_path, "all") == ["c1"]
     with pytest.raises(ValueError, match="got fold 0 of one split; .* make the file a list of splits"):
         load_cases(tmp_path, fold=0)
+
+
+def test_two_cases_have_two_folds(tmp_path: Path) -> None:
+    nnunet(tmp_path, 2)
+    assert count_folds(tmp_path, 2) == 2
+    with pytest.raises(ValueError, match="got fold 2; 0 to 1, or"):
+        load_cases(tmp_path, "validation", fold=2)
 
 
 @pytest.mark.parametrize("fold", [5, -1, "1", True, 1.0])
@@ -186,7 +193,7 @@ def test_folds_that_there_are_not_are_refused(fold: object, tmp_path: Path) -> N
 @pytest.mark.parametrize("content", ["5", '"all"', '[{"training": ["c0"]}]', "[7]"])
 def test_files_that_hold_no_split_are_refused(content: str, tmp_path: Path) -> None:
     (nnunet(tmp_path) / "splits.json").write_text(content)
-    assert count_folds(tmp_path) == 1
+    assert count_folds(tmp_path, 6) == 1
     with pytest.raises(ValueError, match=r"splits\.json: has no list"):
         load_cases(tmp_path)
 

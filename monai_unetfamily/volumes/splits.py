@@ -57,22 +57,23 @@ def split_file(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def count_folds(folder: Path) -> int:
-    """How many folds a data set has; 1 where its file holds one split.
+def count_folds(folder: Path, cases: int) -> int:
+    """How many folds a data set of so many cases has; 1 where its file holds one split.
 
     Raises:
         ValueError: the file is no JSON.
 
-    >>> count_folds(Path("absent"))
-    5
+    >>> count_folds(Path("absent"), 7), count_folds(Path("absent"), 2)
+    (5, 2)
     """
     file = split_file(folder)
-    content = read_json(file) if file else [None] * FOLDS
+    content = read_json(file) if file else [None] * min(FOLDS, cases)
     return len(content) if isinstance(content, list) else 1
 
 
 def _every_fifth(names: Sequence[str], section: Section, fold: int | None, folder: Path) -> list[str]:
-    number = _number(fold, FOLDS, f"{folder}: has no {' or '.join(_FILES)}, so that every fifth case is a fold's")
+    reason = f"{folder}: has no {' or '.join(_FILES)}, so that every fifth case is a fold's"
+    number = _number(fold, max(1, min(FOLDS, len(names))), reason)
     held_out = sorted(names)[number::FOLDS]
     return held_out if section == "validation" else [name for name in names if name not in set(held_out)]
 

@@ -136,7 +136,7 @@ def _repeats(dataset: Path, minutes: float, folds: int | None, seeds: int) -> li
         raise ValueError(f"minutes_each is {minutes:g}; more than 0 is needed.")
     if folds is not None and seeds != 1:
         raise ValueError(f"got {folds} folds and {seeds} seeds; one of the two is allowed, leave the other out.")
-    there = count_folds(dataset)
+    there = count_folds(dataset, len(load_cases(dataset, fold="all")))
     if folds is not None and not 1 <= folds <= there:
         raise ValueError(f"folds is {folds}; {dataset} allows 1 to {there}.")
     if seeds < 1:

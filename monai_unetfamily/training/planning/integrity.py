@@ -85,7 +85,7 @@ def _of_splits(dataset: CaseFolder, names: list[str]) -> Iterator[Problem]:
     """What is wrong with the file of splits, in any of its folds."""
     try:
         file = split_file(dataset.folder)
-        folds = count_folds(dataset.folder)
+        folds = count_folds(dataset.folder, len(names))
     except ValueError as error:
         yield Problem("error", "", dataset.folder, str(error))
         return
