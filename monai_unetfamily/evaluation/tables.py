@@ -61,18 +61,24 @@ def format_table(summaries: Sequence[Summary]) -> str:
 
 
 def align(table: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the header first, as aligned plain text that is a Markdown table too.
+    """Rows of cells, the header first, as aligned plain text that is a Markdown table too: numbers to the right.
 
     >>> print(align([["network", "GMAC"], ["unet", "12.07"]]))
     | network |  GMAC |
     |---------|------:|
     | unet    | 12.07 |
     """
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    rows = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in table]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    rule = "-" * (widths[0] + 2), *(f"{'-' * (width + 1)}:" for width in widths[1:])
+    columns = list(zip(*table, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    moves = [str.ljust if number == 0 or _is_text(column) else str.rjust for number, column in enumerate(columns)]
+    lines = [f"| {' | '.join(m(c, w) for m, c, w in zip(moves, row, widths, strict=True))} |" for row in table]
+    rule = ["-" * (width + 1) + ("-" if move is str.ljust else ":") for move, width in zip(moves, widths, strict=True)]
     return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
+
+
+def _is_text(column: Sequence[str]) -> bool:
+    """Whether a cell under the header is a word, and no undefined or unbounded number."""
+    return any(cell[:1].isalpha() and cell not in ("nan", "inf") for cell in column[1:])
 
 
 def write_csv(scores: Sequence[Score], path: Path) -> None:

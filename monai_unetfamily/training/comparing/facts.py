@@ -48,14 +48,15 @@ def facts_of(recipe: Recipe, repeats: Sequence[str], fold: int | None, device: t
 def machine(device: torch.device) -> str:
     """The GPU, or the processor and its threads.
 
-    >>> "threads" in machine(torch.device("cpu"))
+    >>> "thread" in machine(torch.device("cpu"))
     True
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     lines = _CPU.read_text().splitlines() if _CPU.is_file() else []
     named = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
-    return f"{named}, {torch.get_num_threads()} threads{', ' + device.type if device.type != 'cpu' else ''}"
+    threads = torch.get_num_threads()
+    return f"{named}, {threads} thread{'s' * (threads != 1)}{', ' + device.type if device.type != 'cpu' else ''}"
 
 
 def _spacing(spacing: Any) -> str:

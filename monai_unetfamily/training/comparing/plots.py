@@ -265,7 +265,7 @@ def _learning(analysis: Analysis, width: float) -> Figure:
         for before, color in ((base, _MUTED), (row, _LOOKS[row.entrant.kind].color)):
             for curve in before.entrant.curves if before else ():
                 axes.plot(*_validated(curve), color=color, marker=".", ms=4, lw=1 if before is base else 1.7)
-        axes.set(title=row.name, ylim=(0, 1))
+        axes.set(title=row.name)
     for axes in grid[len(rows) :]:
         axes.set_visible(False)
     figure.supxlabel("minutes of training", fontsize=9)
