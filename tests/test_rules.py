@@ -230,6 +230,13 @@ def test_a_cpu_gets_narrow_networks_and_little_work() -> None:
     assert plan.batch_size == 2
 
 
+def test_on_a_cpu_small_patches_come_together() -> None:
+    plan = make_plan(CROP_MR, gpu=False, spatial_dims=2)
+    work = measure_step(plan.network, plan.patch, mixed_precision=False).macs * plan.batch_size
+    assert plan.batch_size == 16 or work <= 4e9
+    assert plan.batch_size > 8
+
+
 def test_the_batch_grows_to_a_twentieth_of_the_data_set() -> None:
     assert small(CROP_MR).batch_size == round(0.05 * 208 * (35 * 50 * 36) / (40 * 56 * 40))
     assert small(fingerprint((35, 50, 36), cases=5)).batch_size == 2

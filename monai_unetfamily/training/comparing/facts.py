@@ -60,4 +60,12 @@ def machine(device: torch.device) -> str:
 
 
 def _spacing(spacing: Any) -> str:
-    return f"{' x '.join(f'{edge:g}' for edge in spacing)} mm" if spacing else "as it is"
+    """In words; where it is 0, the image's own stays.
+
+    >>> _spacing([1.0, 1.0, 0.0]), _spacing(None)
+    ('1 x 1 mm, across slices as it is', 'as it is')
+    """
+    if not spacing:
+        return "as it is"
+    edges = " x ".join(f"{edge:g}" for edge in spacing if edge)
+    return f"{edges} mm{'' if all(spacing) else ', across slices as it is'}"

@@ -42,6 +42,11 @@ class Machine:
         """Multiply-accumulate operations that a patch may cost forward, in 10^9."""
         return float("inf") if self.gpu else 25.0
 
+    @property
+    def step_gmac(self) -> float:
+        """Up to which small patches make one step forward, in 10^9: fewer leave a CPU waiting between operations."""
+        return float("inf") if self.gpu else 4.0
+
     def excess(self, cost: StepCost, batch_size: int) -> float:
         """What a step takes of memory or work, over what is there: 1 or less fits."""
         free = self.memory_gb * USABLE * 2**30 - cost.weight_bytes

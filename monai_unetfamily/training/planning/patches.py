@@ -110,7 +110,8 @@ def _smaller(patch: Axes, grid: Grid, most: int) -> Axes:
 def _batch_size(patches: Patches, grid: Grid, machine: Machine, cases: int) -> int:
     fitting = next(n for n in range(_MOST, 0, -1) if n == _PAIR or machine.excess(patches.cost, n) <= 1)
     share = round(_SHARE * _voxels(grid, cases) / prod(patches.size))
-    return max(_PAIR, min(fitting, share)) if machine.gpu else _PAIR
+    together = machine.step_gmac * 1e9 / patches.cost.macs
+    return max(_PAIR, int(min(fitting, share, together)))
 
 
 def _voxels(grid: Grid, cases: int) -> int:
@@ -153,7 +154,7 @@ def _why_batch(patches: Patches, grid: Grid, machine: Machine, cases: int) -> st
     precision = "mixed precision" if machine.mixed_precision else "float32"
     limit = f"{machine.memory_gb * USABLE:.3g} of {machine.memory_gb:g} GB"
     share = _SHARE * _voxels(grid, cases) / prod(patches.size)
-    quick = "" if machine.gpu else f"; on a CPU two patches of {machine.gmac:g} GMAC keep a step to seconds"
+    quick = "" if machine.gpu else f"; on a CPU small ones come together up to {machine.step_gmac:g} GMAC forward"
     return (
         f"a step takes {step} in {precision}, weights and optimizer included, where {limit} may be used (the rest is "
         f"for driver, working space and allocator); {_SHARE:.0%} of all voxels are {share:.2g} patches{quick}."
