@@ -171,7 +171,7 @@ def test_phantoms_come_in_any_size(work: Path, capsys: Said) -> None:
 def test_networks_are_profiled_and_drawn(work: Path, capsys: Said) -> None:
     assert main(["networks", "unetplusplus", "--size", "32", "32", "--preset", "paper"]) == 0
     said = capsys.readouterr().out
-    assert "| unetplusplus |  paper |  9,041,634 |" in said  # two classes: one head channel more
+    assert "| unetplusplus | paper  |  9,041,634 |" in said  # two classes: one head channel more
     assert "X[0,4] 160 > 32 |" in said
     assert main(["networks", "--diagram", "unetplusplus", "--set", "features=[4, 8]", "deep_supervision=true"]) == 0
     assert capsys.readouterr().out == "diagram of unetplusplus in unetplusplus.svg\n"
