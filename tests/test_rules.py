@@ -237,6 +237,12 @@ def test_on_a_cpu_small_patches_come_together() -> None:
     assert plan.batch_size > 8
 
 
+def test_few_minutes_on_a_cpu_make_the_patch_smaller() -> None:
+    sizes = [prod(make_plan(THICK_CT, gpu=False, minutes=minutes).patch) for minutes in (1, 4, 10, None)]
+    assert sizes[0] == sizes[1] < sizes[2] <= sizes[3]
+    assert make_plan(THICK_CT, minutes=1).patch == make_plan(THICK_CT).patch
+
+
 def test_the_batch_grows_to_a_twentieth_of_the_data_set() -> None:
     assert small(CROP_MR).batch_size == round(0.05 * 208 * (35 * 50 * 36) / (40 * 56 * 40))
     assert small(fingerprint((35, 50, 36), cases=5)).batch_size == 2

@@ -6,11 +6,12 @@ from monai_unetfamily.training.planning.cost import USABLE, StepCost
 from monai_unetfamily.training.planning.decisions import Decision
 
 MEMORY_GB = 8.0  # a common GPU, and nnU-Net's
+_LEAST_MINUTES = 4.0  # in fewer no patch that is worth it learns anything
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Memory in GB (2^30 bytes), and whether a GPU does the work.
+    """Memory in GB (2^30 bytes), whether a GPU does the work, and its minutes where they are counted.
 
     Raises:
         ValueError: no memory.
@@ -18,6 +19,7 @@ class Machine:
 
     memory_gb: float = MEMORY_GB
     gpu: bool = True
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         if not self.memory_gb > 0:
@@ -43,6 +45,14 @@ class Machine:
         return float("inf") if self.gpu else 25.0
 
     @property
+    def patch_gb(self) -> float:
+        """That the maps of a patch may take, in 2^30 bytes: a core fills one in about 2 s, forward and back.
+
+        So that some hundred steps fit into the minutes of a CPU.
+        """
+        return float("inf") if self.gpu or self.minutes is None else max(self.minutes, _LEAST_MINUTES) / 16
+
+    @property
     def step_gmac(self) -> float:
         """Up to which small patches make one step forward, in 10^9: fewer leave a CPU waiting between operations."""
         return float("inf") if self.gpu else 4.0
@@ -51,7 +61,7 @@ class Machine:
         """What a step takes of memory or work, over what is there: 1 or less fits."""
         free = self.memory_gb * USABLE * 2**30 - cost.weight_bytes
         memory = batch_size * cost.patch_bytes / free if free > 0 else float("inf")
-        return max(memory, cost.macs / (1e9 * self.gmac))
+        return max(memory, cost.macs / (1e9 * self.gmac), cost.patch_bytes / (2**30 * self.patch_gb))
 
     def decision(self, *, asked: bool) -> Decision:
         """This as a decision; `asked` says whether the memory was given."""

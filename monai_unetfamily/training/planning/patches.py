@@ -8,7 +8,7 @@ where pairs fit only of patches with little context, patches come alone and the 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, prod
+from math import ceil, inf, prod
 
 from monai_unetfamily.nets.blocks import Axes
 from monai_unetfamily.training.planning.cost import USABLE, Network, StepCost, measure_step
@@ -127,7 +127,7 @@ def _decisions(patches: Patches, grid: Grid, machine: Machine, cases: int) -> li
     )
     close = "1 along an axis until its spacing is within a factor of 2 of the finest."
     return [
-        Decision("patch", by(patches.size), _why_patch(patches, grid)),
+        Decision("patch", by(patches.size), _why_patch(patches, grid, machine)),
         Decision("batch", _batch(patches), _why_batch(patches, grid, machine, cases)),
         Decision("stages", f"{len(stages.kernels)}, strides {_spelled(stages.strides)}", halved),
         Decision("kernels", _spelled(stages.kernels), close),
@@ -139,13 +139,16 @@ def _batch(patches: Patches) -> str:
     return f"{patches.batch_size}{summed}"
 
 
-def _why_patch(patches: Patches, grid: Grid) -> str:
+def _why_patch(patches: Patches, grid: Grid, machine: Machine) -> str:
     covered = prod(map(min, patches.size, grid.size)) / prod(grid.size)
     unit = "mm" if grid.spacing else "pixels"
     cost = f"{patches.cost.patch_bytes / 2**30:.2g} GiB and {patches.cost.macs / 1e9:.3g} GMAC forward"
+    limit = (
+        f"; {machine.minutes:g} minutes of a CPU leave it {machine.patch_gb:.2g} GiB" if machine.patch_gb < inf else ""
+    )
     return (
         f"the median image is {by(grid.size)} voxels of {by(grid.mm)} {unit}, of which it covers {covered:.0%}; one "
-        f"patch takes {cost}, measured on the network."
+        f"patch takes {cost}, measured on the network{limit}."
     )
 
 

@@ -63,7 +63,7 @@ def make_plan(
     Raises:
         ValueError: what cannot be planned, with what is allowed.
     """
-    machine = Machine(MEMORY_GB if memory_gb is None else memory_gb, gpu)
+    machine = Machine(MEMORY_GB if memory_gb is None else memory_gb, gpu, minutes)
     grid, dimensions = choose_grid(fingerprint, spatial_dims)
     choice, members = choose_member(fingerprint, absent, network, features)
 
