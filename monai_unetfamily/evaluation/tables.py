@@ -63,10 +63,10 @@ def format_table(summaries: Sequence[Summary]) -> str:
 def align(table: Sequence[Sequence[str]]) -> str:
     """Rows of cells, the header first, as aligned plain text that is a Markdown table too: numbers to the right.
 
-    >>> print(align([["network", "GMAC"], ["unet", "12.07"]]))
-    | network |  GMAC |
-    |---------|------:|
-    | unet    | 12.07 |
+    >>> print(align([["network", "GMAC", "norm"], ["unet", "12.07", "batch"]]))
+    | network |  GMAC | norm  |
+    |---------|------:|-------|
+    | unet    | 12.07 | batch |
     """
     columns = list(zip(*table, strict=True))
     widths = [max(map(len, column)) for column in columns]

@@ -87,7 +87,7 @@ def compare(
     }
     if bundle is not None and any(planning.values()):
         raise ValueError(f"{bundle}: is planned already; leave out spatial_dims, memory and features, or the bundle.")
-    chosen = choose_device(device)
+    choose_device(device)  # or say that there is none, before anything is written
     request: dict[str, Any] = {
         "dataset": str(dataset.absolute()),
         "minutes_each": minutes_each,
@@ -110,20 +110,27 @@ def compare(
     candidates = choose_candidates(base, networks)
     write_json(request, output / _REQUEST)
     recipe = Recipe(plan, dataset, minutes_each, output / "cache", device)
-    runs = _run_all(candidates, repeats, recipe, output / "runs", log)
-    costs = _costs(runs, repeats, recipe, output, log)
-    comparison = Comparison(
-        dataset.absolute().name,
-        minutes_each,
-        "folds" if folds else "seeds",
-        tuple(gather(candidates, runs, costs)),
-        tuple((run.network, run.repeat, run.failure) for run in runs if run.failure),
-        {candidate.name: candidate.difference for candidate in candidates if candidate.difference},
-        facts_of(recipe, [repeat.name for repeat in repeats], repeats[0].fold, chosen),
-    )
+    comparison = _compared(candidates, repeats, recipe, output, log)
     advice = write_report(comparison, output)
     log(f"report in {output / 'compare.html'}\n{advice}")
     return comparison
+
+
+def _compared(
+    candidates: Sequence[Candidate], repeats: Sequence[Repeat], recipe: Recipe, output: Path, log: Log
+) -> Comparison:
+    """Train, score and time all of them."""
+    runs = _run_all(candidates, repeats, recipe, output / "runs", log)
+    costs = _costs(runs, repeats, recipe, output, log)
+    return Comparison(
+        recipe.dataset.absolute().name,
+        recipe.minutes,
+        "seeds" if repeats[0].fold is None else "folds",
+        tuple(gather(candidates, runs, costs)),
+        tuple((run.network, run.repeat, run.failure) for run in runs if run.failure),
+        {candidate.name: candidate.difference for candidate in candidates if candidate.difference},
+        facts_of(recipe, [repeat.name for repeat in repeats], repeats[0].fold, choose_device(recipe.device)),
+    )
 
 
 def _repeats(dataset: Path, minutes: float, folds: int | None, seeds: int) -> list[Repeat]:
