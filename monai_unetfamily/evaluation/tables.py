@@ -77,8 +77,12 @@ def align(table: Sequence[Sequence[str]]) -> str:
 
 
 def _is_text(column: Sequence[str]) -> bool:
-    """Whether a cell under the header is a word, and no undefined or unbounded number."""
-    return any(cell[:1].isalpha() and cell not in ("nan", "inf") for cell in column[1:])
+    """Whether a cell under the header begins with anything but a number.
+
+    >>> _is_text(["HD95", "inf [2.10, inf]", "-0.5", "-", "< 0.1"]), _is_text(["reason", "/data: no such folder"])
+    (False, True)
+    """
+    return any(cell[:1] not in "0123456789+-.<" and cell[:3] not in ("nan", "inf") for cell in column[1:])
 
 
 def write_csv(scores: Sequence[Score], path: Path) -> None:
