@@ -85,6 +85,21 @@ def test_validation_and_prediction_slide_alike(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUNDLES)
+def test_the_watched_cases_come_from_all_over_the_list_and_evaluation_takes_them_all(name: str) -> None:
+    train, evaluate = (
+        yaml.safe_load((SHIPPED / name / f"configs/{c}.yaml").read_text()) for c in ("train", "evaluate")
+    )
+    watched = train["validate"]["cases"]["cases"]
+    for cases, wanted in (
+        (watched, {12: list(range(0, 48, 4)), 52: list(range(52)), 60: list(range(52))}),
+        (evaluate["validate#cases#cases"], {12: list(range(52))}),
+    ):
+        for number, expected in wanted.items():
+            parser = ConfigParser({"validate": {"listed": list(range(52))}, "val_cases": number, "cases": cases})
+            assert parser.get_parsed_content("cases") == expected
+
+
+@pytest.mark.parametrize("name", BUNDLES)
 def test_networks_fit_the_classes_and_the_patch(name: str) -> None:
     metadata = json.loads((SHIPPED / name / "configs/metadata.json").read_text())
     shape = metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]

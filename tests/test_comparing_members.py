@@ -94,6 +94,24 @@ def test_strides_and_kernels_of_the_plan_are_kept_at_every_depth() -> None:
     assert (dyn["strides"], dyn["kernel_size"]) == ([[1, 1, 1], *strides], kernels)
 
 
+ACROSS = EQUAL[3] | {"strides": [[2, 2, 1], [2, 2, 2], [2, 2, 1]], "kernel_size": [[3, 3, 1], *[[3, 3, 3]] * 3]}
+
+
+@pytest.mark.parametrize("name", [candidate.name for candidate in list_candidates(ACROSS)])
+def test_each_takes_a_patch_of_few_slices(name: str) -> None:
+    """20 can be halved twice, and BasicUNet, which halves four times whatever the plan, needs 16."""
+    network = built(choose_candidates(ACROSS, [name])[0].definition).eval()
+    with torch.inference_mode():
+        scores = WindowInferer((32, 32, 20), overlap=0.25)(torch.rand(1, 2, 32, 40, 20), network)
+    assert scores.shape == (1, 3, 32, 40, 20)
+
+
+def test_what_few_slices_change_is_named() -> None:
+    found = {c.name: c.difference for c in list_candidates(ACROSS)}
+    assert found["DynUNet"] == "its decoders have the kernels of the stage below"
+    assert "; 2 of 4 stages" in found["SegResNet"]
+
+
 def test_differences_are_named() -> None:
     found = {c.name: c.difference for c in list_candidates(EQUAL[2])}
     assert [name for name, words in found.items() if not words] == ["unet", "DynUNet"]

@@ -135,23 +135,25 @@ def _references(equal: Mapping[str, Any]) -> list[Candidate]:
         "norm_name": equal["norm"],
         "act_name": equal["act"],
     }
-    blocks = (*_SEGRES_BLOCKS, *[_SEGRES_BLOCKS[-1]] * len(widths))[: len(widths)]
+    halvings = min(sum(stride[axis] > 1 for stride in strides) for axis in range(dims))  # it halves all axes alike
     segres = {
         **channels,
         "init_filters": widths[0],
-        "blocks_down": list(blocks),
-        "blocks_up": [1] * (len(widths) - 1),
+        "blocks_down": [*_SEGRES_BLOCKS, *[_SEGRES_BLOCKS[-1]] * halvings][: halvings + 1],
+        "blocks_up": [1] * halvings,
         **layers,
     }
+    below = "its decoders have the kernels of the stage below" if any(k != kernels[0] for k in kernels) else ""
     doubled = (
         "residual blocks of its own number; widths double at every stage, of stride 2 and kernels of 3; upsampling"
         " without weights"
     )
+    fewer = f"; {halvings + 1} of {len(widths)} stages: an axis of the patch is halved no more often"
     return [
         _reference("basic_unet", "BasicUNet", basic, f"{_FIVE}; the first upsampling keeps its width"),
         _reference("basic_unetplusplus", "BasicUNetPlusPlus", basic, f"{_FIVE}; three heads that nothing trains"),
-        _reference("dynunet", "DynUNet", dyn, ""),
-        _reference("segresnet", "SegResNet", segres, doubled),
+        _reference("dynunet", "DynUNet", dyn, below),
+        _reference("segresnet", "SegResNet", segres, doubled + fewer * (halvings + 1 < len(widths))),
     ]
 
 
