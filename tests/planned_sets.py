@@ -1,15 +1,21 @@
 """Tiny data sets of any layout, grid and number of classes: blobs in noise, each class brighter than the last."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 from PIL import Image
 
+from monai_unetfamily.bundles.chosen import chosen_network
+from monai_unetfamily.cli import main
 from monai_unetfamily.volumes.masks import write_masks
+from monai_unetfamily.volumes.phantom import write_phantoms
+
+LITTLE = ["--features", "4", "8", "8", "--device", "cpu"]
 
 
 def blobs(shape: Sequence[int], classes: int, absent: int = 0, seed: int = 0) -> tuple[Any, Any]:
@@ -92,3 +98,42 @@ def _listing(layout: str, channels: Sequence[str], labels: Sequence[str], cases:
 
 def _save(voxels: Any, spacing: tuple[float, float, float], file: Path) -> None:
     nib.save(nib.Nifti1Image(voxels, np.diag([*spacing, 1.0])), file)
+
+
+def phantoms(folder: Path) -> Path:
+    write_phantoms(folder, 5, shape=(32, 26, 16), spacing=(10.0, 10.0, 12.5))
+    return folder
+
+
+MR: dict[str, Any] = {"channels": ("MRI",)}
+SETS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
+    "phantom CT": (phantoms, {"spatial_dims": 3, "slice_axis": None}),
+    "pictures": (write_pictures, {"spatial_dims": 2, "slice_axis": None, "spacing": None}),
+    "few slices": (
+        lambda folder: write_volumes(folder, shape=(32, 40, 6), spacing=(1.0, 1.0, 6.0), **MR),
+        {"spatial_dims": 2, "slice_axis": 2, "neighbours": 1},
+    ),
+    "thick slices": (
+        lambda folder: write_volumes(folder, shape=(40, 40, 24), spacing=(1.0, 1.0, 4.0), labels=("a", "b"), **MR),
+        {"spatial_dims": 3, "spacing": (1.0, 1.0, 4.0)},
+    ),
+    "channels in one file": (lambda folder: write_volumes(folder, channels=("T2", "ADC")), {"spatial_dims": 3}),
+    "channels in files": (
+        lambda folder: write_volumes(folder, channels=("T2", "ADC"), layout="nnU-Net"),
+        {"spatial_dims": 3},
+    ),
+    "overlapping classes": (write_overlapping, {"spatial_dims": 3, "balanced": False}),
+}
+
+
+def write_planned(name: str, folder: Path) -> Path:
+    """The bundle that is planned for a set, with random weights."""
+    bundle = folder / "bundle"
+    assert main(["plan", str(SETS[name][0](folder / "data")), "-o", str(bundle), *LITTLE]) == 0
+    return weigh_at_random(bundle)
+
+
+def weigh_at_random(bundle: Path) -> Path:
+    (bundle / "models").mkdir()
+    torch.save(chosen_network(str(bundle)).state_dict(), bundle / "models/model.pt")
+    return bundle

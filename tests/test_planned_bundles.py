@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,50 +13,22 @@ import torch
 import yaml
 from fingerprints import fingerprint
 from monai.bundle import ConfigParser
-from planned_sets import write_overlapping, write_pictures, write_volumes
+from planned_sets import LITTLE, SETS, write_planned, write_volumes
 
 from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles.references import resolved_part
 from monai_unetfamily.bundles.trust import review
 from monai_unetfamily.cli import main
-from monai_unetfamily.nets import create_network
 from monai_unetfamily.training.planning.bundle import write_bundle
 from monai_unetfamily.training.planning.fingerprint import Fingerprint
 from monai_unetfamily.training.planning.planner import plan_dataset
 from monai_unetfamily.training.planning.rules import make_plan
-from monai_unetfamily.volumes.phantom import write_phantoms
 
 CPU = torch.device("cpu")
-LITTLE = ["--features", "4", "8", "8", "--device", "cpu"]
 FILES = [
     *(f"configs/{name}.yaml" for name in ("train", "evaluate", "inference", "multi_gpu_train")),
     *("configs/metadata.json", "configs/logging.conf", "docs/README.md", "docs/fingerprint.json", "LICENSE"),
 ]
-
-
-def phantoms(folder: Path) -> Path:
-    write_phantoms(folder, 5, shape=(32, 26, 16), spacing=(10.0, 10.0, 12.5))
-    return folder
-
-
-MR: dict[str, Any] = {"channels": ("MRI",)}
-SETS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
-    "phantom CT": (phantoms, {"spatial_dims": 3, "slice_axis": None}),
-    "pictures": (write_pictures, {"spatial_dims": 2, "slice_axis": None, "spacing": None}),
-    "few slices": (
-        lambda folder: write_volumes(folder, shape=(32, 40, 6), spacing=(1.0, 1.0, 6.0), **MR),
-        {"spatial_dims": 2, "slice_axis": 2, "neighbours": 1},
-    ),
-    "thick slices": (
-        lambda folder: write_volumes(folder, shape=(40, 40, 24), spacing=(1.0, 1.0, 4.0), labels=("a", "b"), **MR),
-        {"spatial_dims": 3, "spacing": (1.0, 1.0, 4.0)},
-    ),
-    "channels in one file": (lambda folder: write_volumes(folder, channels=("T2", "ADC")), {"spatial_dims": 3}),
-    "channels in files": (
-        lambda folder: write_volumes(folder, channels=("T2", "ADC"), layout="nnU-Net"),
-        {"spatial_dims": 3},
-    ),
-    "overlapping classes": (write_overlapping, {"spatial_dims": 3, "balanced": False}),
-}
 
 
 def shorten(bundle: Path) -> None:
@@ -108,15 +80,7 @@ def targets(config: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=SETS)
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of each kind, with random weights."""
-    folder = tmp_path_factory.mktemp("planned")
-    main(["plan", str(SETS[request.param][0](folder / "data")), "-o", str(folder / "bundle"), *LITTLE])
-    metadata = json.loads((folder / "bundle/configs/metadata.json").read_text())
-    options = next(iter(metadata["networks"].values()))
-    network = create_network(**{key: value for key, value in options.items() if key != "_target_"})
-    (folder / "bundle/models").mkdir()
-    torch.save(network.state_dict(), folder / "bundle/models/model.pt")
-    return folder / "bundle"
+    return write_planned(request.param, tmp_path_factory.mktemp("planned"))
 
 
 def test_what_it_names_exists_below_training_and_both_configs_agree(written: Path) -> None:
@@ -127,7 +91,7 @@ def test_what_it_names_exists_below_training_and_both_configs_agree(written: Pat
         )
         assert not target.startswith(("monai_unetfamily.training", "monai_unetfamily.cli"))
     train, inference = configs["train"], configs["inference"]
-    assert train["validate"]["inferer"] == inference["inferer"]
+    assert train["validate"]["inferer"] == resolved_part(written, "inferer")
     assert train.get("spacing") == inference.get("spacing")
     images = [step for step in train["train"]["deterministic_transforms"] if step["keys"] != "label"]
     alike = [{**step, "keys": "image"} for step in images]

@@ -1,5 +1,7 @@
 """Label maps come back on their own grids, header kept, and agree with MONAI's own way through the same bundle."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +15,7 @@ from runs import predict
 
 from monai_unetfamily.bundles.bundle import Bundle, open_bundle
 from monai_unetfamily.inference.predictor import predict_volume
+from monai_unetfamily.inference.settings import Settings, adapt
 from monai_unetfamily.nets import create_network
 
 CPU = torch.device("cpu")
@@ -63,6 +66,24 @@ def test_agrees_with_monais_own_run_of_the_bundle(bundle: Path, opened: Bundle, 
         np.testing.assert_allclose(reference.affine, nib.load(source).affine, atol=1e-5)
         labels += len(np.unique(ours))
     assert labels > len(images(phantoms))  # the random network does tell voxels apart
+
+
+def test_monais_command_with_overrides_gives_what_our_settings_give(
+    bundle: Path, opened: Bundle, phantoms: Path, tmp_path: Path
+) -> None:
+    """`python -m monai.bundle run` from the bundle's folder, with parts changed as MONAI's users write it."""
+    where = ["--dataset_dir", str(phantoms / "imagesTr"), "--output_dir", str(tmp_path)]
+    changes = ["--displayable_configs#overlap", "0.6", "--postprocessing#transforms#2#output_postfix", "pred"]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
+    done = subprocess.run([*command, *where, *changes], cwd=bundle, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    wider = adapt(opened, Settings(overlap=0.6))
+    changed = 0
+    for source in images(phantoms):
+        theirs = np.asarray(nib.load(tmp_path / source.name.replace(".nii.gz", "_pred.nii.gz")).dataobj)
+        np.testing.assert_array_equal(predict_volume(wider, source), theirs)
+        changed += (predict_volume(opened, source) != theirs).sum()
+    assert changed > 0
 
 
 def test_the_same_patient_gets_the_same_labels_on_a_permuted_and_flipped_grid(

@@ -104,7 +104,7 @@ def _axes(root: Path) -> int:
 
 
 def _channels(root: Path) -> tuple[str, ...]:
-    """The names of `channel_def` in the order of its numbers; "" for those that it does not name."""
+    """The names of the image's channels in `channel_def`, in the order of its numbers; "" for those without."""
     try:
         names = {int(channel): str(name) for channel, name in (_image(root).get("channel_def") or {}).items()}
     except (ValueError, TypeError, AttributeError) as error:
@@ -112,7 +112,7 @@ def _channels(root: Path) -> tuple[str, ...]:
             f"{root / 'configs' / METADATA}: network_data_format.inputs.image.channel_def maps no channels to names; "
             'write it as {"0": "CT"}.'
         ) from error
-    return tuple(names.get(channel, "") for channel in range(image_format(root).channels))
+    return tuple(names.get(channel, "") for channel in image_format(root).seen)
 
 
 def _network(root: Path) -> str:

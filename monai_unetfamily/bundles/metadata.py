@@ -16,12 +16,35 @@ SHIPPED = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "conf
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What the metadata says of the image: its spatial axes, its channels, and its values' range."""
+    """What the metadata says of the image.
+
+    Attributes:
+        axes: spatial ones of a window.
+        channels: of the image itself.
+        low, high: the range of its values.
+        neighbours: slices from either side that a 2-D network sees as further channels.
+    """
 
     axes: int
     channels: int
     low: float
     high: float
+    neighbours: int = 0
+
+    @property
+    def seen(self) -> range:
+        """The image's own channels among all that the network sees: slice by slice, those of the middle one.
+
+        >>> ImageFormat(axes=2, channels=2, low=0.0, high=1.0, neighbours=1).seen
+        range(2, 4)
+        """
+        first = self.neighbours * self.channels
+        return range(first, first + self.channels)
+
+    @property
+    def network_channels(self) -> int:
+        """All channels that the network sees."""
+        return (2 * self.neighbours + 1) * self.channels
 
 
 def shipped_bundles() -> list[Path]:
@@ -164,17 +187,22 @@ def image_channels(root: Path) -> int:
 def image_format(root: Path) -> ImageFormat:
     """The image that a bundle's metadata states; an empty `value_range` is no limit.
 
+    `num_channels` counts what the network sees, as MONAI's `verify_net_in_out` takes it: the channels of the
+    `neighbours` too, which this package's metadata names.
+
     Raises:
         ValueError: its metadata does not say.
 
     >>> image_format(find_bundle("phantom_2d"))
-    ImageFormat(axes=2, channels=1, low=0.0, high=255.0)
+    ImageFormat(axes=2, channels=1, low=0.0, high=255.0, neighbours=0)
     """
     metadata = read_metadata(root)
     try:
         image = metadata["network_data_format"]["inputs"]["image"]
         low, high = map(float, image.get("value_range") or (-math.inf, math.inf))
-        return ImageFormat(len(image["spatial_shape"]), int(image["num_channels"]), low, high)
+        neighbours = int(image.get("neighbours", 0))
+        channels = int(image["num_channels"]) // (2 * neighbours + 1)
+        return ImageFormat(len(image["spatial_shape"]), channels, low, high, neighbours)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{root / 'configs' / METADATA}: network_data_format.inputs.image needs spatial_shape, num_channels and a "

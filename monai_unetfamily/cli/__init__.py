@@ -12,6 +12,7 @@ from pathlib import Path
 
 from monai_unetfamily import __version__
 from monai_unetfamily.cli.compare import add_compare
+from monai_unetfamily.cli.export import add_export
 from monai_unetfamily.cli.networks import add_networks
 from monai_unetfamily.cli.options import (
     Commands,
@@ -30,7 +31,7 @@ from monai_unetfamily.cli.predict import add_predict
 from monai_unetfamily.cli.train import add_train
 
 # What the library raises on input it cannot use; anything else is a defect and shows its traceback.
-EXPECTED = (ValueError, OSError, RuntimeError, MemoryError)
+EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         add_predict,
         _add_evaluate,
         _add_prune,
+        add_export,
         add_compare,
     ):
         command = add(commands)

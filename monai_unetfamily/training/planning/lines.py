@@ -51,7 +51,7 @@ def train_values(plan: Plan, fingerprint: Fingerprint) -> Values:
         * bool(located),
         "random_transforms": [*_crop(plan), *_changes(plan)],
         "cached_transforms": cached if located else '"@train#deterministic_transforms"',
-        "window": _window(plan, overlapping),
+        "window": _window(plan, overlapping, f"{plan.window.overlap:g}"),
         "discrete": _discrete(overlapping, plan.network.out_channels),
         "without_background": ["include_background: false"] * (not overlapping),
     }
@@ -66,7 +66,8 @@ def inference_values(plan: Plan, fingerprint: Fingerprint) -> Values:
         "spacing": _spacing(plan),
         "reader": _readers(fingerprint, ("reader: {}.PictureReader",)),
         "preprocessing": _read(plan, fingerprint, "image"),
-        "window": _window(plan, fingerprint.overlapping),
+        "overlap": f"{plan.window.overlap:g}",
+        "window": _window(plan, fingerprint.overlapping, '"@displayable_configs#overlap"'),
         "postprocessing": _postprocessing(plan, fingerprint),
         "listing": _listing(fingerprint),
     }
@@ -202,12 +203,12 @@ def _loss(plan: Plan, overlapping: bool) -> list[str]:
     return [*kind, *["batch: true"] * plan.batch_dice]
 
 
-def _window(plan: Plan, overlapping: bool) -> list[str]:
+def _window(plan: Plan, overlapping: bool, overlap: str) -> list[str]:
     slices = [f"slice_axis: {plan.slice_axis}", f"neighbours: {plan.neighbours}"]
     return [
         *["background: false"] * overlapping,
         f"roi_size: {list(plan.window.size)}",
-        f"overlap: {plan.window.overlap:g}",
+        f"overlap: {overlap}",
         *slices * (plan.slice_axis is not None),
     ]
 

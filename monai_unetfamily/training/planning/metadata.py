@@ -106,17 +106,29 @@ def _packages(plan: Plan) -> dict[str, str]:
 
 def _image(plan: Plan, fingerprint: Fingerprint) -> dict[str, Any]:
     eight_bits = plan.spacing is None and plan.scaling.kind == "range"
+    seen = _seen(plan.neighbours, fingerprint.channels)
     return {
         "type": "image",
         "format": "magnitude",
         "modality": fingerprint.modality or "n/a",
-        "num_channels": len(fingerprint.channels),
+        "num_channels": len(seen),
+        **({"neighbours": plan.neighbours} if plan.neighbours else {}),
         "spatial_shape": list(plan.patch),
         "dtype": "float32",
         "value_range": [plan.scaling.low, plan.scaling.high] if eight_bits else [],
         "is_patch_data": True,
-        "channel_def": {str(channel): name for channel, name in enumerate(fingerprint.channels)},
+        "channel_def": {str(channel): name for channel, name in enumerate(seen)},
     }
+
+
+def _seen(neighbours: int, channels: Sequence[str]) -> list[str]:
+    """Names of all that the network sees, slice by slice.
+
+    >>> _seen(0, ["CT"]), _seen(1, ["T2", "ADC"])
+    (['CT'], ['T2, slice -1', 'ADC, slice -1', 'T2', 'ADC', 'T2, slice +1', 'ADC, slice +1'])
+    """
+    shifts = range(-neighbours, neighbours + 1)
+    return [f"{name}, slice {shift:+}" if shift else name for shift in shifts for name in channels]
 
 
 def _pred(plan: Plan, outputs: dict[int, str]) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""MONAI's own tools take every bundle that ships and every kind that is planned, offline, and so does MONAI Label."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import onnxruntime
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.data import load_net_with_metadata
+from monai.transforms import Compose, LoadImaged, SaveImaged
+from planned_sets import SETS, weigh_at_random, write_planned
+
+import monai_unetfamily.bundles
+from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles.metadata import SHIPPED, class_names, image_format, image_shape, shipped_bundles
+
+SCHEMA = Path(monai_unetfamily.bundles.__path__[0]) / "metadata_schema.json"
+WINDOW = 32  # voxels an axis, or fewer where a bundle's are: the recipes' are large
+
+
+@pytest.fixture(scope="module", params=[*(folder.name for folder in shipped_bundles()), *SETS])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recipes and planned bundles with random weights."""
+    name, folder = request.param, tmp_path_factory.mktemp("tools")
+    if name in SETS:
+        return write_planned(name, folder)
+    copy = shutil.copytree(SHIPPED / name, folder / name, ignore=shutil.ignore_patterns("logs", "eval", "cache"))
+    return copy if (copy / "models").exists() else weigh_at_random(copy)
+
+
+def files(bundle: Path, config: str = "inference") -> dict[str, str]:
+    named = {"meta_file": "metadata.json", "config_file": f"{config}.yaml"}
+    return {name: str(bundle / "configs" / file) for name, file in named.items()}
+
+
+def window(bundle: Path) -> torch.Tensor:
+    """(1, C, *spatial), as the network is fed."""
+    shape = [min(size, WINDOW) for size in image_shape(bundle)]
+    channels = image_format(bundle).network_channels
+    return torch.randn(1, channels, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def eager(bundle: Path, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.as_tensor(open_bundle(bundle, torch.device("cpu")).network(x))
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-4 * float(other.abs().max()))
+
+
+def test_its_metadata_is_as_monai_specifies_it(bundle: Path) -> None:
+    monai.bundle.verify_metadata(meta_file=files(bundle)["meta_file"], filepath=SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("task",), None),
+        (("version",), "first"),
+        (("network_data_format", "inputs"), {}),
+        (("network_data_format", "inputs", "image", "channel_def"), {"first": "CT"}),
+        (("network_data_format", "outputs", "pred", "value_range"), [0]),
+        (("network_data_format", "outputs", "pred", "num_channels"), "two"),
+    ],
+)
+def test_the_schema_refuses_what_the_specification_does_not_allow(
+    keys: tuple[str, ...], value: Any, tmp_path: Path
+) -> None:
+    metadata = json.loads((SHIPPED / "phantom_2d/configs/metadata.json").read_text())
+    *path, last = keys
+    part = metadata
+    for key in path:
+        part = part[key]
+    part.pop(last) if value is None else part.update({last: value})
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match="Failed validating"):
+        monai.bundle.verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=SCHEMA)
+
+
+def test_its_network_takes_and_gives_what_its_metadata_says(bundle: Path) -> None:
+    monai.bundle.verify_net_in_out("network_def", device="cpu", **files(bundle))
+
+
+@pytest.mark.parametrize("config", ["train", "inference"])
+def test_it_has_every_property_that_monai_asks_for(config: str, bundle: Path, tmp_path: Path) -> None:
+    case = [{"image": "image.nii.gz", "label": "label.nii.gz"}]
+    given = {"train#cases": case, "validate#cases": case} if config == "train" else {"dataset_dir": str(tmp_path)}
+    workflow = ConfigWorkflow(
+        workflow_type=config, logging_file=False, bundle_root=str(bundle), **given, **files(bundle, config)
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing is deprecated in torch, and still what ckpt_export uses
+def test_ckpt_export_gives_what_eager_gives(bundle: Path, tmp_path: Path) -> None:
+    x, file = window(bundle), tmp_path / "model.ts"
+    monai.bundle.ckpt_export(
+        "network_def",
+        filepath=str(file),
+        ckpt_file=str(bundle / "models/model.pt"),
+        use_trace=True,
+        input_shape=list(x.shape),
+        bundle_root=str(bundle),
+        **files(bundle),
+    )
+    network, metadata, extra = load_net_with_metadata(str(file), more_extra_files=("inference.json",))
+    close(network(x), eager(bundle, x))
+    assert (
+        metadata["network_data_format"]
+        == json.loads(Path(files(bundle)["meta_file"]).read_text())["network_data_format"]
+    )
+    assert b"network_def" in extra["inference.json"]
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's exporter, about itself
+def test_onnx_export_gives_what_eager_gives(bundle: Path, tmp_path: Path) -> None:
+    x, file = window(bundle), tmp_path / "model.onnx"
+    monai.bundle.onnx_export(
+        "network_def",
+        filepath=str(file),
+        ckpt_file=str(bundle / "models/model.pt"),
+        input_shape=list(x.shape),
+        **files(bundle),
+    )
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    [output] = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    close(torch.from_numpy(output), eager(bundle, x))
+
+
+def test_monai_label_finds_all_that_its_bundle_task_reads(bundle: Path) -> None:
+    """As its monailabel/tasks/infer/bundle.py reads a bundle: one config, no metadata in it, bundle_root and device."""
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs/inference.yaml")
+    parser.config.update({"bundle_root": str(bundle), "device": "cpu"})
+    network = parser.get_parsed_content("network_def", instantiate=True)
+    network.load_state_dict(torch.load(bundle / "models/model.pt", weights_only=True))
+
+    offered = parser.get_parsed_content("displayable_configs", instantiate=True)
+    parser["displayable_configs"].update(dict.fromkeys(offered, 0.75))
+    parser.parse()
+    assert parser.get_parsed_content("inferer", instantiate=True).overlap == 0.75
+
+    steps = {part: parser.get_parsed_content(part, instantiate=True) for part in ("preprocessing", "postprocessing")}
+    assert all(isinstance(step, Compose) for step in steps.values())
+    assert isinstance(steps["preprocessing"].transforms[0], LoadImaged)
+    assert sum(isinstance(step, SaveImaged) for step in steps["postprocessing"].transforms) == 1  # which it leaves out
+
+    formats = json.loads((bundle / "configs/metadata.json").read_text())["network_data_format"]
+    (image,), (pred,) = formats["inputs"], formats["outputs"]
+    assert (image, pred) == ("image", "pred")  # the keys of the transforms
+    assert len(formats["inputs"][image]["spatial_shape"]) == image_format(bundle).axes
+    labels = {name.lower(): int(channel) for channel, name in formats["outputs"][pred]["channel_def"].items()}
+    background = {"background": 0} if 0 in class_names(bundle) else {}
+    assert labels.items() >= background.items()
+    assert set(labels) >= {name.lower() for name in class_names(bundle).values()}
