@@ -73,11 +73,11 @@ def test_monais_command_with_overrides_gives_what_our_settings_give(
 ) -> None:
     """`python -m monai.bundle run` from the bundle's folder, with parts changed as MONAI's users write it."""
     where = ["--dataset_dir", str(phantoms / "imagesTr"), "--output_dir", str(tmp_path)]
-    changes = ["--displayable_configs#overlap", "0.6", "--postprocessing#transforms#2#output_postfix", "pred"]
+    changes = ["--displayable_configs#overlap", "0.9", "--postprocessing#transforms#2#output_postfix", "pred"]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
     done = subprocess.run([*command, *where, *changes], cwd=bundle, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    wider = adapt(opened, Settings(overlap=0.6))
+    wider = adapt(opened, Settings(overlap=0.9))
     changed = 0
     for source in images(phantoms):
         theirs = np.asarray(nib.load(tmp_path / source.name.replace(".nii.gz", "_pred.nii.gz")).dataobj)
