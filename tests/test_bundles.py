@@ -1,7 +1,6 @@
 """Every shipped bundle is complete, consistent with itself, and one word changes its network."""
 
 import json
-import pickle
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +15,6 @@ from monai.bundle import ConfigParser
 from monai_unetfamily.bundles.bundle import copy_bundle, open_bundle
 from monai_unetfamily.bundles.metadata import SHIPPED, class_names, find_bundle
 from monai_unetfamily.bundles.references import resolved_part
-from monai_unetfamily.bundles.weights import load_weights
 
 BUNDLES = sorted(folder.name for folder in SHIPPED.iterdir())
 WITH_WEIGHTS = [name for name in BUNDLES if (SHIPPED / name / "models/model.pt").is_file()]
@@ -154,22 +152,6 @@ def test_opening_runs_none_of_the_bundles_imports(bundle: Path, tmp_path: Path) 
     file.write_text(file.read_text().replace("imports:", f"imports:\n  - $open('{tmp_path / 'ran'}', 'w')"))
     open_bundle(bundle, CPU)
     assert not (tmp_path / "ran").exists()
-
-
-def test_weights_of_another_network_and_files_that_are_none(bundle: Path, tmp_path: Path) -> None:
-    network = open_bundle(bundle, CPU).network
-    wrong, text, evil, short = (tmp_path / name for name in ("wrong.pt", "text.pt", "evil.pt", "short.pt"))
-    torch.save({"conv.weight": torch.zeros(1)}, wrong)
-    text.write_text("no weights")
-    evil.write_bytes(pickle.dumps(Path("anything that is not a tensor")))
-    short.write_bytes((bundle / "models/model.pt").read_bytes()[:5000])
-    with pytest.raises(ValueError, match="do not fit UNet3Plus"):
-        load_weights(network, wrong)
-    for file in (text, evil, short):
-        with pytest.raises(ValueError, match=f"{file.name}: "):
-            load_weights(network, file)
-    with pytest.raises(FileNotFoundError, match="train the bundle first"):
-        load_weights(network, tmp_path / "absent.pt")
 
 
 def test_broken_configs_are_one_clear_line(bundle: Path) -> None:

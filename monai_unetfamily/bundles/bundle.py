@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_unetfamily.bundles.agreement import check_background, check_postprocessing
-from monai_unetfamily.bundles.metadata import WEIGHTS, class_names, config_file
+from monai_unetfamily.bundles.metadata import class_names, config_file, weights_file
 from monai_unetfamily.bundles.references import read_config
 from monai_unetfamily.bundles.trust import PREDICTION, reviewed_parser
 from monai_unetfamily.bundles.weights import load_weights
@@ -100,7 +100,7 @@ def open_bundle(root: Path, device: torch.device, *, trust: bool = False) -> Bun
     network = _resolve(parser, "network_def", file)
     if not isinstance(network, nn.Module):
         raise ValueError(f"{file}: network_def is {type(network).__name__}; a network is needed: name one by _target_.")
-    load_weights(network, root / "models" / WEIGHTS)
+    load_weights(network, weights_file(root))
     inferer = _resolve(parser, "inferer", file)
     check_background(names, network, inferer)
     return Bundle(

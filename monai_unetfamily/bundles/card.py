@@ -6,11 +6,11 @@ from typing import Any
 
 from monai_unetfamily.bundles.metadata import (
     METADATA,
-    WEIGHTS,
     class_names,
     image_format,
     knows_phantoms_alone,
     read_metadata,
+    weights_file,
 )
 from monai_unetfamily.bundles.references import resolved_part, takes_pictures_alone
 
@@ -76,7 +76,7 @@ def read_card(root: Path) -> Card:
         network=_network(root),
         license=_license(root),
         phantoms_only=knows_phantoms_alone(root),
-        weights=(root / "models" / WEIGHTS).is_file(),
+        weights=weights_file(root).is_file(),
         pictures=pictures,
         intended_use=_text(metadata, "intended_use"),
     )

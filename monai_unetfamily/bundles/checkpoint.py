@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_unetfamily.bundles.metadata import WEIGHTS
+from monai_unetfamily.bundles.states import read_states
 from monai_unetfamily.volumes.files import atomic_file, make_folder, remove_parts
 
 CHECKPOINT = "checkpoint.pt"  # everything that resuming needs
@@ -62,7 +63,7 @@ class AtomicCheckpoint:
             ValueError: a checkpoint that lacks one of them, or of a training that is complete: ignite would begin anew.
         """
         file, most = self.folder / CHECKPOINT, engine.state.max_epochs
-        states = torch.load(file, map_location="cpu", weights_only=True)
+        states = read_states(file)
         lacking = sorted(self._all(engine).keys() - states.keys())
         if lacking:
             raise ValueError(f"{file}: holds no {lacking[0]}: another recipe wrote it; start from its weights.")

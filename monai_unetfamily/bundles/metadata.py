@@ -10,6 +10,7 @@ from monai_unetfamily.volumes.masks import number_classes
 
 METADATA = "metadata.json"
 WEIGHTS = "model.pt"  # the network alone, what prediction loads
+SAFE_WEIGHTS = "model.safetensors"  # the same by another writer: loaded where there is no model.pt
 INSTALLED = Path(__file__).parents[1] / "configs"
 SHIPPED = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "configs"  # the latter in a checkout
 
@@ -65,7 +66,7 @@ def find_bundle(name: str | Path) -> Path:
     >>> find_bundle("hippocampus_mr").name
     'hippocampus_mr'
     """
-    for folder in (Path(name), SHIPPED / name):
+    for folder in (Path(name), *_shipped(name)):
         if (folder / "configs" / METADATA).is_file():
             return folder
     shipped = ", ".join(folder.name for folder in shipped_bundles())
@@ -83,10 +84,27 @@ def find_weights(name: Path) -> Path:
     >>> find_weights(Path("hippocampus_mr")).name
     'model.pt'
     """
-    for file in (name, *(folder / "models" / WEIGHTS for folder in (name, SHIPPED / name))):
+    for file in (name, *(weights_file(folder) for folder in (name, *_shipped(name)))):
         if file.is_file():
             return file
     raise FileNotFoundError(f"{name}: no file of weights, and no bundle that has some; give one of the two.")
+
+
+def weights_file(root: Path) -> Path:
+    """A bundle's weights: `models/model.pt`, which training writes and MONAI's `run` reads, or `model.safetensors`.
+
+    The latter counts where it is alone. Where there is neither, it is where the former would be.
+
+    >>> weights_file(find_bundle("hippocampus_mr")).name
+    'model.pt'
+    """
+    usual, safe = (root / "models" / name for name in (WEIGHTS, SAFE_WEIGHTS))
+    return usual if usual.exists() or not safe.exists() else safe
+
+
+def _shipped(name: str | Path) -> list[Path]:
+    """The shipped bundle of that name; a path to elsewhere is none."""
+    return [folder for folder in shipped_bundles() if folder.name == str(name)]
 
 
 def config_file(root: Path, name: str) -> Path:

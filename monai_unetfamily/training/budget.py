@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from torch.optim.lr_scheduler import LRScheduler
 
+from monai_unetfamily.bundles.states import read_states
 from monai_unetfamily.training.history import Epoch, History
 
 _ENDLESS = 1_000_000  # epochs of a run that time ends
@@ -62,10 +62,11 @@ def check_schedule(checkpoint: Path, scheduler: LRScheduler) -> None:
     """Refuse to resume under another schedule: its state would bring the old one back, at a learning rate of 0.
 
     Raises:
-        ValueError: says what it was.
+        ValueError: says what it was; or the file is no checkpoint.
     """
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["lr_scheduler"]
-    state = scheduler.state_dict()
+    saved, state = read_states(checkpoint).get("lr_scheduler"), scheduler.state_dict()
+    if not isinstance(saved, dict):
+        raise ValueError(f"{checkpoint}: holds no lr_scheduler: another recipe wrote it; start from its weights.")
     if saved.keys() != state.keys():
         was = "with" if "lr_lambdas" in saved else "without"
         raise ValueError(f"{checkpoint}: was trained {was} a time budget; resume it so, or start from its weights.")

@@ -9,7 +9,7 @@ from typing import Any
 from monai_unetfamily.bundles.bundle import label_names
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT
 from monai_unetfamily.bundles.inputs import check_source
-from monai_unetfamily.bundles.metadata import INSTALLED, WEIGHTS, config_file, find_weights
+from monai_unetfamily.bundles.metadata import INSTALLED, config_file, find_weights, weights_file
 from monai_unetfamily.bundles.networks import check_network
 from monai_unetfamily.bundles.references import read_config
 from monai_unetfamily.volumes.cases import IGNORE, check_labels, image_files, load_cases, read_label_names
@@ -33,7 +33,7 @@ def check_request(
     Raises:
         FileNotFoundError, FileExistsError, ValueError: names the file or the option, and what to do.
     """
-    weights, checkpoint = bundle / "models" / WEIGHTS, bundle / "models" / CHECKPOINT
+    weights, checkpoint = weights_file(bundle), bundle / "models" / CHECKPOINT
     if minutes is not None and not 0 < minutes < inf:
         raise ValueError(f"minutes is {minutes}; more than 0 is needed.")
     if epochs is not None and (epochs < 1 or minutes is not None):
