@@ -101,7 +101,7 @@ def test_a_network_of_the_registry_is_named_as_there(zoo: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        (METADATA, "{", "metadata.json: not JSON .*; mend the file"),
+        (METADATA, "{", "metadata.json: cannot be read .*; mend the file"),
         (METADATA, "[]", "metadata.json: holds list; an object is needed"),
         (METADATA, "{}", "channel_def .*; add it"),
         ("inference.json", "[", "inference.json: cannot be read .*; mend the file"),

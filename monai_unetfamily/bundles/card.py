@@ -12,10 +12,12 @@ from monai_unetfamily.bundles.metadata import (
     read_metadata,
     weights_file,
 )
+from monai_unetfamily.bundles.reading import inside
 from monai_unetfamily.bundles.references import resolved_part, takes_pictures_alone
 
 _BY_SLICES = ("WindowInferer", "SliceInferer")  # they slide a 2-D network over volumes
 _FACTORY = "create_network"
+_BEGINNING = 4096  # letters of a LICENSE, of which two lines are read
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,11 @@ def _target(definition: Any) -> str:
 
 def _license(root: Path) -> str:
     """The first line of LICENSE, with its version where the next line begins with one."""
-    file = root / "LICENSE"
+    file = inside(root, root / "LICENSE")
     if not file.is_file():
         return ""
-    lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        lines = [line.strip() for line in stream.read(_BEGINNING).splitlines() if line.strip()]
     name, following, *_ = *lines, "", ""
     version = following.removeprefix("Version ").split(",")[0] if following.startswith("Version ") else ""
     return f"{name} {version}".strip()

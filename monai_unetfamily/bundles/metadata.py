@@ -1,11 +1,11 @@
 """Where bundles are, and what their metadata says of image and classes: read without torch or MONAI."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_unetfamily.bundles.reading import inside, read_object
 from monai_unetfamily.volumes.masks import number_classes
 
 METADATA = "metadata.json"
@@ -95,11 +95,14 @@ def weights_file(root: Path) -> Path:
 
     The latter counts where it is alone. Where there is neither, it is where the former would be.
 
+    Raises:
+        ValueError: a link that leads out of the bundle.
+
     >>> weights_file(find_bundle("hippocampus_mr")).name
     'model.pt'
     """
     usual, safe = (root / "models" / name for name in (WEIGHTS, SAFE_WEIGHTS))
-    return usual if usual.exists() or not safe.exists() else safe
+    return inside(root, usual if usual.exists() or not safe.exists() else safe)
 
 
 def _shipped(name: str | Path) -> list[Path]:
@@ -112,10 +115,11 @@ def config_file(root: Path, name: str) -> Path:
 
     Raises:
         FileNotFoundError: where the bundle has none.
+        ValueError: a link that leads out of the bundle.
     """
     for suffix in (".yaml", ".yml", ".json"):
         if (file := root / "configs" / f"{name}{suffix}").is_file():
-            return file
+            return inside(root, file)
     raise FileNotFoundError(f"{root}: this bundle has no configs/{name}.yaml or .json; complete it.")
 
 
@@ -124,18 +128,12 @@ def read_metadata(root: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: where there is none.
-        ValueError: where the file is not JSON with an object in it.
+        ValueError: where `read_object` refuses it.
     """
     file = root / "configs" / METADATA
-    try:
-        metadata = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{root}: this bundle has no configs/{METADATA}; give a bundle's folder.") from error
-    except ValueError as error:  # of JSON, or of UTF-8
-        raise ValueError(f"{file}: not JSON ({error}); mend the file.") from error
-    if not isinstance(metadata, dict):
-        raise ValueError(f"{file}: holds {type(metadata).__name__}; an object is needed; mend the file.")
-    return metadata
+    if not file.is_file():
+        raise FileNotFoundError(f"{root}: this bundle has no configs/{METADATA}; give a bundle's folder.")
+    return read_object(root, file)
 
 
 def class_names(root: Path) -> dict[int, str]:

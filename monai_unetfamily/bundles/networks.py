@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
 from monai_unetfamily.bundles.bundle import reason_of
 from monai_unetfamily.bundles.metadata import METADATA, config_file, read_metadata
 from monai_unetfamily.bundles.parts import expand
+from monai_unetfamily.bundles.references import read_config
 from monai_unetfamily.bundles.trust import restricted_parser
 from monai_unetfamily.nets import list_networks
 from monai_unetfamily.nets.registry import MEMBERS
@@ -65,7 +65,7 @@ def network_definition(root: Path) -> dict[str, Any]:
     [8, 16, 32, 64]
     """
     file = config_file(root, "inference")
-    given = ConfigParser.load_config_file(file).get("network_def")
+    given = read_config(root, "inference").get("network_def")
     if given != _CHOSEN:
         raise ValueError(f"{file}: network_def is {given!r}; {_CHOSEN!r} is needed: define the network in {METADATA}.")
     return _current(root, read_metadata(root))

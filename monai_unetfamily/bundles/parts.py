@@ -6,6 +6,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
 
+from monai_unetfamily.bundles.reading import require_small
+
 Keys = tuple[str, ...]  # from the top: ("preprocessing", "transforms", "2")
 _REFERENCE = re.compile(r"@\w+(::\w+)*")
 
@@ -16,13 +18,16 @@ def expand(config: Mapping[str, Any]) -> dict[str, Any]:
     A `%` that names another file stays: nothing is read.
 
     Raises:
-        ValueError: a `%` that leads nowhere, or back to itself.
+        ValueError: a `%` that leads nowhere, or back to itself, or that repeats too much.
 
     >>> expand({"a": {"size": 3, "half": "$@#size / 2"}, "b": "%a"})
     {'a': {'size': 3, 'half': '$@a::size / 2'}, 'b': {'size': 3, 'half': '$@a::size / 2'}}
     """
     try:
-        return {key: _expanded(value, (str(key),), config) for key, value in config.items()}
+        done = dict[Keys, Any]()
+        expanded = {key: _expanded(value, (str(key),), config, done) for key, value in config.items()}
+        require_small(expanded)
+        return expanded
     except RecursionError as error:
         raise ValueError("it refers to itself without end") from error
 
@@ -76,20 +81,23 @@ def followed(item: Any, config: Mapping[str, Any]) -> Any:
     return item
 
 
-def _expanded(item: Any, path: Keys, config: Mapping[str, Any]) -> Any:
+def _expanded(item: Any, path: Keys, config: Mapping[str, Any], done: dict[Keys, Any]) -> Any:
+    """An item of the config, written out; `done` holds what is repeated, which is written out once."""
     if isinstance(item, dict):
-        return {key: _expanded(value, (*path, str(key)), config) for key, value in item.items()}
+        return {key: _expanded(value, (*path, str(key)), config, done) for key, value in item.items()}
     if isinstance(item, list):
-        return [_expanded(value, (*path, str(number)), config) for number, value in enumerate(item)]
+        return [_expanded(value, (*path, str(number)), config, done) for number, value in enumerate(item)]
     if not isinstance(item, str):
         return item
     text = ConfigParser.resolve_relative_ids("::".join(path), item)
     file, name = ConfigParser.split_path_id(text[1:]) if text.startswith("%") else ("", "")
     if file or not text.startswith("%"):
         return text
-    if (target := at(config, tuple(name.split("::")))) is None:
+    if (target := at(config, there := tuple(name.split("::")))) is None:
         raise ValueError(f"{item} leads nowhere")
-    return _expanded(target, tuple(name.split("::")), config)
+    if there not in done:
+        done[there] = _expanded(target, there, config, done)
+    return done[there]
 
 
 def _reference(value: Any) -> Keys | None:

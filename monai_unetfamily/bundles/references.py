@@ -1,16 +1,15 @@
 """Parts of a bundle's config as they are meant: every reference replaced by what it refers to; nothing is built."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from monai_unetfamily.bundles.metadata import config_file, read_metadata
+from monai_unetfamily.bundles.reading import read_object, require_small
 
 PICTURE_READER = "PictureReader"
+_LETTERS = 20_000  # in an expression, with what it refers to written out
 _REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
 
 
@@ -19,16 +18,10 @@ def read_config(root: Path, name: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the bundle has no such config.
-        ValueError: not YAML or JSON with an object in it, or with keys of MONAI's for changing another key.
+        ValueError: `read_object` refuses it, or it has keys of MONAI's for changing another key.
     """
     file = config_file(root, name)
-    try:
-        text = file.read_text(encoding="utf-8")
-        config = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: cannot be read ({' '.join(str(error).split())}); mend the file.") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: holds {type(config).__name__}; an object is needed; mend the file.")
+    config = read_object(root, file)
     if changes := [key for key in config if re.search("^[+]|#|::", str(key))]:
         raise ValueError(f"{file}: {changes[0]!r} changes another part of the file; write the change where it belongs.")
     return config | {"_meta_": read_metadata(root)}
@@ -54,6 +47,8 @@ def resolved_part(root: Path, part: str) -> Any:
         return _replaced(config[part], config)
     except RecursionError as error:
         raise ValueError(f"{file}: {part} refers to itself without end; mend the file.") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {part}: {error}; mend the file.") from error
 
 
 def takes_pictures_alone(root: Path) -> bool:
@@ -82,7 +77,15 @@ def _replaced(item: Any, config: Mapping[str, Any]) -> Any:
         return item
     if whole := _REFERENCE.fullmatch(item):
         return _at(config, whole[1], item)
-    return _REFERENCE.sub(lambda match: repr(_at(config, match[1], match[0])), item)
+    return _written_out(item, config)
+
+
+def _written_out(text: str, config: Mapping[str, Any]) -> str:
+    """A text with each reference in it replaced by what it refers to."""
+    values = {match[0]: repr(_at(config, match[1], match[0])) for match in _REFERENCE.finditer(text)}
+    if sum(len(values[match[0]]) for match in _REFERENCE.finditer(text)) > _LETTERS:
+        raise ValueError(f"it refers to more than {_LETTERS:,} letters")
+    return _REFERENCE.sub(lambda match: values[match[0]], text)
 
 
 def _at(config: Mapping[str, Any], name: str, unknown: str) -> Any:
@@ -93,4 +96,6 @@ def _at(config: Mapping[str, Any], name: str, unknown: str) -> Any:
             found = found[int(key)] if isinstance(found, list) else found[key]
         except (KeyError, TypeError, ValueError, IndexError):
             return unknown
-    return _replaced(found, config)
+    replaced = _replaced(found, config)
+    require_small(replaced)
+    return replaced
