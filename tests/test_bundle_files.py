@@ -152,9 +152,7 @@ def test_a_link_that_leads_out_of_the_bundle_is_refused(name: str, link: str, zo
     else:
         depth = len(Path(name).parts)
         relink(file, outside / file.name if link == "absolute" else Path("../" * depth) / "outside" / file.name)
-    with pytest.raises(
-        ValueError, match=r"(json|model.pt|LICENSE): leads to .*outside.*, outside the bundle; put"
-    ):
+    with pytest.raises(ValueError, match=r"(json|model.pt|LICENSE): leads to .*outside.*, outside the bundle; put"):
         raise_or_card(zoo)
 
 

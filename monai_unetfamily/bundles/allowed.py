@@ -75,9 +75,14 @@ def full_name(target: str) -> str | None:
     >>> full_name("monai.utils.run_cmd"), full_name("torch.os.system"), full_name("antigravity")
     (None, None, None)
     """
+    return named(target, _targets())
+
+
+def named(target: str, table: Mapping[int, str]) -> str | None:
+    """The same by a table of `identities`."""
     modules = locator().get_component_module_name(target)  # of a short name, as MONAI looks it up
     module = modules[0] if isinstance(modules, list) else modules
-    return _targets().get(id(_loaded(f"{module}.{target}" if module else target)))
+    return table.get(id(_loaded(f"{module}.{target}" if module else target)))
 
 
 def full_reader_name(reader: str) -> str | None:
@@ -107,25 +112,26 @@ def allowed_names() -> list[str]:
         f"monai.transforms.{folder}.dictionary": " ".join(f"{name}d" for name in names.split())
         for folder, names in _TRANSFORMS.items()
     }
-    return [name for table in (for_arrays, for_dictionaries, _OTHERS) for name in _spelled(table)]
+    return [name for table in (for_arrays, for_dictionaries, _OTHERS) for name in spelled(table)]
 
 
-def _spelled(table: Mapping[str, str]) -> list[str]:
+def spelled(table: Mapping[str, str]) -> list[str]:
+    """Full names of a table of modules and what is allowed of each."""
     return [f"{module}.{name}" for module, names in table.items() for name in names.split()]
 
 
 @cache
 def _targets() -> dict[int, str]:
-    return _identities(allowed_names())
+    return identities(allowed_names())
 
 
 @cache
 def _readers() -> dict[int, str]:
-    return _identities(_spelled(_READERS))
+    return identities(spelled(_READERS))
 
 
-def _identities(names: Sequence[str]) -> dict[int, str]:
-    """Identity of what is allowed -> its full name; without what this version of MONAI lacks."""
+def identities(names: Sequence[str]) -> dict[int, str]:
+    """Identity of what is named -> its full name; without what this version of MONAI lacks."""
     for module in {name.rpartition(".")[0] for name in names if name.startswith("monai_unetfamily.")}:
         import_module(module)
     found = {name: _loaded(name) for name in names}

@@ -12,6 +12,7 @@ from torch import nn
 
 from monai_unetfamily.bundles.agreement import check_background, check_postprocessing
 from monai_unetfamily.bundles.metadata import class_names, config_file, weights_file
+from monai_unetfamily.bundles.reading import require_inside
 from monai_unetfamily.bundles.references import read_config
 from monai_unetfamily.bundles.trust import PREDICTION, reviewed_parser
 from monai_unetfamily.bundles.weights import load_weights
@@ -135,8 +136,10 @@ def copy_bundle(source: Path, target: Path) -> None:
 
     Raises:
         FileExistsError: where the target is there already and not empty.
+        ValueError: a link in the source leads out of it; its copy would hold what it leads to.
     """
     require_free(target)
+    require_inside(source)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
     make_folder(target / "docs")
     with atomic_file(target / "docs" / "README.md") as stream:

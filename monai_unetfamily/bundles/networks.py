@@ -20,7 +20,7 @@ _CHOSEN = "@_meta_#network"
 _NETWORKS = "@_meta_#networks#"
 
 
-def choose_network(root: Path, name: str) -> None:
+def choose_network(root: Path, name: str, *, trust: bool = False) -> None:
     """Change the one word of a bundle's metadata that says which of its networks it is.
 
     A member of the family that the bundle does not define is added to it, with the current network's arguments as
@@ -29,13 +29,14 @@ def choose_network(root: Path, name: str) -> None:
     Raises:
         ValueError: what `check_network` raises; then nothing is changed.
     """
-    _write(root, check_network(root, name))
+    _write(root, check_network(root, name, trust=trust))
 
 
-def check_network(root: Path, name: str) -> dict[str, Any]:
+def check_network(root: Path, name: str, *, trust: bool = False) -> dict[str, Any]:
     """The bundle's metadata with this network chosen, which has been built once; nothing is written.
 
     Raises:
+        UntrustedBundleError: the network is none of MONAI's or this package's, and the bundle is not trusted.
         ValueError: where neither the bundle nor the family knows that network, or it cannot be built.
 
     >>> from monai_unetfamily.bundles.metadata import find_bundle
@@ -50,7 +51,7 @@ def check_network(root: Path, name: str) -> dict[str, Any]:
     if name not in networks:
         networks[name] = _like_the_current(root, metadata, name)
     metadata["network"] = f"{_NETWORKS}{name}"
-    _require_buildable(root, metadata, name, trust=True)  # who trains a bundle trusts it
+    _require_buildable(root, metadata, name, trust=trust)
     return metadata
 
 
@@ -71,16 +72,17 @@ def network_definition(root: Path) -> dict[str, Any]:
     return _current(root, read_metadata(root))
 
 
-def define_network(root: Path, name: str, definition: Mapping[str, Any]) -> None:
+def define_network(root: Path, name: str, definition: Mapping[str, Any], *, trust: bool = False) -> None:
     """Make a bundle's network the one of this definition, `_target_` and arguments, under a name in its metadata.
 
     Raises:
+        UntrustedBundleError: the network is none of MONAI's or this package's, and the bundle is not trusted.
         ValueError: where it cannot be built; then nothing is changed.
     """
     metadata = read_metadata(root)
     metadata.setdefault("networks", {})[name] = dict(definition)
     metadata["network"] = f"{_NETWORKS}{name}"
-    _require_buildable(root, metadata, name, trust=True)  # who defines it trusts it
+    _require_buildable(root, metadata, name, trust=trust)
     _write(root, metadata)
 
 
@@ -97,11 +99,11 @@ def redefine_network(root: Path, changes: Mapping[str, Any], *, trust: bool = Fa
     _write(root, metadata)
 
 
-def forget_thresholds(root: Path) -> None:
+def forget_thresholds(root: Path, *, trust: bool = False) -> None:
     """Set the presence thresholds of a bundle's network back to 0.5, if it has any: they belong to its weights."""
     network = _chosen(read_metadata(root))
     if isinstance(network, dict) and "presence_threshold" in network:
-        redefine_network(root, {"presence_threshold": 0.5}, trust=True)
+        redefine_network(root, {"presence_threshold": 0.5}, trust=trust)
 
 
 def _like_the_current(root: Path, metadata: dict[str, Any], name: str) -> dict[str, Any]:

@@ -8,12 +8,14 @@ that are needed go on to MONAI's parser, with what they refer to; and all of the
 - a `_mode_` is "default", a reader of images is one of the list, and nothing asks for a debugger;
 - a `$` expression holds references, literals and arithmetic, and no name, call or attribute;
 - a `%` names no other file.
+
+What a train config may hold besides is in `recipes.py`, and reviewed by `training_trust.py`.
 """
 
 import ast
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,17 @@ _PLAIN = (
 )
 _ANOTHER_FILE = "{}, the content of another file"  # which expand leaves: all other % are written out
 _LOADERS = ("monai.transforms.io.array.LoadImage", "monai.transforms.io.dictionary.LoadImaged")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a config may hold: `name_of` gives full names of what a `_target_` may name, `expressions` go besides."""
+
+    name_of: Callable[[str], str | None]
+    expressions: frozenset[str] = frozenset()
+
+
+FOR_PREDICTION = Rule(full_name)
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ def review(root: Path, name: str = "inference", parts: Sequence[str] = PREDICTIO
     ()
     """
     config, file = _read(root, name, parts, "cpu"), config_file(root, name)
-    return _told(config, needed_parts(config, parts), file)
+    return findings(config, needed_parts(config, parts), file)
 
 
 def reviewed_parser(root: Path, name: str, parts: Sequence[str], device: torch.device, *, trust: bool) -> ConfigParser:
@@ -105,32 +118,65 @@ def restricted_parser(config: Mapping[str, Any], parts: Sequence[str], file: Pat
         UntrustedBundleError: as `reviewed_parser`.
     """
     needed = needed_parts(config, parts)
-    if found := _told(config, needed, file):
+    if found := findings(config, needed, file):
         if not trust:
             raise UntrustedBundleError(file.parents[1], found)
         return ConfigParser(dict(config))
-    parser = ConfigParser(_named_in_full(needed, needed))
+    return harmless_parser(needed)
+
+
+def harmless_parser(reviewed: Mapping[str, Any], rule: Rule = FOR_PREDICTION) -> ConfigParser:
+    """MONAI's parser of a config in which there were no findings; it has no names left to look up."""
+    parser = ConfigParser(_named_in_full(reviewed, reviewed, rule))
     parser.locator = locator()
     return parser
 
 
 def _read(root: Path, name: str, parts: Sequence[str], device: object) -> dict[str, Any]:
     """The config as it will be resolved."""
-    file, config = config_file(root, name), read_config(root, name)
+    file, config = config_file(root, name), read_expanded(root, name)
     if missing := [part for part in parts if at(config, tuple(part.split("#"))) is None]:
         raise ValueError(f"{file}: has no {', '.join(missing)}, which is needed; complete the bundle.")
+    config |= {"bundle_root": str(root.absolute()), "device": device}
     try:
-        config = expand(config) | {"bundle_root": str(root.absolute()), "device": device}
         return leave_out_savers(config) if "postprocessing" in parts else config
     except ValueError as error:
         raise ValueError(f"{file}: {error}; mend the file.") from error
 
 
-def _told(config: Mapping[str, Any], needed: Mapping[str, Any], file: Path) -> tuple[Finding, ...]:
-    """Findings in what is needed, and where there are any, what a trusted config imports and reads besides."""
-    found = [_finding(path, what, file) for path, what in _offences(needed, (), needed)]
-    besides = [_finding(path, what, file) for path, what in _imports(config, ())] if found else []
-    return tuple(dict.fromkeys([*found, *besides]))
+def read_expanded(root: Path, name: str) -> dict[str, Any]:
+    """A config of a bundle, with what it repeats written out.
+
+    Raises:
+        FileNotFoundError: no such config.
+        ValueError: a config that cannot be used.
+    """
+    config = read_config(root, name)
+    try:
+        return expand(config)
+    except ValueError as error:
+        raise ValueError(f"{config_file(root, name)}: {error}; mend the file.") from error
+
+
+def findings(
+    config: Mapping[str, Any],
+    needed: Mapping[str, Any],
+    file: Path,
+    rule: Rule = FOR_PREDICTION,
+    more: Sequence[tuple[Keys, str]] = (),
+) -> tuple[Finding, ...]:
+    """Findings in what is needed, and where there are any, what a trusted config imports and reads besides.
+
+    Args:
+        config: all of it, expanded.
+        needed: what can be resolved.
+        file: that it stands in.
+        rule: what may stand there.
+        more: where and what else was found.
+    """
+    found = [*offences(needed, (), needed, rule), *more]
+    besides = _imports(config, ()) if found else ()
+    return tuple(dict.fromkeys(_finding(path, what, file) for path, what in [*found, *besides]))
 
 
 def _finding(path: Keys, what: str, file: Path) -> Finding:
@@ -139,14 +185,14 @@ def _finding(path: Keys, what: str, file: Path) -> Finding:
     return Finding(f"configs/{name}: {'#'.join(path)}", visible)
 
 
-def _offences(item: Any, path: Keys, config: Mapping[str, Any]) -> Iterator[tuple[Keys, str]]:
+def offences(item: Any, path: Keys, config: Mapping[str, Any], rule: Rule) -> Iterator[tuple[Keys, str]]:
     """Where and what, of everything in a part of a config that is not on the list."""
     if isinstance(item, dict) and "_target_" in item:
-        yield from ((path, what) for what in _wrong_with(item, config))
-    for key, value in _below(item):
+        yield from ((path, what) for what in _wrong_with(item, config, rule))
+    for key, value in below(item):
         if key != "_target_":
-            yield from _offences(value, (*path, key), config)
-    if isinstance(item, str) and item.startswith("$") and not _is_plain(item):
+            yield from offences(value, (*path, key), config, rule)
+    if isinstance(item, str) and item.startswith("$") and not _is_allowed(item, rule):
         yield path, item
     if isinstance(item, str) and item.startswith("%"):
         yield path, _ANOTHER_FILE.format(item)
@@ -154,7 +200,7 @@ def _offences(item: Any, path: Keys, config: Mapping[str, Any]) -> Iterator[tupl
 
 def _imports(item: Any, path: Keys) -> Iterator[tuple[Keys, str]]:
     """Where and what MONAI's parser imports and reads as soon as it resolves anything."""
-    for key, value in _below(item):
+    for key, value in below(item):
         yield from _imports(value, (*path, key))
     if isinstance(item, str) and item.startswith("%"):
         yield path, _ANOTHER_FILE.format(item)
@@ -162,14 +208,15 @@ def _imports(item: Any, path: Keys) -> Iterator[tuple[Keys, str]]:
         yield path, item
 
 
-def _below(item: Any) -> list[tuple[str, Any]]:
+def below(item: Any) -> list[tuple[str, Any]]:
+    """What an object or a list holds, by key or number."""
     pairs = item.items() if isinstance(item, dict) else enumerate(item) if isinstance(item, list) else ()
     return [(str(key), value) for key, value in pairs]
 
 
-def _wrong_with(component: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+def _wrong_with(component: Mapping[str, Any], config: Mapping[str, Any], rule: Rule) -> Iterator[str]:
     target = component["_target_"]
-    name = full_name(target) if isinstance(target, str) else None
+    name = rule.name_of(target) if isinstance(target, str) else None
     if name is None:
         yield f"_target_ {target}"
     if component.get("_mode_", "default") != "default":
@@ -186,6 +233,10 @@ def _full_readers(readers: Any, config: Mapping[str, Any]) -> list[str] | None:
     names = [followed(each, config) for each in (given if isinstance(given, list) else [given])]
     full = [full_reader_name(name) if isinstance(name, str) else None for name in names]
     return [name for name in full if name] if all(full) else None
+
+
+def _is_allowed(expression: str, rule: Rule) -> bool:
+    return expression.replace("::", "#") in rule.expressions or _is_plain(expression)
 
 
 def _is_plain(expression: str) -> bool:
@@ -214,16 +265,16 @@ def _imports_a_module(text: str) -> bool:
     return False
 
 
-def _named_in_full(item: Any, config: Mapping[str, Any]) -> Any:
+def _named_in_full(item: Any, config: Mapping[str, Any], rule: Rule) -> Any:
     """A reviewed config with each `_target_` and reader by its full name, so that MONAI has nothing to look up."""
     if isinstance(item, list):
-        return [_named_in_full(value, config) for value in item]
+        return [_named_in_full(value, config, rule) for value in item]
     if not isinstance(item, dict):
         return item
-    full = {key: _named_in_full(value, config) for key, value in item.items()}
+    full = {key: _named_in_full(value, config, rule) for key, value in item.items()}
     if "_target_" not in item:
         return full
-    full["_target_"] = full_name(item["_target_"])
+    full["_target_"] = rule.name_of(item["_target_"])
     if full["_target_"] in _LOADERS and item.get("reader") is not None:
         full["reader"] = _full_readers(item["reader"], config)
     return full

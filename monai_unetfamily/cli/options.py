@@ -74,5 +74,10 @@ def say(line: str) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    r"""An error as one line, in which what would steer a terminal is written out: names of foreign files are in it.
+
+    >>> one_line(ValueError("\x1b[2J:\n no weights"))
+    '\\x1b[2J: no weights'
+    """
+    line = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

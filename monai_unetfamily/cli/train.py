@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from monai_unetfamily.cli.options import Commands, add_bundle, add_device, fold, say
+from monai_unetfamily.cli.options import Commands, add_bundle, add_device, add_trust, fold, say
 
 _OPTIONS = (
-    "output", "network", "minutes", "epochs", "fold", "resume", "init_from", "cache_dir", "seed", "device"
+    "output", "network", "minutes", "epochs", "fold", "resume", "init_from", "cache_dir", "seed", "device", "trust"
 )  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def add_train(commands: Commands) -> argparse.ArgumentParser:
     command.add_argument("--cache-dir", type=Path, metavar="DIR", help="for preprocessed cases; trainings may share it")
     command.add_argument("--seed", type=int, help="of weights, order and augmentation (default: the bundle's)")
     add_device(command)
+    add_trust(command)
     command.set_defaults(run=_train)
     return command
 

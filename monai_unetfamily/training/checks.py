@@ -11,7 +11,10 @@ from monai_unetfamily.bundles.checkpoint import CHECKPOINT
 from monai_unetfamily.bundles.inputs import check_source
 from monai_unetfamily.bundles.metadata import INSTALLED, config_file, find_weights, weights_file
 from monai_unetfamily.bundles.networks import check_network
+from monai_unetfamily.bundles.reading import require_inside
 from monai_unetfamily.bundles.references import read_config
+from monai_unetfamily.bundles.training_trust import review_training
+from monai_unetfamily.bundles.trust import UntrustedBundleError
 from monai_unetfamily.volumes.cases import IGNORE, check_labels, image_files, load_cases, read_label_names
 from monai_unetfamily.volumes.files import require_free
 from monai_unetfamily.volumes.splits import Fold, Section
@@ -27,6 +30,8 @@ def check_request(
     seed: int | None,
     resume: bool,
     init_from: Path | None,
+    *,
+    trust: bool,
 ) -> None:
     """Refuse a request that would lose something, or that lacks something.
 
@@ -51,7 +56,7 @@ def check_request(
     if not output and bundle.is_relative_to(INSTALLED):
         raise ValueError(f"{bundle.name}: ships with the installed package, which stays as it is; train a copy (-o).")
     if network:
-        check_network(bundle, network)
+        check_network(bundle, network, trust=trust)
     if init_from:
         find_weights(init_from)
     if output:
@@ -73,6 +78,21 @@ def check_settings(bundle: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
             "or train without it."
         )
     return config
+
+
+def check_trust(bundle: Path, settings: Mapping[str, Any], log: Callable[[str], None], *, trust: bool) -> None:
+    """Refuse a bundle whose training would run or touch what is not on the list, or log what, if it is trusted.
+
+    Raises:
+        UntrustedBundleError: names all of it; nothing was run.
+        ValueError: a link in the bundle leads out of it.
+    """
+    require_inside(bundle)
+    found = review_training(bundle, settings)
+    if found and not trust:
+        raise UntrustedBundleError(bundle, found)
+    for finding in found:
+        log(f"{bundle.name} is trusted to run {finding.what} ({finding.where})")
 
 
 def names_in(bundle: Path, dataset: Path) -> dict[int, str]:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from torch import nn
@@ -16,11 +15,12 @@ from monai_unetfamily.bundles.bundle import reason_of
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT
 from monai_unetfamily.bundles.metadata import WEIGHTS, class_names, config_file, find_weights
 from monai_unetfamily.bundles.networks import choose_network, forget_thresholds
+from monai_unetfamily.bundles.training_trust import training_parser
 from monai_unetfamily.bundles.weights import start_from
 from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.training.budget import check_schedule, decay_over, is_over, require_time, stop_in_time
 from monai_unetfamily.training.calibration import calibrate_on
-from monai_unetfamily.training.checks import check_dataset, check_request, check_settings
+from monai_unetfamily.training.checks import check_dataset, check_request, check_settings, check_trust
 from monai_unetfamily.training.history import History
 from monai_unetfamily.training.progress import shown_progress
 from monai_unetfamily.training.room import logged_to, opened_room
@@ -46,6 +46,7 @@ def train(
     cache_dir: Path | None = None,
     seed: int | None = None,
     device: str = "auto",
+    trust: bool = False,
     log: Callable[[str], None] = _LOGGER.info,
 ) -> Path:
     """Train a bundle on a data set, and return its file of weights.
@@ -74,49 +75,54 @@ def train(
         cache_dir: folder of the preprocessed cases, which trainings may share; by default the bundle's `cache`.
         seed: of weights, order and augmentation, in place of the config's.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        trust: whether the bundle may run code of its own, and write where it says; what it runs is logged first.
         log: is given a line for each step.
 
     Raises:
         FileNotFoundError, FileExistsError: files that are missing, or weights that would be lost.
+        UntrustedBundleError: it would run code of its own or leave its folder, and is not trusted; nothing was run.
         ValueError: a data set, a device or weights that do not fit, options that the bundle's config has no key for.
     """
-    check_request(bundle, output, network, minutes, epochs, fold, seed, resume, init_from)
+    check_request(bundle, output, network, minutes, epochs, fold, seed, resume, init_from, trust=trust)
     chosen = choose_device(device)
     kept = kept_settings(bundle / "logs") if resume else {"fold": fold, "seed": seed}
     cache = None if cache_dir is None else str(cache_dir.absolute())
     asked = {"max_epochs": epochs, "cache_dir": cache, "resume": resume or None, **kept}
     settings = {key: value for key, value in asked.items() if value is not None}
     config = check_settings(bundle, settings)
+    settings |= {"dataset_dir": str(dataset.absolute()), "device": chosen}
+    check_trust(bundle, settings, log, trust=trust)
     if minutes is None and epochs is None:
         minutes = config.get("minutes")
     names = check_dataset(bundle, dataset, log, fold=settings.get("fold"))
     with opened_room(bundle, output) as room, logged_to(room / "logs" / "train.log"):
         if network:
-            choose_network(room, network)
+            choose_network(room, network, trust=trust)
         if output:
-            forget_thresholds(room)
+            forget_thresholds(room, trust=trust)
         try:
-            _run(_workflow(room, dataset, chosen, settings), room, minutes, init_from, log)
-            validate(room, load_cases(dataset, "validation", settings.get("fold")), names, chosen, log)
+            _run(_workflow(room, settings, trust=trust), room, minutes, init_from, log, trust=trust)
+            validate(room, load_cases(dataset, "validation", settings.get("fold")), names, chosen, log, trust=trust)
         except (RuntimeError, TypeError, KeyError, ModuleNotFoundError, YAMLError) as error:
             raise ValueError(f"{config_file(room, 'train')}: {reason_of(error)}") from error
     return room / "models" / WEIGHTS
 
 
-def _workflow(bundle: Path, dataset: Path, device: torch.device, settings: Mapping[str, Any]) -> ConfigWorkflow:
-    return ConfigWorkflow(
-        config_file=str(config_file(bundle, "train")),
-        logging_file=False,
-        workflow_type="train",
-        bundle_root=str(bundle),
-        dataset_dir=str(dataset),
-        device=device,
-        **settings,
-    )
+def _workflow(bundle: Path, settings: Mapping[str, Any], *, trust: bool) -> ConfigWorkflow:
+    file = str(config_file(bundle, "train"))
+    workflow = ConfigWorkflow(config_file=file, logging_file=False, workflow_type="train")  # logging.conf is code
+    workflow.parser = training_parser(bundle, settings, trust=trust)
+    return workflow
 
 
 def _run(
-    workflow: ConfigWorkflow, room: Path, minutes: float | None, init_from: Path | None, log: Callable[[str], None]
+    workflow: ConfigWorkflow,
+    room: Path,
+    minutes: float | None,
+    init_from: Path | None,
+    log: Callable[[str], None],
+    *,
+    trust: bool,
 ) -> None:
     config, resume = workflow.parser, bool(workflow.parser.get("resume", False))
     history = History(room / "logs", class_names(room), log, resume=resume)
@@ -136,7 +142,7 @@ def _run(
         with shown_progress(workflow.trainer, lambda: _share(workflow.trainer, history, minutes)):
             workflow.run()
         _validate_last(workflow, history)
-    _calibrate(workflow, room, log)
+    _calibrate(workflow, room, log, trust=trust)
     workflow.finalize()
 
 
@@ -173,12 +179,12 @@ def _share(trainer: Engine, history: History, minutes: float | None) -> float:
     return state.iteration / ((state.max_epochs or 1) * (state.epoch_length or 1))
 
 
-def _calibrate(workflow: ConfigWorkflow, bundle: Path, log: Callable[[str], None]) -> None:
+def _calibrate(workflow: ConfigWorkflow, bundle: Path, log: Callable[[str], None], *, trust: bool) -> None:
     """Set a guide's thresholds on the cases that training watched: without a decoder, so quicker than validation."""
     if getattr(workflow.parser.get_parsed_content("network"), "cgm", None) is None:
         return
     log("setting the presence thresholds on the watched cases (unetfamily calibrate: on all validation cases)")
     try:
-        calibrate_on(bundle, workflow.evaluator.data_loader.dataset.data, workflow.device, trust=True, log=log)
+        calibrate_on(bundle, workflow.evaluator.data_loader.dataset.data, workflow.device, trust=trust, log=log)
     except ValueError as error:  # the training is whole without them
         log(f"the presence thresholds stay as they were: {error}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from monai_unetfamily.bundles.reading import read_object
 from monai_unetfamily.volumes.cases import load_cases
 from monai_unetfamily.volumes.files import atomic_file, make_folder
 from monai_unetfamily.volumes.sources import stem
@@ -38,12 +39,18 @@ def record_split(logs: Path, config: ConfigParser, *, resume: bool) -> None:
 
 
 def kept_settings(logs: Path) -> dict[str, Any]:
-    """Fold and seed of the training that left these logs."""
-    return {key: value for key, value in read_split(logs).items() if key in _KEPT}
+    """Fold and seed of the training that left these logs.
+
+    Raises:
+        ValueError: something else stands there for one of them: as a setting, a text could be an expression.
+    """
+    kept = {key: value for key, value in read_split(logs).items() if key in _KEPT}
+    if wrong := [value for value in kept.values() if not (value is None or value == "all" or type(value) is int)]:
+        raise ValueError(f"{logs / SPLIT}: holds {wrong[0]!r} for fold or seed; numbers are allowed: train anew.")
+    return kept
 
 
 def read_split(logs: Path) -> dict[str, Any]:
     """What `record_split` wrote; empty where nothing is."""
     file = logs / SPLIT
-    content: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return content
+    return read_object(logs.parent, file) if file.is_file() else {}

@@ -38,6 +38,8 @@ def validate(
     names: Mapping[int, str],
     device: torch.device,
     log: Callable[[str], None],
+    *,
+    trust: bool = False,
 ) -> list[Score]:
     """Predict and evaluate cases with a bundle that has been trained, and write the figures into its card.
 
@@ -50,12 +52,13 @@ def validate(
         names: label id -> name in their label maps.
         device: where it predicts.
         log: is given a line for each step.
+        trust: whether the bundle may run code of its own.
 
     Raises:
         ValueError, OSError: what prediction and evaluation of a case raise.
     """
     log(f"predicting and evaluating the {len(cases)} validation cases")
-    bundle = open_bundle(root, device, trust=True)
+    bundle = open_bundle(root, device, trust=trust)
     scores = score_cases(bundle, cases, names, root / "eval" / "labels")
     table = format_table(summarize(scores))
     for line in table.splitlines():

@@ -17,6 +17,7 @@ import torch
 
 from monai_unetfamily.bundles.metadata import WEIGHTS
 from monai_unetfamily.bundles.networks import network_definition
+from monai_unetfamily.bundles.training_trust import review_training
 from monai_unetfamily.inference.batch import FAILURES
 from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.inference.records import hash_files
@@ -100,6 +101,7 @@ def compare(
         remove_parts(output / "plan")
         require_free(output)
     plan = bundle or output / "plan"
+    _require_known(plan, dataset)
     if bundle is None and not plan.is_dir():
         plan_dataset(dataset, plan, network=_LARGEST, minutes=minutes_each, device=device, log=log, **planning)
     base = network_definition(plan)
@@ -160,6 +162,19 @@ def _cases(dataset: Path) -> str:
     split = split_file(dataset)
     stated = [[(file.name, file.stat().st_size) for file in files], split.read_text("utf-8") if split else ""]
     return f"{len(cases)} ({sha256(json.dumps(stated).encode()).hexdigest()[:8]})"
+
+
+def _require_known(plan: Path, dataset: Path) -> None:
+    """Refuse a bundle whose trainings would run code of its own, before any of them is begun.
+
+    Raises:
+        ValueError: names it all.
+    """
+    if plan.is_dir() and (found := review_training(plan, {"dataset_dir": str(dataset.absolute())})):
+        raise ValueError(
+            f"{plan}: compare takes no bundle that would run what is no known part of MONAI or of this package: "
+            f"{'; '.join(map(str, found))}. Leave it out, or train it by itself (unetfamily train --trust)."
+        )
 
 
 def _is_known(request: Mapping[str, Any], file: Path) -> bool:
