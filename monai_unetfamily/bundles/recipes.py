@@ -55,7 +55,6 @@ EXPRESSIONS = frozenset(  # with "#" wherever MONAI takes "::" for the same
         "$@network.parameters()",
         "$@device.type == 'cuda'",
         "$lambda output: output['loss'].item()",
-        "$lambda output: output['loss']",
         "$lambda label, ignored=@ignore_label: label != ignored",
         "$@validate#listed[#max(1, len(@validate#listed) // @val_cases)][:@val_cases]",
         "$@checkpoint.restore(@train#trainer) if @resume else None",

@@ -1,6 +1,7 @@
 """Train a bundle: MONAI's own workflow of its `train` config, with a time budget, a history and pictures."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,8 @@ def _workflow(bundle: Path, settings: Mapping[str, Any], *, trust: bool) -> Conf
     file = str(config_file(bundle, "train"))
     workflow = ConfigWorkflow(config_file=file, logging_file=False, workflow_type="train")  # logging.conf is code
     workflow.parser = training_parser(bundle, settings, trust=trust)
+    if not trust:  # run() puts the bundle on Python's path, where its modules would go before installed ones
+        workflow.config_root_path = Path(os.devnull)
     return workflow
 
 
