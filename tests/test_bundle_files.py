@@ -16,6 +16,7 @@ from monai_unetfamily.bundles.metadata import METADATA, SHIPPED, WEIGHTS, config
 from monai_unetfamily.bundles.parts import expand
 from monai_unetfamily.bundles.references import read_config
 from monai_unetfamily.bundles.trust import review
+from monai_unetfamily.inference.records import hash_bundle
 
 CPU = torch.device("cpu")
 CONFIG_FILE = Path("configs/inference.json")
@@ -196,3 +197,20 @@ def test_a_path_is_taken_as_it_is(zoo: Path, tmp_path: Path, monkeypatch: pytest
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert read_metadata(find_bundle("../spleen"))["version"] == "0.1.0"
+
+
+@pytest.mark.parametrize("name", ["\x1b[2Jspleen", "a\nb", "a\u202eb", "\x00"])
+def test_names_of_classes_do_not_steer_a_terminal(name: str, zoo: Path) -> None:
+    metadata = json.loads((zoo / "configs" / METADATA).read_text())
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"]["1"] = name
+    (zoo / "configs" / METADATA).write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match="metadata.json: channel_def: got the name ") as told:
+        open_bundle(zoo, CPU)
+    assert str(told.value).isprintable()
+
+
+def test_a_bundle_is_hashed_by_what_is_read_of_it(zoo: Path) -> None:
+    """A link beside the config, to a device, would be read for ever."""
+    hashed = hash_bundle(zoo)
+    (zoo / "configs/inference.zero").symlink_to("/dev/zero")
+    assert hash_bundle(zoo) == hashed

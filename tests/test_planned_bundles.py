@@ -17,6 +17,7 @@ from planned_sets import LITTLE, SETS, write_planned, write_volumes
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.references import resolved_part
+from monai_unetfamily.bundles.training_trust import review_training
 from monai_unetfamily.bundles.trust import review
 from monai_unetfamily.cli import main
 from monai_unetfamily.training.planning.bundle import write_bundle
@@ -105,6 +106,7 @@ def test_what_it_names_exists_below_training_and_both_configs_agree(written: Pat
 def test_it_opens_without_trust_and_states_what_monai_asks_for(written: Path) -> None:
     assert review(written) == ()
     assert not open_bundle(written, CPU, trust=False).network.training
+    assert review_training(written, {"dataset_dir": "/data", "device": CPU}) == ()
     shipped = json.loads((Path(__file__).parents[1] / "configs/hippocampus_mr/configs/metadata.json").read_text())
     metadata = json.loads((written / "configs/metadata.json").read_text())
     assert shipped.keys() - {"mirror_axes"} <= metadata.keys()

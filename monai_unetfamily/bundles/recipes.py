@@ -35,6 +35,7 @@ _OTHERS = {
     "monai_unetfamily.bundles.epochs": "SeededEpochs",
     "monai_unetfamily.bundles.loading": "worker_processes",  # a function, as the next and load_cases
     "monai_unetfamily.bundles.preprocessed": "OpenPreprocessedd preprocess",
+    "monai_unetfamily.bundles.slices": "StackSlicesd",
     "monai_unetfamily.inference.precision": "MixedPrecisionInferer",
     "monai_unetfamily.volumes.cases": "load_cases",
 }

@@ -12,7 +12,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from monai_unetfamily.bundles.metadata import METADATA, weights_file
+from monai_unetfamily.bundles.metadata import METADATA, config_file, weights_file
 from monai_unetfamily.inference.measures import Measure
 from monai_unetfamily.volumes.files import atomic_file, make_folder
 from monai_unetfamily.volumes.studies import Study
@@ -21,7 +21,6 @@ SUFFIX = ".json"
 UNFINISHED = ""  # the hash of a file that is about to be written
 _APART = (".hdr", ".img", ".mhd", ".nhdr")  # headers without voxels, and the other way round
 _KIND = "monai_unetfamily case"  # what tells a record from other JSON files of the folder
-_HASHED = ("configs/inference.*", f"configs/{METADATA}")
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,7 @@ def hash_study(study: Study) -> str | None:
 
 def hash_bundle(root: Path) -> str:
     """SHA-256 of what a bundle's predictions hang on: its inference config, metadata and weights."""
-    configs = [file for pattern in _HASHED for file in root.glob(pattern)]
-    return hash_files(sorted([*configs, weights_file(root)]))
+    return hash_files([config_file(root, "inference"), root / "configs" / METADATA, weights_file(root)])
 
 
 def _as_json(request: Request) -> Any:

@@ -30,13 +30,15 @@ def number_classes(channels: Mapping[int, str]) -> dict[int, str]:
     """Label id -> name of channels 0, 1, ...: a first one named "background" has id 0, any other id 1.
 
     Raises:
-        ValueError: channels that are not numbered so, or no class among them.
+        ValueError: channels that are not numbered so, no class among them, or names that would steer a terminal.
 
     >>> number_classes({0: "background", 1: "liver"}), number_classes({0: "whole tumour", 1: "core"})
     ({0: 'background', 1: 'liver'}, {1: 'whole tumour', 2: 'core'})
     """
     if sorted(channels) != list(range(len(channels))):
         raise ValueError(f"got channels {sorted(channels)}; 0, 1, 2, ... are allowed, number them so")
+    if odd := [name for name in channels.values() if not name.isprintable()]:
+        raise ValueError(f"got the name {odd[0]!r}; letters, digits and the like are allowed, rename it")
     first = 0 if channels.get(0, "").casefold() == _BACKGROUND else 1
     names = {channel + first: channels[channel] for channel in sorted(channels)}
     if not set(names) - {0}:
