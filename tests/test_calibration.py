@@ -182,17 +182,23 @@ def other_spacing(bundle: Path) -> None:
     config.write_text(config.read_text().replace("spacing: [12.0, 12.0, 12.0]", "spacing: [10.0, 12.0, 12.0]"))
 
 
-def damaged(bundle: Path) -> None:
+def damaged(bundle: Path, value: float = torch.nan) -> None:
     file = bundle / "models/model.pt"
     weights = torch.load(file, weights_only=True)
-    weights["cgm.conv.bias"][1] = torch.nan
+    next(weight for weight in weights.values() if weight.ndim == 5).fill_(value)
     save_whole(weights, file)
+
+
+def overflowing(bundle: Path) -> None:
+    """Finite itself, its scores are not."""
+    damaged(bundle, 3e38)
 
 
 @pytest.mark.parametrize(
     ("spoil", "recall", "message"),
     [
-        (damaged, 0.999, "not finite: its weights are damaged"),
+        (damaged, 0.999, "model.pt: holds numbers that are not finite"),
+        (overflowing, 0.999, "not finite: its weights are damaged"),
         (unguided, 0.999, "UNetPlusPlus without a classification-guided module"),
         (other_loss, 0.999, "its loss is DiceLoss; a GuidedLoss says"),
         (other_spacing, 0.999, "see other images of it .* configs agree"),

@@ -130,11 +130,14 @@ def test_damage_that_only_a_checksum_shows_is_refused(opened: Bundle, tmp_path: 
 
 
 def test_damaged_weights_are_no_empty_mask(bundle: Path, phantoms: Path) -> None:
-    weights = torch.load(bundle / "models/model.pt", weights_only=True)
-    next(iter(weights.values())).flatten()[0] = np.nan
-    torch.save(weights, bundle / "models/model.pt")
-    with pytest.raises(ValueError, match="scores that are not finite"):
-        predict_volume(open_bundle(bundle, CPU), images(phantoms)[0])
+    """Neither such as are not finite, nor such as make scores that are not."""
+    file = bundle / "models/model.pt"
+    weights = torch.load(file, weights_only=True)
+    for value, message in ((np.nan, "holds numbers that are not finite"), (3e38, "scores that are not finite")):
+        next(iter(weights.values())).fill_(value)
+        torch.save(weights, file)
+        with pytest.raises(ValueError, match=message):
+            predict_volume(open_bundle(bundle, CPU), images(phantoms)[0])
 
 
 def test_a_header_that_two_readers_read_two_ways_is_read_by_its_sform(

@@ -1,8 +1,10 @@
 """Files of weights and checkpoints, read as tensors, numbers and texts alone: what would have to be run is refused."""
 
 import re
+import struct
 from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from warnings import catch_warnings
 
@@ -12,6 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 _WRAPPED_AS = ("network", "model", "state_dict")  # by this package and by MONAI, by MONAI's zoo, by many others
+_UNREADABLE = (  # torch's unpickler takes damaged bytes at their word
+    *(UnpicklingError, struct.error, OSError, EOFError, RuntimeError, MemoryError, ValueError, TypeError),
+    *(LookupError, AttributeError, ArithmeticError, AssertionError),
+)
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
@@ -77,7 +83,7 @@ def _read_torch(file: Path) -> Any:
     try:
         with catch_warnings(action="ignore"):  # of pickles in a form that torch does not write
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # its unpickler takes damaged bytes at their word, and so may raise anything
+    except _UNREADABLE as error:
         raise ValueError(
             f"{file}: {_wrong_with(error)}, and nothing of it was run; give weights alone, as safetensors or "
             "torch.save(network.state_dict(), FILE) write them."
