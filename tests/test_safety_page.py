@@ -51,6 +51,18 @@ def test_the_commands_with_trust_are_those_that_the_page_names(capsys: pytest.Ca
             main([command, "--help"])
         return "--trust" in capsys.readouterr().out
 
-    commands = ("predict", "prune", "calibrate", "train", "compare", "evaluate", "plan", "demo", "networks", "phantom")
+    commands = (
+        "predict",
+        "prune",
+        "calibrate",
+        "train",
+        "export",
+        "compare",
+        "evaluate",
+        "plan",
+        "demo",
+        "networks",
+        "phantom",
+    )
     (sentence,) = re.findall(r"(`predict`[^.]*) take `--trust`", PAGE)
     assert [each for each in commands if takes_trust(each)] == re.findall(r"`(\w+)`", sentence)
