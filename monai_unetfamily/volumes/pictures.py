@@ -34,6 +34,7 @@ _IMAGES_ALLOWED = "greyscale of 1, 8 or 16 bits or float, and RGB of 8 bits, wit
 _LABELS_ALLOWED = "ids as greyscale of 1, 8 or 16 bits, float, or palette index are allowed, no colours and no alpha"
 _UPRIGHT = 1
 _SIGNED = 2  # TIFF's SampleFormat
+_PLANES = 2  # TIFF's PlanarConfiguration: each colour apart
 _PHOTOMETRIC = (1, 2, 3)  # TIFF: 0 is black, RGB, palette
 _UNREADABLE = (
     *(UnidentifiedImageError, Image.DecompressionBombError),
@@ -141,12 +142,22 @@ def _tiff_samples(picture: TiffImageFile) -> tuple[int, str]:
     """Bits a sample, and what would be lost or inverted; empty where nothing is."""
     tags = picture.tag_v2
     bits = max(tags.get(Tag.BitsPerSample, (1,)))
+    if lacking := _lacking_pixels(picture):
+        return bits, f", {lacking} pixels of which are not in the file"
     if tags.get(Tag.ExtraSamples):
         return bits, " with extra samples"
     if tags.get(Tag.PhotometricInterpretation) not in _PHOTOMETRIC:
         return bits, f" with photometric tag {tags.get(Tag.PhotometricInterpretation)}"
     signed = max(tags.get(Tag.SampleFormat, (1,))) == _SIGNED
     return bits, ", signed" if signed and bits == 8 else ""
+
+
+def _lacking_pixels(picture: TiffImageFile) -> int:
+    """How many pixels no strip or tile of the file holds: Pillow would leave them black."""
+    planes = picture.tag_v2.get(Tag.SamplesPerPixel, 1) if picture.tag_v2.get(Tag.PlanarConfiguration) == _PLANES else 1
+    extents = [tile.extents or (0, 0, 0, 0) for tile in picture.tile]
+    held = sum((right - left) * (bottom - top) for left, top, right, bottom in extents)
+    return max(0, picture.width * picture.height * planes - held)
 
 
 def _png_samples(picture: ImageFile.ImageFile) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +75,18 @@ def pair(path: Path, gone: str) -> Path:
 def picture(path: Path, values: np.ndarray) -> Path:
     Image.fromarray(values).save(path)
     return path
+
+
+def rows(path: Path, count: int) -> Path:
+    """A TIFF that claims so many rows."""
+    data = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (tags,) = struct.unpack_from("<H", data, first)
+    (place,) = [
+        at for at in range(first + 2, first + 2 + 12 * tags, 12) if struct.unpack_from("<H", data, at) == (257,)
+    ]
+    struct.pack_into("<HII", data, place + 2, 4, 1, count)
+    return content(path, bytes(data))
 
 
 def unreadable(path: Path) -> Path:
@@ -186,6 +199,9 @@ DAMAGE = {
     "NRRD under another name": refused(lambda d: content(d / "a.nii", "NRRD0004\n" * 60), "cannot be read as NIfTI"),
     "wrong magic": refused(lambda d: header(d / "a.nii", magic=b"n+9"), "cannot be read as NIfTI"),
     "a picture that is none": refused(lambda d: content(d / "a.png", "no picture"), "cannot be read as PNG"),
+    "TIFF of more rows than it holds": refused(
+        lambda d: rows(picture(d / "a.tif", np.ones((8, 9), "u1")), 4000), "35928 pixels of which are not in the file"
+    ),
     "hdr without img": refused(lambda d: pair(d / "a.hdr", ".img"), "its a.img is missing"),
     "img without hdr": refused(lambda d: pair(d / "a.img", ".hdr"), "its a.hdr is missing"),
     "hdr without img, in a folder": refused(lambda d: pair(d / "a.hdr", ".img").parent, "its a.img is missing"),
