@@ -1,6 +1,7 @@
 """What must hold of a NIfTI file before a voxel is read: a check passes, or raises one line that names it."""
 
 import math
+import struct
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +12,8 @@ from nibabel.nifti1 import Nifti1Pair
 from nibabel.spatialimages import HeaderDataError
 
 MAX_VOXELS = 2**31  # 1024 x 1024 x 2048: 8 GiB as float32, beyond any clinical CT or MR series
+MAX_EXTENSIONS = 2**26  # bytes ahead of the voxels: nibabel reads them all when it opens a file; CIFTI's are a tenth
+_OFFSETS = {348: (108, "f"), 540: (168, "q")}  # length of a NIfTI header -> where it says where voxels begin, and how
 _DEFLATE_RATIO = 1032  # most bytes that one byte of a gzip stream can stand for (zlib technical details)
 _PAIR = {".hdr": ".img", ".img": ".hdr"}
 
@@ -34,6 +37,22 @@ def require_file(path: Path) -> None:
     partner = path.with_suffix(_PAIR.get(path.suffix, path.suffix))
     if not partner.exists():
         raise FileNotFoundError(f"{path}: its {partner.name} is missing; .hdr and .img are a pair, restore it")
+
+
+def require_extensions(head: bytes, path: Path) -> None:
+    """Refuse a header, by its first 540 bytes, that claims more than `MAX_EXTENSIONS` ahead of the voxels.
+
+    >>> require_extensions(b"no NIfTI file, which others refuse", Path("ct.nii.gz"))
+    """
+    if len(head) < min(_OFFSETS):  # which others refuse
+        return
+    for order in "<>":
+        (length,) = struct.unpack_from(f"{order}i", head)
+        first, kind = _OFFSETS.get(length, (0, "x"))
+        for claimed in struct.unpack_from(order + kind, head, first):
+            if claimed > MAX_EXTENSIONS:
+                got = f"the header claims {claimed:.0f} bytes ahead of the voxels"
+                raise ValueError(f"{path}: {got}; {MAX_EXTENSIONS} are allowed, copy the file or mend its header")
 
 
 def require_one_volume(image: Nifti1Pair, path: Path, channels: bool = False, flat: bool = False) -> None:

@@ -25,6 +25,7 @@ from monai_unetfamily.volumes.headers import (
     MAX_VOXELS,
     require_affine,
     require_bytes,
+    require_extensions,
     require_file,
     require_one_volume,
     voxel_file,
@@ -34,6 +35,8 @@ from monai_unetfamily.volumes.label_table import Label, table_extensions
 Labels = NDArray[np.integer[Any]]  # label ids (X, Y, Z)
 GRID_TOLERANCE = 1e-3  # voxels, and voxels per voxel: far above float32 rounding, far below what can be seen
 
+MAX_BEHIND = 2**26  # bytes that may follow the voxels
+_LONGEST_HEADER = 540  # bytes: NIfTI-2's
 _UNREADABLE = (
     *(ImageFileError, HeaderDataError, HeaderTypeError),
     *(ValueError, OverflowError, EOFError, OSError, zlib.error),
@@ -233,6 +236,7 @@ def save_image(image: Nifti1Image, path: Path) -> None:
 
 def _load_header(path: Path) -> Nifti1Pair:
     allowed = "whole NIfTI-1 and NIfTI-2 files are read, convert it or copy it again"
+    require_extensions(_read_head(path), path)
     try:
         image = nib.load(path)
     except _UNREADABLE as error:
@@ -242,14 +246,31 @@ def _load_header(path: Path) -> Nifti1Pair:
     return image
 
 
+def _read_head(path: Path) -> bytes:
+    header = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
+    try:
+        with ImageOpener(str(header)) as stream:
+            return bytes(stream.read(_LONGEST_HEADER))
+    except _UNREADABLE:  # as nibabel says better
+        return b""
+
+
 def _read_whole(image: Nifti1Pair, dtype: DTypeLike) -> NDArray[Any]:
     proxy = cast(ArrayProxy, image.dataobj)
     spec = (proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter)
     with ImageOpener(str(voxel_file(image))) as stream:
         voxels = np.asarray(ArrayProxy(stream, spec, mmap=False), dtype=dtype)
-        while stream.read(1 << 20):  # only at its end does gzip compare its checksum
-            pass
+        _read_on(stream)
     return voxels
+
+
+def _read_on(stream: ImageOpener) -> None:
+    """To the end, where gzip compares its checksum; not through gigabytes that a few bytes unpack to."""
+    left = MAX_BEHIND
+    while got := len(stream.read(1 << 20)):
+        left -= got
+        if left < 0:
+            raise ValueError(f"more than {MAX_BEHIND} bytes follow them")
 
 
 def _require_labels(labels: NDArray[np.integer], shape: tuple[int, ...], path: Path) -> None:

@@ -227,6 +227,13 @@ HEADERS = {
     ),
     "huge": refused(lambda d: header(d / "a.nii", dim=[3, 32767, 32767, 9, 1, 1, 1, 1]), "claims 9663086601 voxels"),
     "voxels start beyond the end": refused(lambda d: header(d / "a.nii", vox_offset=1e6), "claims 1001008 bytes"),
+    "voxels start beyond gigabytes": refused(
+        lambda d: header(d / "a.nii", vox_offset=2**31), "claims 2147483648 bytes ahead of the voxels"
+    ),
+    "gzip of gigabytes behind the voxels": refused(
+        lambda d: content(d / "a.nii.gz", gzip.compress(scan(d / "b.nii").read_bytes() + bytes(2**26 + 2**20 + 1), 1)),
+        "more than 67108864 bytes follow them",
+    ),
     "RGB": refused(lambda d: scan(d / "a.nii", np.zeros((4, 5, 6), RGB)), "voxels of type RGB; real numbers"),
     "RGBA": refused(lambda d: scan(d / "a.nii", np.zeros((4, 5, 6), RGBA)), "voxels of type RGBA; real numbers"),
     "complex": refused(lambda d: scan(d / "a.nii", VOXELS.astype("c8")), "voxels of type complex64"),
