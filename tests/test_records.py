@@ -1,5 +1,6 @@
 """A case is finished when bundle, settings, input and every output are what its record says, and never else."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from monai_unetfamily.inference.records import (
     Request,
     hash_bundle,
     hash_files,
+    hash_study,
     is_finished,
     read_record,
     read_records,
     record_file,
     write_record,
 )
+from monai_unetfamily.volumes.studies import Study
 
 (MEASURE,) = measure(np.ones((2, 2), int), np.zeros((2, 2)), np.eye(3), {1: "liver"}, "a")
 REQUEST = Request([("liver_ct", "ab")], {"overlap": 0.25, "mirror": (0, 1), "roi": None})
@@ -80,3 +83,9 @@ def test_a_bundles_hash_hangs_on_what_decides_its_labels_alone(tmp_path: Path) -
     for name, changes in {"logs/x": False, "configs/train.yaml": False, "models/model.pt": True}.items():
         (tmp_path / name).write_text("changed")
         assert (hash_bundle(tmp_path) != before) == changes
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among files")
+def test_a_pipe_among_the_images_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.nii.gz")
+    assert hash_study(Study("a", (tmp_path / "a.nii.gz",), "nifti")) is None

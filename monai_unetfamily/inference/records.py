@@ -139,9 +139,13 @@ def hash_files(files: Iterable[Path]) -> str:
 
 
 def hash_study(study: Study) -> str | None:
-    """`hash_files` of a study, the voxels of headers that lie apart included; None where a file cannot be read."""
+    """`hash_files` of a study, the voxels of headers that lie apart included; None where a file cannot be read.
+
+    A pipe is none: it would be waited for.
+    """
     try:
-        return hash_files(part for file in study.files for part in _parts(file))
+        files = [part for file in study.files for part in _parts(file)]
+        return hash_files(files) if all(file.is_file() for file in files) else None
     except OSError:
         return None
 
