@@ -27,6 +27,7 @@ _CHUNK = 1 << 16  # bytes: what they unpack to fits in memory at any ratio
 _LONGEST_HEADER = 1 << 20  # bytes: that of a segmentation of hundreds of segments is a tenth
 _METAIMAGE = (".mha", ".mhd")
 _PLACES = {"elementspacing", "elementsize", "offset", "position", "origin"}
+_SKIPS = {"line skip", "lineskip", "byte skip", "byteskip"}  # ahead of a NRRD's voxels
 _TURNS = {"transformmatrix", "orientation", "rotation"}
 _Result = TypeVar("_Result")
 
@@ -186,22 +187,28 @@ def _require_volume(reader: sitk.ImageFileReader, path: Path, most: int, axes: C
 
 
 def _require_bytes(reader: sitk.ImageFileReader, header: _Header, path: Path) -> None:
-    """Refuse a header that claims more than its file can hold, and a compressed MetaImage that does not unpack."""
+    """Refuse a header that claims more than its file can hold, and compressed voxels that do not unpack to as much."""
     claimed = math.prod(reader.GetSize()) * sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
     held = header.file.stat().st_size - header.offset
     can_hold = held * (_DEFLATE_RATIO if header.packed else 1)
-    if claimed > can_hold or (_says(header.fields, "compresseddata", "true") and _inflated_bytes(header) != claimed):
+    if claimed > can_hold or (_is_deflated(header) and _inflated_bytes(header, claimed) != claimed):
         got = f"the header claims {claimed} bytes for shape {reader.GetSize()}"
         raise ValueError(f"{path}: {got}; {header.file.name} does not hold them, copy the file or mend its header")
 
 
-def _inflated_bytes(header: _Header) -> int:
-    """How many bytes the voxels unpack to; 0 of a stream that is cut off or damaged."""
+def _is_deflated(header: _Header) -> bool:
+    """Whether the voxels are one stream of zlib or gzip, whose checksum ITK does not look at in a NRRD."""
+    gzip = header.fields.get("encoding", "").lower() in ("gzip", "gz") and not _SKIPS & header.fields.keys()
+    return gzip or _says(header.fields, "compresseddata", "true")
+
+
+def _inflated_bytes(header: _Header, most: int) -> int:
+    """How many bytes the voxels unpack to, looked at no further than `most`; 0 of a stream that is damaged."""
     inflater = zlib.decompressobj(wbits=47)  # a header of zlib's or of gzip's
     count = 0
     with header.file.open("rb") as stream:
         stream.seek(header.offset)
-        while not inflater.eof and (packed := stream.read(_CHUNK)):
+        while not inflater.eof and count <= most and (packed := stream.read(_CHUNK)):
             try:
                 count += len(inflater.decompress(packed))
             except zlib.error:

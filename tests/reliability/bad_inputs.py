@@ -55,9 +55,8 @@ def cut(path: Path, keep: Callable[[int], int]) -> Path:
 
 
 def flipped(path: Path, at: Callable[[int], int]) -> Path:
-    data = bytearray(scan(path).read_bytes())
-    data[at(len(data))] ^= 4
-    return content(path, bytes(data))
+    size = scan(path).stat().st_size
+    return flipped_at(path, at(size))
 
 
 def spoiled(path: Path, *values: float) -> Path:
@@ -142,6 +141,17 @@ def itk(path: Path, voxels: np.ndarray = VOXELS, keep: int | None = None, gone: 
     if gone:
         path.with_name(gone).unlink()
     return content(path, path.read_bytes()[:keep])
+
+
+def packed(path: Path) -> Path:
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS), str(path), useCompression=True)
+    return path
+
+
+def flipped_at(path: Path, at: int) -> Path:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    return content(path, bytes(data))
 
 
 def series(path: Path, voxels: np.ndarray = VOXELS, gone: int | None = None) -> Path:
@@ -372,6 +382,9 @@ LISTS = {
 OTHER_DOORS = {
     "mha cut": refused(lambda d: itk(d / "a.mha", keep=-9), "a.mha: "),
     "mha without its raw": refused(lambda d: itk(d / "a.mhd", gone="a.raw"), "a.mhd: its file of voxels"),
+    "nrrd, packed, with a wrong checksum": refused(
+        lambda d: flipped_at(packed(d / "a.nrrd"), -6), "does not hold them, copy the file"
+    ),
     "nrrd of colours": refused(lambda d: itk(d / "a.nrrd", np.zeros((4, 5, 6, 3), "u1")), "3 values a voxel"),
     "nrrd in 2-D": refused(lambda d: itk(d / "a.nrrd", VOXELS[..., 0]), "one 3-D volume .* is allowed"),
     "text for mha": refused(lambda d: content(d / "a.mha", "no scan\n" * 60), "a.mha: is no MetaImage"),
