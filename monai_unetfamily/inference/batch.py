@@ -38,6 +38,7 @@ from monai_unetfamily.inference.records import (
 )
 from monai_unetfamily.inference.segment import Case, Progress, segment
 from monai_unetfamily.inference.settings import DEFAULTS, Settings, adapt_all, request_of
+from monai_unetfamily.inference.turns import Turns, require_there
 from monai_unetfamily.volumes.files import make_folder
 from monai_unetfamily.volumes.nifti import Labels
 from monai_unetfamily.volumes.studies import Image, Study
@@ -106,10 +107,11 @@ def predict_cohort(
     Args:
         bundles: one, or several whose class probabilities are averaged.
         studies: as `studies.find_studies` finds them; names must differ.
-        output: folder, which other runs may write to at the same time, for other cases.
+        output: folder, which other runs may write to at the same time; of the same case one waits for the other.
         settings: what is asked for.
         overwrite: do everything again, and replace what is there.
-        log: is given a line where bundles of an ensemble differ, and of each that knows phantoms alone.
+        log: is given a line where bundles of an ensemble differ, of each that knows phantoms alone, and of a case that
+            another run has at the moment.
         progress: is told how far the network is with a case.
 
     Raises:
@@ -122,12 +124,14 @@ def predict_cohort(
         if knows_phantoms_alone(bundle.root):
             log(f"{bundle.root.name} knows phantoms alone: never use what it says of a patient")
     request = request_of(bundles, settings)
-    run = _Run(adapt_all(bundles, settings), output, settings, request, overwrite, progress)
+    turns = Turns(output, log)
+    run = _Run(adapt_all(bundles, settings), output, settings, request, overwrite, progress, turns)
     run.outputs.require_room(studies, request, overwrite)
     make_folder(output)
     threads = 1 if bundles[0].device.type == "cpu" else None  # the network keeps its cores
     try:
-        yield from overlapped(studies, run.read, run.compute, run.write, side_threads=threads)
+        with turns:
+            yield from overlapped(studies, run.read, run.compute, run.write, side_threads=threads)
     finally:
         if output.is_dir():
             write_cohort(output, request, bundles[0].names, bundles[0].device)
@@ -141,6 +145,7 @@ class _Run:
     request: Request
     overwrite: bool
     progress: Callable[[Study, Progress], None]
+    turns: Turns
 
     @property
     def outputs(self) -> Outputs:
@@ -163,7 +168,10 @@ class _Run:
         return _Loaded(study, _timed(record, "read", start), before, image, case)
 
     def compute(self, work: _Loaded | Outcome) -> _Segmented | Outcome:
-        """Run the network, and bring its scores back to the source's grid."""
+        """Run the network, and bring its scores back to the source's grid, in this case's turn."""
+        if isinstance(work, Outcome) and work.skipped:
+            return work
+        work = self._in_turn(work)
         if isinstance(work, Outcome):
             return work
         start, (study, record, before, image, case) = perf_counter(), work
@@ -176,6 +184,18 @@ class _Run:
             return _failed(study, record, before, error)
         record = replace(record, notes=(*record.notes, *notes))
         return _Segmented(study, _timed(record, "network", start), before, image, labels, presence.probabilities())
+
+    def _in_turn(self, work: _Loaded | Outcome) -> _Loaded | Outcome:
+        """The case, once no other run has it; as another has finished it meanwhile, perhaps."""
+        study = work.study
+        self.turns.take(study.name)
+        self.outputs.require_room([study], self.request, self.overwrite)
+        before = read_record(record_file(self.output, study.name))
+        if before and not self.overwrite and is_finished(before, work.record, self.output):
+            return Outcome(study, before, self.outputs.target(study), skipped=True)
+        if isinstance(work, Outcome):
+            return replace(work, record=_failure(work.record, before, work.record.error))
+        return work._replace(before=before)
 
     def _segment(self, study: Study, image: Image, case: Case) -> tuple[Labels, list[str]]:
         box = self.settings.box
@@ -192,9 +212,14 @@ class _Run:
         write_record(replace(record, outputs={**held, **scores}), self.output)
 
     def write(self, work: _Segmented | Outcome) -> Outcome:
-        """Write all that a case gives, its record last; of one that failed the record alone."""
-        if not self.output.is_dir():
-            raise FileNotFoundError(f"{self.output}: the folder has vanished; find it, or begin anew in another.")
+        """Write all that a case gives, its record last; of one that failed the record alone. Its turn is over then."""
+        try:
+            return self._write_once(work)
+        finally:
+            self.turns.give_back(work.study.name)
+
+    def _write_once(self, work: _Segmented | Outcome) -> Outcome:
+        require_there(self.output)
         if isinstance(work, Outcome):
             if not work.skipped:
                 write_record(work.record, self.output)
@@ -232,8 +257,11 @@ def _timed(record: Record, stage: str, start: float) -> Record:
 def _failed(study: Study, record: Record, before: Record | None, error: Exception) -> Outcome:
     """A failed case; what an earlier run wrote of it stays known, so that a file changed since is kept."""
     reason = " ".join(str(error).split()) or type(error).__name__
-    record = replace(record, error=reason, outputs=before.outputs if before else {})
-    return Outcome(study, record, error=_without_voxels(error))
+    return Outcome(study, _failure(record, before, reason), error=_without_voxels(error))
+
+
+def _failure(record: Record, before: Record | None, reason: str | None) -> Record:
+    return replace(record, error=reason, outputs=before.outputs if before else {})
 
 
 def _without_voxels(error: Exception) -> Exception:

@@ -3,8 +3,10 @@
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from monai_unetfamily.bundles.bundle import copy_bundle
 from monai_unetfamily.bundles.metadata import WEIGHTS
@@ -13,22 +15,51 @@ from monai_unetfamily.volumes.files import make_folder
 
 @contextmanager
 def opened_room(bundle: Path, output: Path | None) -> Iterator[Path]:
-    """The folder to train in; a copy that gets no weights does not stay behind."""
+    """The folder to train in, where no other training is at work; a copy that gets no weights does not stay behind.
+
+    Raises:
+        FileExistsError: another training is at work there.
+    """
     room = output or bundle
     if output:
         copy_bundle(bundle, output)
+    with _alone_in(room):
+        try:
+            yield room
+        finally:
+            if output and not (output / "models" / WEIGHTS).exists():
+                shutil.rmtree(output, ignore_errors=True)
+
+
+@contextmanager
+def _alone_in(room: Path) -> Iterator[None]:
+    make_folder(room / "logs")
+    lock = FileLock(room / "logs" / ".training")
     try:
-        yield room
+        lock.acquire(timeout=0)
+    except Timeout:
+        got = "another training is at work here"
+        raise FileExistsError(f"{room}: {got}; wait until it has ended, or train a copy (-o).") from None
+    try:
+        yield
     finally:
-        if output and not (output / "models" / WEIGHTS).exists():
-            shutil.rmtree(output, ignore_errors=True)
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+class _Log(logging.FileHandler):
+    """A log that a full disk cuts short, which the run's own error tells of."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Print no traceback."""
 
 
 @contextmanager
 def logged_to(file: Path) -> Iterator[None]:
     """Whatever MONAI and ignite log meanwhile, in a file as well."""
     make_folder(file.parent)
-    handler = logging.FileHandler(file)
+    handler = _Log(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     root = logging.getLogger()
     level = root.level
@@ -40,4 +71,5 @@ def logged_to(file: Path) -> Iterator[None]:
     finally:
         root.setLevel(level)
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()

@@ -1,0 +1,87 @@
+"""Two runs on one folder at the same time: one waits for the other, or is refused; what is done is done once.
+
+About 10 seconds of one core.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from cohorts import Survived, assert_whole, labels
+from runs import predict
+from test_resume import assert_equal, state_of
+from test_training import set_config
+from victims import Ended, start
+
+from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.inference.records import read_records
+
+
+@pytest.fixture
+def undisturbed(bundle: Path, phantoms: Path, tmp_path: Path) -> dict[str, bytes]:
+    list(predict(open_bundle(bundle, torch.device("cpu")), [phantoms / "imagesTr"], tmp_path / "undisturbed"))
+    return labels(tmp_path / "undisturbed")
+
+
+def together(tmp_path: Path, *commands: list[str | Path]) -> list[Ended]:
+    running = [start(tmp_path / f"log{number}", command) for number, command in enumerate(commands)]
+    return [each.end() for each in running]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [([], []), (["--overwrite"], ["--overwrite"]), (["--shard", "1/2"], ["--shard", "2/2"])],
+    ids=["the same", "overwrite", "shards"],
+)
+def test_two_runs_of_one_cohort_come_to_the_results_of_one(
+    options: tuple[list[str], list[str]],
+    bundle: Path,
+    phantoms: Path,
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    survived: Survived,
+) -> None:
+    out = tmp_path / "out"
+    common = ["predict", bundle, phantoms / "imagesTr", "-o", out, "--device", "cpu", "--no-previews"]
+    for ended in together(tmp_path, *[[*common, *own] for own in options]):
+        assert ended.status == 0, ended.said
+    assert labels(out) == undisturbed
+    assert len(read_records(out)) == len(undisturbed)
+    assert (out / "volumes.csv").read_bytes() == (tmp_path / "undisturbed/volumes.csv").read_bytes()
+    assert_whole(out)
+    survived("concurrency", 1)
+
+
+def test_of_two_runs_with_different_settings_one_is_refused(
+    bundle: Path, phantoms: Path, tmp_path: Path, survived: Survived
+) -> None:
+    out = tmp_path / "out"
+    common = ["predict", bundle, phantoms / "imagesTr", "-o", out, "--device", "cpu", "--no-previews"]
+    runs = together(tmp_path, [*common, "--overlap", "0.5"], [*common, "--overlap", "0.25"])
+    done, refused = sorted(runs, key=lambda ended: ended.status)
+    assert done.status == 0, done.said
+    assert refused.status in (1, 2)
+    assert "choose another folder" in refused.said
+    (settings,) = {record.request.settings["overlap"] for record in read_records(out)}
+    assert settings == (0.5, 0.25)[runs.index(done)]
+    assert len(labels(out)) == 6
+    assert_whole(out)
+    survived("concurrency", 1)
+
+
+def test_of_two_trainings_of_one_bundle_one_is_refused(
+    untrained: Path, phantoms: Path, tmp_path: Path, survived: Survived
+) -> None:
+    set_config(untrained, max_epochs=1, val_interval=1, epoch_batches=2, num_workers=0)
+    alone = tmp_path / "alone"
+    common = ["--dataset", phantoms, "--device", "cpu"]
+    (whole,) = together(tmp_path, ["train", untrained, *common, "-o", alone])
+    assert whole.status == 0, whole.said
+    done, refused = sorted(
+        together(tmp_path, ["train", untrained, *common], ["train", untrained, *common]), key=lambda e: e.status
+    )
+    assert done.status == 0, done.said
+    assert refused.status == 2
+    assert "another training is at work here" in refused.said or "would replace these weights" in refused.said
+    assert_equal(state_of(untrained), state_of(alone))
+    survived("concurrency", 1)
