@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -253,27 +252,3 @@ sys.exit(main(sys.argv[1:]))
 def start(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     return subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], env=environment, stdout=subprocess.DEVNULL)
-
-
-def test_a_run_that_is_killed_again_and_again_comes_to_the_same_results(
-    bundle: Path, opened: Bundle, phantoms: Path, tmp_path: Path
-) -> None:
-    list(predict_cohort([opened], find_studies(images(phantoms, 4)).studies, tmp_path / "undisturbed"))
-    out, chance = tmp_path / "killed", random.Random(0)
-    arguments = ["predict", str(bundle), str(phantoms / "imagesTr"), "-o", str(out), "--device", "cpu"]
-    out.mkdir()
-    for _ in range(6):  # each later in the run, or in its second half
-        process = start(arguments)
-        while process.poll() is None and not any(out.glob("*.json")):
-            sleep(0.01)
-        sleep(chance.uniform(0, 0.6))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        for file in out.glob("*.nii.gz"):
-            np.asarray(nib.load(file).dataobj)  # whole
-    assert start(arguments).wait() == 0
-    undisturbed, killed = labels(tmp_path / "undisturbed"), labels(out)
-    assert {name: killed[name] for name in undisturbed} == undisturbed
-    assert set(killed) == {file.name for file in images(phantoms, 6)}
-    assert rows(tmp_path / "undisturbed/volumes.csv") == rows(out / "volumes.csv")[: 4 * 5]
-    assert not list(out.rglob(".*.part"))

@@ -130,6 +130,16 @@ class BestWeights:
             save_whole(_bare(self.network).state_dict(), self.folder / BEST)
 
 
+def saved_epoch(file: Path) -> int:
+    """The last whole epoch of a `checkpoint.pt`, from 1.
+
+    Raises:
+        FileNotFoundError, RuntimeError: what `torch.load` raises.
+    """
+    trainer = torch.load(file, map_location="cpu", weights_only=True)["trainer"]
+    return int(trainer["iteration"]) // int(trainer["epoch_length"])
+
+
 def save_whole(thing: Any, path: Path) -> None:
     """`torch.save` that leaves either the old file or the new one, never a part, not even a killed process's."""
     remove_parts(path)

@@ -83,9 +83,12 @@ class History:
         evaluator.add_event_handler(Events.ITERATION_COMPLETED(once=1), self._sample)
         evaluator.add_event_handler(Events.COMPLETED, self._validated)
 
+    def end_at(self, epoch: int) -> None:
+        """Forget the epochs beyond this: a history may run ahead of its checkpoint, never behind."""
+        self.epochs = [e for e in self.epochs if e.epoch <= epoch]
+
     def _begin(self, trainer: Engine) -> None:
-        # a history may run ahead of an older checkpoint that somebody put back
-        self.epochs = [e for e in self.epochs if e.epoch <= trainer.state.epoch]
+        self.end_at(trainer.state.epoch)
         self._before = self.epochs[-1].seconds if self.epochs else 0.0
         self._start = monotonic()
 
@@ -99,6 +102,15 @@ class History:
         self._losses.append(loss)
         self._samples += len(trainer.state.output["image"])  # type: ignore[index]
         self._rate = self._samples / (monotonic() - self._epoch_start)
+        if trainer.state.iteration % (trainer.state.epoch_length or 1) == 0:
+            self._append(trainer)
+
+    def _append(self, trainer: Engine) -> None:
+        """An epoch that has had its steps, ahead of its checkpoint: a run that is killed in between lacks no line."""
+        loss = sum(self._losses) / len(self._losses)
+        self.epochs.append(Epoch(trainer.state.epoch, round(self.seconds, 1), loss, round(self._rate, 2)))
+        self._losses = []
+        write_history(self.epochs, self.folder / "history.csv")
 
     def _validated(self, evaluator: Engine) -> None:
         name = evaluator.state.key_metric_name  # type: ignore[attr-defined]
@@ -108,10 +120,11 @@ class History:
         self._classes = dict(zip(classes, details.nanmean(dim=0).tolist(), strict=True))
 
     def _epoch(self, trainer: Engine) -> None:
-        loss = sum(self._losses) / len(self._losses)
-        spent, rate = round(self.seconds, 1), round(self._rate, 2)
-        self.epochs.append(Epoch(trainer.state.epoch, spent, loss, rate, self._dice, self._classes))
-        self._losses, self._dice, self._classes = [], None, {}
+        if self._losses:  # fewer steps than an epoch's
+            self._append(trainer)
+        spent = round(self.seconds, 1)
+        self.epochs[-1] = replace(self.epochs[-1], seconds=spent, dice=self._dice, classes=self._classes)
+        self._dice, self._classes = None, {}
         self._write()
 
     def finish(self, trainer: Engine, evaluator: Evaluator) -> bool:

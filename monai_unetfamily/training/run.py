@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from monai_unetfamily.bundles.agreement import check_background
 from monai_unetfamily.bundles.bundle import reason_of
-from monai_unetfamily.bundles.checkpoint import CHECKPOINT
+from monai_unetfamily.bundles.checkpoint import CHECKPOINT, saved_epoch
 from monai_unetfamily.bundles.metadata import WEIGHTS, class_names, config_file, find_weights
 from monai_unetfamily.bundles.networks import choose_network, forget_thresholds
 from monai_unetfamily.bundles.training_trust import training_parser
@@ -129,6 +129,8 @@ def _run(
 ) -> None:
     config, resume = workflow.parser, bool(workflow.parser.get("resume", False))
     history = History(room / "logs", class_names(room), log, resume=resume)
+    if resume:
+        history.end_at(saved_epoch(room / "models" / CHECKPOINT))
     if minutes is not None:
         if not _lacks_figures_alone(history, room, minutes):
             require_time(history, 60 * minutes)
