@@ -116,6 +116,10 @@ class Outputs:
                 raise ValueError(
                     f"{study.files[0]}: its outputs would be called {study.name}, as what a run writes; rename it."
                 )
+            if not _is_text(study.name):
+                raise ValueError(
+                    f"{study.files[0]!r}: its name is no text in UTF-8, so no table can hold it; rename it."
+                )
             if len(study.name.split("/")[-1].encode()) > _LONGEST:
                 raise ValueError(f"{study.files[0]}: its name is too long for what is made of it; shorten it.")
 
@@ -234,6 +238,14 @@ class Outputs:
 
     def _scores(self, study: Study) -> str:
         return f"{SCORES}/{study.name}.nii"
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _free(path: Path) -> Path:
