@@ -245,6 +245,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device here: see make test-gpu"))
 
 
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
+    """How many cases of tests/reliability came through, by kind."""
+    passed = terminalreporter.stats.get("passed", [])
+    told = [value for report in passed for name, value in report.user_properties if name == "survived"]
+    counts = {kind: sum(cases for other, cases in told if other == kind) for kind, _ in told}
+    if counts:
+        kinds = ", ".join(f"{kind} {cases}" for kind, cases in counts.items())
+        terminalreporter.write_line(f"reliability: {sum(counts.values())} cases came through: {kinds}")
+
+
 def _has_cuda() -> bool:
     import torch  # seconds: only when a test asks for a device
 

@@ -131,13 +131,13 @@ class BestWeights:
 
 
 def saved_epoch(file: Path) -> int:
-    """The last whole epoch of a `checkpoint.pt`, from 1.
+    """The last whole epoch of a `checkpoint.pt`, from 1; 0 where it holds no trainer, which `restore` refuses.
 
     Raises:
-        FileNotFoundError, RuntimeError: what `torch.load` raises.
+        FileNotFoundError, ValueError: what `read_states` raises.
     """
-    trainer = torch.load(file, map_location="cpu", weights_only=True)["trainer"]
-    return int(trainer["iteration"]) // int(trainer["epoch_length"])
+    trainer = read_states(file).get("trainer", {})
+    return int(trainer.get("iteration", 0)) // int(trainer.get("epoch_length") or 1)
 
 
 def save_whole(thing: Any, path: Path) -> None:

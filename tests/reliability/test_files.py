@@ -1,6 +1,6 @@
 """Damaged, lying and oddly named files: one clear line each, the others are done, nothing is lost or replaced.
 
-About 45 seconds of one core.
+About 20 seconds of one core.
 """
 
 import re
@@ -129,8 +129,8 @@ def test_any_name_is_kept_as_it_is(bundle: Path, tmp_path: Path, survived: Survi
     assert labels(out).keys() == {f"{name}.nii.gz" for name in NAMES}
     assert failures(out) == {}
     page = (out / "report.html").read_text("utf-8")
-    assert "<b>bold</b>" not in page
-    assert "</script><script>alert" not in page
+    assert "<b>bold" not in page
+    assert "<script>alert" not in page
     assert_whole(out)
     assert digests(source) == before
     assert all(outcome.skipped for outcome in predict(opened, [source], out))

@@ -1,0 +1,66 @@
+"""How many cases the suite holds, by its tables alone: what docs/reliability.md quotes."""
+
+from math import prod
+from types import ModuleType
+from typing import NamedTuple
+
+import test_concurrency
+import test_properties
+import test_shortages
+from bad_inputs import ROWS
+from damage import BOMBS, CUTS, FLIPS, FOLDERS, FORMATS, NAMES, REFUSED_NAMES
+from deaths import PREDICT_DIES, SCORES_DIE, SPLIT_DIES, TRAIN_DIES
+from forms_table import FORMS
+from test_geometry import SPACINGS, TURNS
+from test_long_run import CASES
+from test_nifti import ORIENTATIONS
+
+
+class Count(NamedTuple):
+    """Of a kind of fault, what is tried, and how many cases of it."""
+
+    kind: str
+    what: str
+    cases: int
+
+
+def tests_of(module: ModuleType) -> int:
+    """The tests of a module, one for each of their parameters."""
+    tests = [test for name, test in vars(module).items() if name.startswith("test_") and callable(test)]
+    return sum(
+        prod(len(mark.args[1]) for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize")
+        for test in tests
+    )
+
+
+COUNTS = [
+    Count("files", f"files of {len(FORMATS)} kinds, each cut at {len(CUTS)} places", len(FORMATS) * len(CUTS)),
+    Count("files", f"the same with flipped bytes, {len(FLIPS)} times each", len(FORMATS) * len(FLIPS)),
+    Count("files", "bad or odd headers, values, places, lists and series", len(ROWS)),
+    Count("files", "bombs: little that claims or unpacks to much", len(BOMBS)),
+    Count("files", "names of any signs, folders named as images", len(NAMES) + len(FOLDERS) + len(REFUSED_NAMES)),
+    Count(
+        "geometry",
+        f"{len(ORIENTATIONS)} orientations, straight and oblique, isotropic and anisotropic",
+        len(ORIENTATIONS) * len(SPACINGS) * len(TURNS),
+    ),
+    Count("geometry", "sform and qform that agree, disagree or are missing", len(FORMS)),
+    Count("processes", "`kill -9` in `predict`", len(PREDICT_DIES) + len(SPLIT_DIES) + len(SCORES_DIE)),
+    Count("processes", "`kill -9` in `train`", len(TRAIN_DIES)),
+    Count("processes", "full disks, read-only folders, too little memory, workers that die", tests_of(test_shortages)),
+    Count("concurrency", "two runs on one folder at the same time", tests_of(test_concurrency)),
+    Count("long run", "cases in one process, with no growth in memory or open files", CASES),
+    Count(
+        "properties",
+        "examples of volumes, windows and upsampling that hypothesis looks for",
+        tests_of(test_properties) * test_properties.few.max_examples,
+    ),
+]
+
+
+def table() -> str:
+    """The counts as the page shows them."""
+    rows = [("kind", "what is tried", "cases"), ("---", "---", "---:")]
+    rows += [(count.kind, count.what, str(count.cases)) for count in COUNTS]
+    rows.append(("**all**", "", f"**{sum(count.cases for count in COUNTS)}**"))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

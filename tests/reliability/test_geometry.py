@@ -1,0 +1,82 @@
+"""The same patient stored in each of 48 ways, straight or oblique, gets the same labels voxel for voxel.
+
+About 20 seconds of one core.
+"""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from cohorts import Survived, assert_whole
+from forms_table import AFFINE, FORMS, SHAPE
+from runs import predict
+from test_nifti import ORIENTATIONS, TILT, geometry
+
+from monai_unetfamily.bundles.bundle import open_bundle
+
+CPU = torch.device("cpu")
+SPACINGS = {"the bundle's spacing": (12.0, 12.0, 12.0), "anisotropic": (9.0, 10.0, 15.0)}
+TURNS = {"straight": np.eye(3), "oblique": TILT}
+
+
+def patient(spacing: tuple[float, ...], turn: np.ndarray) -> nib.Nifti1Image:
+    """Smooth noise of 14 x 12 x 10 voxels, in Hounsfield units."""
+    noise = torch.from_numpy(np.random.default_rng(0).normal(40, 150, (1, 1, 5, 4, 4)))
+    voxels = torch.nn.functional.interpolate(noise, (14, 12, 10), mode="trilinear")[0, 0].numpy()
+    affine = np.eye(4)
+    affine[:3, :3] = turn * spacing
+    affine[:3, 3] = (-71.3, 57.7, 1e3 / 3)
+    return nib.Nifti1Image(voxels.astype(np.float32), affine)
+
+
+def turned(image: nib.Nifti1Image, orientation: np.ndarray) -> nib.Nifti1Image:
+    """The same voxels in the same places, stored in another order."""
+    along = np.abs(orientation).argmax(axis=0)
+    return image.as_reoriented(np.stack([np.argsort(along), orientation.sum(axis=1)], axis=1))
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_labels_do_not_hang_on_how_a_volume_is_stored(
+    spacing: str, turn: str, bundle: Path, tmp_path: Path, survived: Survived
+) -> None:
+    image = patient(SPACINGS[spacing], TURNS[turn])
+    (tmp_path / "in").mkdir()
+    for number, orientation in enumerate([np.eye(3), *ORIENTATIONS]):
+        nib.save(turned(image, orientation), tmp_path / "in" / f"{number:02}.nii")
+    reference, *outcomes = predict(open_bundle(bundle, CPU), [tmp_path / "in"], tmp_path / "out")
+    assert reference.output
+    expected = nib.load(reference.output)
+    assert len(np.unique(expected.dataobj)) > 1
+    for outcome, orientation in zip(outcomes, ORIENTATIONS, strict=True):
+        assert outcome.output
+        got, source = nib.load(outcome.output), nib.load(outcome.study.files[0])
+        np.testing.assert_array_equal(got.dataobj, turned(expected, orientation).dataobj)
+        assert geometry(got) == geometry(source)
+        assert got.affine.tobytes() == source.affine.tobytes()
+    assert len({nib.aff2axcodes(nib.load(outcome.study.files[0]).affine) for outcome in outcomes}) == 48
+    assert_whole(tmp_path / "out")
+    survived("geometry", len(outcomes))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_that_disagree_are_told_and_both_kept(
+    name: str, bundle: Path, tmp_path: Path, survived: Survived
+) -> None:
+    form = FORMS[name]
+    image = nib.Nifti1Image(np.random.default_rng(0).integers(-200, 300, SHAPE).astype(np.int16), AFFINE)
+    image.set_sform(form.sform, form.codes[0])
+    image.set_qform(form.qform, form.codes[1])
+    nib.save(image, tmp_path / "a.nii")
+    (outcome,) = predict(open_bundle(bundle, CPU), [tmp_path / "a.nii"], tmp_path / "out")
+    assert outcome.output
+    assert [note for note in outcome.record.notes if form.note and form.note in note] or not form.note
+    assert bool(outcome.record.notes) == bool(form.note)
+    got, source = nib.load(outcome.output), nib.load(tmp_path / "a.nii")
+    assert geometry(got) == geometry(source)
+    assert got.affine.tobytes() == source.affine.tobytes()
+    if form.used is not None:
+        np.testing.assert_allclose(got.affine, form.used, atol=1e-4)
+    survived("geometry", 1)

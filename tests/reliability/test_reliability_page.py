@@ -1,0 +1,11 @@
+"""docs/reliability.md quotes the suite's own counts (`python docs/fill_reliability.py`)."""
+
+from pathlib import Path
+
+from counts import table
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+
+
+def test_the_pages_counts_are_the_tables() -> None:
+    assert table() in PAGE.read_text("utf-8")
