@@ -174,12 +174,12 @@ def test_what_monai_wraps_is_unwrapped(quick: Path, phantoms: Path) -> None:
     with pytest.raises(ValueError, match="train.yaml: input has .* voxels; the deepest grid needs"):
         train(quick, phantoms, device="cpu")
     file.write_text(good)
-    for text, message in (("  - : [", "train.yaml: "), ("optimizer: {_target_: torch.optim.Adamm}", "Adamm")):
-        config = quick / "configs/train.yaml"
-        config.write_text(f"{config.read_text()}\n{text}\n")
+    config = quick / "configs/train.yaml"
+    good = config.read_text()
+    for bad, message in ((f"{good}\n  - : [\n", "train.yaml: "), (good.replace("AdamW", "Adamm"), "optim.Adamm")):
+        config.write_text(bad)
         with pytest.raises(ValueError, match=message):
             train(quick, phantoms, device="cpu")
-        config.write_text(config.read_text().replace(text, ""))
 
 
 def test_a_refused_copy_touches_nothing(
