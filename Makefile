@@ -13,7 +13,7 @@ QT_DISPLAY := xvfb xauth libgl1-mesa-dri libegl1 libxcb-cursor0 libxkbcommon-x11
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser display demo test test-gpu lint types bench bench-docs pictures clean
+.PHONY: help install browser display demo test test-fast test-min test-gpu coverage lint types bench bench-docs pictures clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,19 @@ test: $(READY) browser display  ## run all tests and doctests
 	@echo "== Tests and doctests =="
 	@OMP_NUM_THREADS=1 $(PYTEST) -n 2
 
+test-fast: $(READY) display  ## run the tests that are not marked slow: under 2 minutes
+	@echo "== Fast tests and doctests =="
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m "not slow"
+
+test-min: $(READY) display  ## run test-fast on the lowest and on the newest versions, in environments of their own (12 GB)
+	@$(VENV)/bin/python .ci/test_versions.py
+
+coverage: $(READY) browser display  ## run all tests and count: fails below 95 % of the package, 85 % of the plugin
+	@echo "== Tests and doctests, counted =="
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 2 --cov --cov-report=
+	@$(VENV)/bin/coverage report --skip-covered --include='monai_unetfamily/*' --fail-under=95
+	@$(VENV)/bin/coverage report --skip-covered --include='napari_plugin/*' --fail-under=85
+
 test-gpu: $(READY)  ## run the tests that need a CUDA device
 	@echo "== Tests that need a CUDA device =="
 	@found=$$($(PYTEST) -m gpu --collect-only -q) || [ $$? -eq 5 ] || { echo "$$found"; exit 1; }; \
@@ -72,11 +85,12 @@ bench: $(READY)  ## measure time and memory against peers: an hour, alone on the
 bench-docs: $(READY)  ## show what make bench measured in docs/performance.md and the README
 	@PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.publish
 
-pictures: $(READY) display  ## draw the pictures of docs/napari.md anew, in a session with the widget
+pictures: $(READY) display  ## draw the floors anew, and the pictures of docs/napari.md in a session with the widget
+	@PYTHONPATH=.:tests $(VENV)/bin/python docs/draw_floors.py
 	@PYTHONPATH=. $(VENV)/bin/python docs/draw_napari.py
 
 clean:  ## remove what make made: .venv, caches, build leftovers, demo_output
-	rm -rf $(VENV) build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest .venv-newest .coverage build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

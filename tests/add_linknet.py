@@ -3,6 +3,8 @@
 from importlib import import_module
 from pathlib import Path
 
+import pytest
+
 from monai_unetfamily import nets
 
 NAME = "monai_unetfamily.nets.linknet"
@@ -16,3 +18,10 @@ def load() -> None:
 
 def pytest_configure() -> None:
     load()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Every test, before -k leaves some out."""
+    for item in items:
+        config.get_terminal_writer().line(f"collected {item.nodeid}")

@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -238,6 +239,55 @@ def _disable_qt_warnings() -> None:
     """Likewise."""
 
 
+SLOW = 0.5  # seconds of a processor: more, and a test should bear the mark
+
+SPENT = "processor seconds"
+
+
+def _processor_seconds() -> float:
+    """Of this process and of its children that have ended: the same on a machine that is busy with other work."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+@contextmanager
+def _counted(item: pytest.Item) -> Iterator[None]:
+    start = _processor_seconds()
+    yield
+    item.user_properties.append((SPENT, _processor_seconds() - start))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: "pytest.FixtureDef[Any]", request: pytest.FixtureRequest) -> "Iterator[Any]":
+    """A fixture of the test's own counts; what tests share does not."""
+    if fixturedef.scope != "function":
+        return (yield)
+    with _counted(request.node):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> "Iterator[Any]":
+    with _counted(item):
+        return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
+    _tell_what_survived(terminalreporter)
+    _tell_what_is_slow(terminalreporter)
+
+
+def _tell_what_is_slow(terminalreporter: "pytest.TerminalReporter") -> None:
+    """Which tests want a mark: no failure, since another machine takes another time."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    calls = [report for report in reports if getattr(report, "when", "") == "call" and "slow" not in report.keywords]
+    seconds = {report.nodeid: sum(s for name, s in report.user_properties if name == SPENT) for report in calls}
+    if unmarked := {name: spent for name, spent in seconds.items() if spent > SLOW}:
+        terminalreporter.section(f"more than {SLOW:g} s of a processor without pytest.mark.slow")
+        for name, spent in sorted(unmarked.items(), key=lambda pair: -pair[1]):
+            terminalreporter.write_line(f"{spent:6.1f} s  {name}")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gpu_tests = [item for item in items if item.get_closest_marker("gpu")]
     if gpu_tests and not _has_cuda():
@@ -245,7 +295,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device here: see make test-gpu"))
 
 
-def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
+def _tell_what_survived(terminalreporter: "pytest.TerminalReporter") -> None:
     """How many cases of tests/reliability came through, by kind."""
     passed = terminalreporter.stats.get("passed", [])
     told = [value for report in passed for name, value in report.user_properties if name == "survived"]

@@ -2,11 +2,7 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from shutil import rmtree
 from time import sleep
@@ -16,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from processes import command
 from runs import predict
 
 from monai_unetfamily.bundles.bundle import Bundle, open_bundle
@@ -25,6 +22,8 @@ from monai_unetfamily.inference.settings import Settings
 from monai_unetfamily.volumes.label_table import read_label_tables
 from monai_unetfamily.volumes.nifti import open_volume
 from monai_unetfamily.volumes.studies import find_studies
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 
@@ -226,29 +225,13 @@ def test_an_output_folder_that_vanishes_ends_the_run(opened: Bundle, phantoms: P
 
 def test_ctrl_c_ends_the_run_and_leaves_nothing_half_done(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = start(["predict", str(bundle), str(phantoms / "imagesTr"), "-o", str(out), "--device", "cpu"])
-    while process.poll() is None and not list(out.glob("*.nii.gz")):
+    child = command("predict", str(bundle), str(phantoms / "imagesTr"), "-o", str(out), "--device", "cpu")
+    while child.runs and not list(out.glob("*.nii.gz")):
         sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.wait() == 130
+    child.send(signal.SIGINT)
+    assert child.wait() == 130
     assert not list(out.rglob(".*.part"))
     for file in out.glob("*.nii.gz"):
         record = read_record(record_file(out, file.name[:-7]))
         assert record is not None
         assert holds(file, record.outputs[file.name])
-
-
-COMMAND = """
-import signal
-import sys
-import torch
-signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background of a shell ignore it
-torch.set_num_threads(1)
-from monai_unetfamily.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def start(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    return subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], env=environment, stdout=subprocess.DEVNULL)

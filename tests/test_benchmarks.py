@@ -1,16 +1,21 @@
 """The benchmarks run and their arithmetic is right; no time is judged here."""
 
 import json
-from collections.abc import Callable
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from runpy import run_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from benchmarks import measure, plot, publish, table, windows
+from benchmarks import cohort, measure, napari_window, plot, publish, table, windows
 from benchmarks.__main__ import BENCHMARKS, run
 from benchmarks.measure import Result, Spread, Step, compare
 from family import SIZES, small
@@ -58,8 +63,8 @@ def test_memory_is_what_the_step_adds_and_a_failure_costs_its_row() -> None:
 
 
 @pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No processes and no repetition: the toy sizes are about running at all."""
+def in_this_process(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
+    """No processes but windows, no repetition, a tiny bundle in the window: toy sizes are about running at all."""
 
     def call(function: Callable[..., Any], *args: Any) -> Any:
         threads = torch.get_num_threads()
@@ -70,8 +75,23 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(measure, "in_fresh_process", call)
     monkeypatch.setattr(measure, "SAMPLE", 0.0)
+    monkeypatch.setattr(cohort, "subprocess", SimpleNamespace(run=run_here))
+    monkeypatch.setattr(napari_window, "BUNDLE", str(bundle))
 
 
+def run_here(command: Sequence[str], cwd: Path, **_: object) -> None:
+    """What `python -m MODULE ARGUMENTS` does."""
+    _, _, module, *arguments = command
+    handlers = list(logging.root.handlers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", [module, *arguments])
+        with suppress(SystemExit):
+            run_module(module, run_name="__main__")
+    logging.root.handlers[:] = handlers  # MONAI's runner sets its own
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_runs_and_nothing_fails(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

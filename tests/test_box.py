@@ -26,6 +26,8 @@ from monai_unetfamily.inference.settings import Settings, adapt
 from monai_unetfamily.nets import create_network
 from monai_unetfamily.volumes.studies import find_studies
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (13, 21, 17)
 CPU = torch.device("cpu")
 

@@ -46,6 +46,7 @@ def test_is_complete(name: str) -> None:
     assert [file for file in FILES if not (SHIPPED / name / file).is_file()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUNDLES)
 def test_every_target_resolves_and_ours_lie_below_training(name: str) -> None:
     configs = [yaml.safe_load(file.read_text()) for file in (SHIPPED / name / "configs").glob("*.yaml")]
@@ -96,6 +97,7 @@ def test_the_watched_cases_come_from_all_over_the_list_and_evaluation_takes_them
             assert parser.get_parsed_content("cases") == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUNDLES)
 def test_networks_fit_the_classes_and_the_patch(name: str) -> None:
     metadata = json.loads((SHIPPED / name / "configs/metadata.json").read_text())

@@ -16,6 +16,8 @@ from monai_unetfamily.bundles.networks import check_network, choose_network
 from monai_unetfamily.cli import main
 from monai_unetfamily.nets import PlainUNet, UNetPlusPlus, list_networks
 
+pytestmark = pytest.mark.slow
+
 BUNDLES = sorted(folder.parents[1].name for folder in SHIPPED.glob(f"*/configs/{METADATA}"))
 
 

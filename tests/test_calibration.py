@@ -25,6 +25,8 @@ from monai_unetfamily.training.presence import GuideWatch
 from monai_unetfamily.training.run import train
 from monai_unetfamily.volumes.cases import load_cases
 
+pytestmark = pytest.mark.slow
+
 FIVE = [0.1, 0.2, 0.3, 0.4, 0.6]  # thresholds of phantom_ct's classes
 
 Said = pytest.CaptureFixture[str]

@@ -100,6 +100,7 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     assert sorted(work.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_bad_files_cost_one_line_each_and_the_rest_is_done(work: Path, bundle: Path, capsys: Said) -> None:
     inputs = ["4d.nii.gz", "good.nii.gz", "nan.nii.gz", "short.nii.gz"]
     assert main(["predict", str(bundle), *inputs, "-o", "out"]) == 1
@@ -124,6 +125,7 @@ def test_a_perfect_prediction_scores_one(work: Path, phantoms: Path, capsys: Sai
     assert len((work / "scores.csv").read_text().splitlines()) == 1 + 6 * 5
 
 
+@pytest.mark.slow
 def test_a_section_of_a_data_set_is_predicted_and_evaluated(
     work: Path, bundle: Path, phantoms: Path, capsys: Said
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_fold_of_a_section_is_predicted_and_evaluated(work: Path, bundle: Path
     assert 'got fold 5; 0 to 4, or "all", is allowed' in said
 
 
+@pytest.mark.slow
 def test_pictures_walk_through_every_command(work: Path, bundle_2d: Path, capsys: Said) -> None:
     size = ["--size", "32", "26", "16", "--spacing", "10", "10", "12.5"]
     assert main(["phantom", "new", "-n", "2", "--pictures", *size]) == 0

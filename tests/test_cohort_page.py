@@ -233,6 +233,7 @@ def luminance(color: str) -> float:
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
+@pytest.mark.slow
 def test_thumbnails_are_small_and_their_room_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preview = png(tmp_path / "a.png")
     cases = [replace(case(number, 100.0), preview=preview) for number in range(4)]

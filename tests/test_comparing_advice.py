@@ -96,6 +96,7 @@ def test_where_nothing_cheap_is_good_enough_it_says_so() -> None:
     assert "None is faster than unet (1 s" in advice(of({"unet": 0.0, "unet_l1": 0.1}, cases=50))
 
 
+@pytest.mark.slow
 def test_the_guide_is_judged_by_volumes_where_a_class_is_absent() -> None:
     text = advice(family(("liver", "spleen"), 24, absent=0.4))
     assert "Where a class is absent UNet 3+ finds" in text
@@ -103,6 +104,7 @@ def test_the_guide_is_judged_by_volumes_where_a_class_is_absent() -> None:
     assert "Where a class is absent" not in advice(family(cases=12))
 
 
+@pytest.mark.slow
 def test_the_cut_that_is_good_enough_is_named() -> None:
     assert "unetplusplus L2 (0.45 s a volume" in advice(family(cases=52))
 
@@ -114,6 +116,7 @@ def test_a_training_cut_short_is_told() -> None:
     assert "When time was up unet_e still gained, and epochs were 3 to 20: more minutes may change the order." in text
 
 
+@pytest.mark.slow
 def test_failures_are_named() -> None:
     assert advice(family(cases=8)).endswith("Trainings of VNet failed.")
     nobody = Comparison("phantoms", 5.0, "seeds", (), failures=(("unet", "seed 0", "no room"),))

@@ -20,6 +20,8 @@ from monai_unetfamily.losses import GuidedLoss, WeightedHeadsLoss
 from monai_unetfamily.nets import list_networks
 from monai_unetfamily.training.comparing.members import Candidate, choose_candidates, list_candidates
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = [4, 6, 8, 8, 8]
 EQUAL = {
     dims: {"spatial_dims": dims, "in_channels": 2, "out_channels": 3, "features": WIDTHS[: 7 - dims]} for dims in (2, 3)

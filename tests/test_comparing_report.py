@@ -25,6 +25,8 @@ from monai_unetfamily.training.comparing.plots import NARROW, VARIABLES, WIDE, d
 from monai_unetfamily.training.comparing.report import format_report, write_report
 from monai_unetfamily.training.comparing.results import Comparison, Point, Run, read_run, write_run
 
+pytestmark = pytest.mark.slow
+
 EVIL = "<script>window.hacked = 1</script>\"'&</script><!--"
 CLASSES = ("liver", "spleen")
 

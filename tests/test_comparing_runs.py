@@ -2,11 +2,8 @@
 
 import importlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import shrink
+from processes import command
 
 from monai_unetfamily.bundles.networks import network_definition
 from monai_unetfamily.cli import main
@@ -23,6 +21,8 @@ from monai_unetfamily.training.comparing.compare import compare
 from monai_unetfamily.training.comparing.results import Comparison, read_run
 from monai_unetfamily.training.history import read_history
 from monai_unetfamily.volumes.cases import load_cases
+
+pytestmark = pytest.mark.slow
 
 NETWORKS = ("unet", "unetplusplus")
 MINUTES = 0.01
@@ -123,20 +123,29 @@ def test_a_failed_training_is_tried_again(
 
 @BRIEF
 @pytest.mark.parametrize(
-    "moment", ["epoch 1:", "training on cpu", "epoch 2:", "predicting and evaluating", "L1: predicting"]
+    ("moment", "minutes"),
+    [
+        ("epoch 1:", MINUTES),
+        ("training on cpu", MINUTES),
+        ("epoch 2:", 0.05),  # long enough for two
+        ("predicting and evaluating", MINUTES),
+        ("L1: predicting", MINUTES),
+    ],
 )
-def test_an_interrupted_comparison_goes_on(moment: str, recipe: Path, phantoms: Path, tmp_path: Path) -> None:
+def test_an_interrupted_comparison_goes_on(
+    moment: str, minutes: float, recipe: Path, phantoms: Path, tmp_path: Path
+) -> None:
     def interrupt(line: str) -> None:
         if moment in line:
             raise KeyboardInterrupt
 
     output, lines = tmp_path / "out", list[str]()
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, phantoms, output, minutes_each=0.05, networks=("unetplusplus",), log=interrupt)
+        run(recipe, phantoms, output, minutes_each=minutes, networks=("unetplusplus",), log=interrupt)
     assert read_run(output / "runs" / "unetplusplus" / "seed_0") is None
     history = output / "runs" / "unetplusplus" / "seed_0" / "bundle" / "logs" / "history.csv"
     before = len(read_history(history))
-    found = run(recipe, phantoms, output, minutes_each=0.05, networks=("unetplusplus",), log=lines.append)
+    found = run(recipe, phantoms, output, minutes_each=minutes, networks=("unetplusplus",), log=lines.append)
     epochs = read_history(history)
     assert [epoch.epoch for epoch in epochs] == list(range(1, len(epochs) + 1))
     assert len(epochs) >= max(1, before)
@@ -147,27 +156,18 @@ def test_an_interrupted_comparison_goes_on(moment: str, recipe: Path, phantoms: 
 def test_a_killed_command_goes_on(recipe: Path, phantoms: Path, tmp_path: Path) -> None:
     """SIGKILL, which no process can answer, in the second training."""
     output = tmp_path / "out"
-    command = ["compare", str(phantoms), "-o", str(output), "--networks", "unet_l1,unet", "--minutes-each", "0.05"]
-    command += ["--bundle", str(recipe), "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "monai_unetfamily.cli", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )
-    assert process.stdout is not None
-    second = False
-    for line in process.stdout:
+    words = ["compare", str(phantoms), "-o", str(output), "--networks", "unet_l1,unet", "--minutes-each", "0.05"]
+    words += ["--bundle", str(recipe), "--device", "cpu"]
+    child, second = command(*words), False
+    for line in child.said:
         second |= line.startswith("2 of 2: unet, seed 0")
         if second and line.startswith("epoch 1:"):
-            process.send_signal(signal.SIGKILL)
+            child.send(signal.SIGKILL)
             break
-    process.wait()
-    process.stdout.close()
+    child.wait()
     assert second
     first = (output / "runs" / "unet_l1" / "seed_0" / "result.json").read_bytes()
-    assert main(command) == 0
+    assert main(words) == 0
     assert (output / "runs" / "unet_l1" / "seed_0" / "result.json").read_bytes() == first
     assert (output / "compare.html").is_file()
 

@@ -70,6 +70,7 @@ def test_training_is_that_of_the_plain_form(name: str, options: dict[str, Any], 
     torch.testing.assert_close(*(dict(net.named_buffers()) for net in nets), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_float32_is_as_near_to_float64_as_the_plain_form_is() -> None:
     """Norms over few voxels magnify rounding: what counts is that the short way rounds no worse."""
     fast, plain = pair("unet3plus", 3, {})

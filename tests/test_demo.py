@@ -15,6 +15,8 @@ from nilearn.datasets import GM_MNI152_FILE_PATH, MNI152_FILE_PATH
 from monai_unetfamily.demo import run_demo
 from monai_unetfamily.volumes.nifti import read_volume
 
+pytestmark = pytest.mark.slow
+
 SIDES = ["left", "right"]
 OF_PHANTOMS = ["phantoms", "phantom_labels", "scores.csv", "phantom.png"]
 

@@ -13,6 +13,8 @@ from monai_unetfamily.nets import list_networks
 from monai_unetfamily.nets.diagram import Edge, Graph, stage_rows, trace_graph
 from monai_unetfamily.nets.unetplusplus import fan_in, grid
 
+pytestmark = pytest.mark.slow
+
 MATPLOTLIB = r"(figure|axes|patch|line2d|text|legend)_\d+$"
 WIDTHS = (4, 8, 8, 16, 16, 8, 4)
 

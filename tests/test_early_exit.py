@@ -105,6 +105,7 @@ def test_training_and_gradients_are_untouched() -> None:
     assert sizes == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # tracing is deprecated in torch, and still what ckpt_export uses
 @pytest.mark.parametrize(
     "make",

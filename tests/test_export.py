@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from monai_unetfamily.nets import UNet3Plus, list_networks
 
+pytestmark = pytest.mark.slow
+
 # torch.export takes a size of 1 for a constant, so every axis of the deepest grid has 2 voxels or more here
 SIZES = {2: [(16, 16), (19, 25), (40, 32)], 3: [(16, 16, 16), (17, 25, 19)]}
 FORMS = [
@@ -20,6 +22,7 @@ FORMS = [
     ("unetplusplus", {"mode": "accurate"}),
     ("unet3plus", {"cgm": True, "encoder": "residual"}),
 ]
+FLAT = {"fcn8s", "unet", "unetplusplus", "unet3plus"}  # in 2-D one of each file goes to ONNX: the exporter is slow
 IDS = ["-".join([name, *options]) for name, options in FORMS]
 
 
@@ -56,13 +59,15 @@ def test_torch_export_and_onnx_equal_eager_at_any_batch_and_size(
 ) -> None:
     net = supervised(name, dims, options)
     program = exported(net, dims)
-    onnx = session(program, tmp_path / "net.onnx")
+    module = program.module()
+    onnx = session(program, tmp_path / "net.onnx") if dims == 3 or name in FLAT else None
     for size in SIZES[dims]:
         for batch in (1, 3):
             x = torch.randn(batch, 2, *size)
             expected = net(x)
-            torch.testing.assert_close(program.module()(x), expected)
-            torch.testing.assert_close(run(onnx, x), expected, rtol=0, atol=1e-4)
+            torch.testing.assert_close(module(x), expected)
+            if onnx is not None:
+                torch.testing.assert_close(run(onnx, x), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("background", [True, False])

@@ -12,6 +12,8 @@ from monai_unetfamily.cli import main
 from monai_unetfamily.nets import list_networks
 from monai_unetfamily.nets.registry import MEMBERS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/family.md").read_text("utf-8")
 COMMANDS = re.findall(r"`unetfamily (networks .+)`", PAGE)

@@ -60,6 +60,7 @@ def quick(untrained: Path) -> Path:
     return untrained
 
 
+@pytest.mark.slow
 def test_trains_where_half_is_labelled(quick: Path, half_labelled: Path) -> None:
     train(quick, half_labelled, device="cpu")
     (epoch,) = read_history(quick / "logs/history.csv")
@@ -69,6 +70,7 @@ def test_trains_where_half_is_labelled(quick: Path, half_labelled: Path) -> None
     assert (quick / "logs/sample.png").is_file()
 
 
+@pytest.mark.slow
 def test_the_loss_sees_no_unlabelled_voxel(quick: Path, phantoms: Path, tmp_path: Path) -> None:
     train(quick, unlabel(phantoms, tmp_path / "none", share=1.0), device="cpu")
     (epoch,) = read_history(quick / "logs/history.csv")

@@ -435,6 +435,7 @@ def test_findings_of_paired_folders(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_real_data_set_passes_with_what_its_readme_tells(data_dir: Path) -> None:
     problems, fingerprint = check_integrity(data_dir / "hippocampus")
     assert fingerprint is not None

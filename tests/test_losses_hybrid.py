@@ -154,6 +154,7 @@ def test_gradients_are_the_slopes(size: tuple[int, ...], background: bool) -> No
     assert torch.autograd.gradcheck(lambda x: loss(x, label), logits, fast_mode=True)
 
 
+@pytest.mark.slow
 def test_the_largest_patch() -> None:
     label = F.interpolate(labels((40, 40, 40), True, classes=2)[:1], size=(160, 160, 160))
     with torch.no_grad():

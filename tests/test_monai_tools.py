@@ -18,6 +18,8 @@ import monai_unetfamily.bundles
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.metadata import SHIPPED, class_names, image_format, image_shape, shipped_bundles
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = Path(monai_unetfamily.bundles.__path__[0]) / "metadata_schema.json"
 WINDOW = 32  # voxels an axis, or fewer where a bundle's are: the recipes' are large
 

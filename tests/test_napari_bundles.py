@@ -18,6 +18,8 @@ from napari_plugin.opener import ask_trust
 from napari_plugin.session import Failed, open_chosen
 from napari_plugin.settings import preferences, recent_bundles, remember_bundle
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_bundle_in_the_style_of_the_model_zoo_runs_too(desk: Desk, image: Path, tmp_path: Path) -> None:
     bundle = write_zoo_bundle(tmp_path / "zoo")

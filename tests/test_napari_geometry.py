@@ -178,6 +178,7 @@ def test_a_layer_turned_by_hand_is_refused() -> None:
         grid_of(Image(np.zeros((2, 2, 2, 2, 2))))
 
 
+@pytest.mark.slow
 def test_labels_made_by_hand_lie_where_the_image_does(make_napari_viewer: Any) -> None:
     viewer = make_napari_viewer()
     affine = affine_of("PIR", (3, 4, 5))

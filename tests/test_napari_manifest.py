@@ -6,6 +6,7 @@ import tomllib
 from importlib import import_module
 from pathlib import Path
 
+import pytest
 from npe2 import PluginManifest
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,7 @@ def test_every_command_is_there() -> None:
     assert all(callable(getattr(import_module(module), name)) for module, name in map(_place, commands))
 
 
+@pytest.mark.slow
 def test_no_module_loads_torch() -> None:
     modules = ", ".join(f"napari_plugin.{file.stem}" for file in (ROOT / "napari_plugin").glob("*.py"))
     code = f"import sys, {modules}; sys.exit(bool({{'torch', 'monai'}} & set(sys.modules)))"

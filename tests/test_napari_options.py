@@ -18,6 +18,8 @@ from monai_unetfamily.bundles.metadata import METADATA
 from napari_plugin.geometry import grid_of
 from napari_plugin.region_panel import DRAWN, VIEW
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_box_has_the_labels_of_the_whole_run(desk: Desk, bundle: Path, image: Path, tmp_path: Path) -> None:
     desk.choose(bundle)

@@ -5,7 +5,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pytest
 from napari.layers import Image, Labels
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_sample_opens_from_the_menu(make_napari_viewer: Any, plugin: Any, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from monai_unetfamily.nets import UNet3Plus
 from monai_unetfamily.nets.blocks import ConvBlock
 from napari_plugin.session import Result
 
+pytestmark = pytest.mark.slow
+
 
 def test_its_voxels_are_those_of_the_command_line(desk: Desk, bundle: Path, image: Path, tmp_path: Path) -> None:
     desk.choose(bundle)

@@ -203,6 +203,7 @@ def test_labels_are_saved_over_their_own_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(opened(tmp_path / "seg.nii.gz").data, again.data)
 
 
+@pytest.mark.slow
 def test_napari_saves_labels_made_by_hand(make_napari_viewer: Any, plugin: Any, tmp_path: Path) -> None:
     tilted = make_phantom(noise, (18, 16, 17), (20.0, 16.0, 12.5), orientation="PIR", tilt=(12, -8, 15))
     source = save(tilted.image, tmp_path / "ct.nii", tilted.affine)

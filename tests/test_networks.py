@@ -57,6 +57,7 @@ def test_plain_takes_supervised_weights_without_the_auxiliary_heads(name: str, d
             supervised.load_state_dict(plain.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("name", list_networks())
 def test_learns_a_toy(name: str, dims: int) -> None:
@@ -124,6 +125,7 @@ def test_checkpointing_changes_no_gradient_and_no_statistic(name: str, dims: int
         assert torch.equal(a, b), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["batch", "syncbatch", ("instance", {"track_running_stats": True}), None])
 @pytest.mark.parametrize("name", list_networks())
 def test_checkpointing_bears_a_backward_pass_for_each_head(name: str, norm: Any) -> None:

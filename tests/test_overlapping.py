@@ -48,6 +48,7 @@ def quick(bundle: Path) -> None:
     edit(bundle, "train.yaml", ("max_epochs: 200", "max_epochs: 1"), ("val_interval: 5", "val_interval: 1"))
 
 
+@pytest.mark.slow
 def test_trained_predicted_and_evaluated(
     overlapping: Path, overlapping_phantoms: Path, tmp_path: Path, capsys: Said
 ) -> None:
@@ -75,6 +76,7 @@ def test_trained_predicted_and_evaluated(
     ]
 
 
+@pytest.mark.slow
 def test_split_masks_are_the_channels_of_the_4d_file(overlapping_bundle: Path, phantoms: Path, tmp_path: Path) -> None:
     bundle = open_bundle(overlapping_bundle, CPU)
     inputs = [phantoms / "imagesTr"]
@@ -100,6 +102,7 @@ def test_split_masks_are_the_channels_of_the_4d_file(overlapping_bundle: Path, p
     assert both > 0  # voxels in two classes
 
 
+@pytest.mark.slow
 def test_agrees_with_monais_own_run_of_the_bundle(overlapping_bundle: Path, phantoms: Path, tmp_path: Path) -> None:
     workflow = ConfigWorkflow(
         config_file=str(overlapping_bundle / "configs/inference.yaml"),
@@ -158,6 +161,7 @@ def one_class(bundle: Path) -> None:
     edit(bundle, METADATA, ('"out_channels": 2', '"out_channels": 1'))
 
 
+@pytest.mark.slow
 def test_one_class_without_a_background_is_a_label_map(
     overlapping: Path, phantoms: Path, tmp_path: Path, overlapping_phantoms: Path
 ) -> None:
@@ -233,6 +237,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_bundles_that_contradict_themselves_give_no_mask(overlapping_bundle: Path, phantoms: Path, case: str) -> None:
     spoil, message = REFUSED[case]

@@ -40,6 +40,7 @@ def centroid(phantom: Phantom, organ: str) -> np.ndarray:
     return (phantom.affine @ [*where, 1])[:3]
 
 
+@pytest.mark.slow
 def test_one_seed_one_phantom() -> None:
     one, same, other = scan(3), scan(3), scan(4)
     assert one.image.tobytes() == same.image.tobytes()
@@ -69,6 +70,7 @@ def test_organs_have_adult_volumes(seed: int) -> None:
         assert least < volume < most, f"{name}: {volume:.0f} ml"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -113,6 +115,7 @@ def test_sides_are_the_patients(orientation: str) -> None:
     assert centroid(phantom, "liver")[2] > centroid(phantom, "right_kidney")[2] + 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("organ", ["spleen", "left_kidney", "right_kidney"])
 def test_an_absent_organ_is_absent_and_the_others_stay(organ: str) -> None:
     whole, without = scan(6), scan(6, absent=[organ])
@@ -210,6 +213,7 @@ def test_a_quarter_of_the_patients_lack_one_organ(written: Path) -> None:
     assert [missing[i] for i in (3, 7, 11)] == [["spleen"], ["left_kidney"], ["right_kidney"]]
 
 
+@pytest.mark.slow
 def test_a_case_depends_on_seed_and_number_alone(written: Path, tmp_path: Path) -> None:
     few = write_phantoms(tmp_path / "few", n=4, seed=7, shape=SMALL, spacing=WIDE)
     for path in few:
@@ -255,6 +259,7 @@ def test_pictures_are_radiological_slices_of_the_same_patient(tmp_path: Path) ->
     assert (liver < spine).all()  # before the spine, and on the patient's right, which is the picture's left
 
 
+@pytest.mark.slow
 def test_a_set_of_pictures_is_a_valid_data_set_and_parts_patients(tmp_path: Path) -> None:
     images = write_phantom_pictures(tmp_path, 6, seed=7, shape=(24, 20, 16), spacing=(14.0, 14.0, 12.5))
     sections = {section: load_cases(tmp_path, section) for section in ("training", "validation")}  # type: ignore[arg-type]

@@ -235,6 +235,7 @@ def test_a_bomb_is_refused_by_its_header(side: int, tmp_path: Path, monkeypatch:
         read_picture(saved(tmp_path / "b.tif", GREY))
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path: Path) -> None:
     rng, refused = np.random.default_rng(0), 0
     for name in ("a.png", "a.tif"):

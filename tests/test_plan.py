@@ -29,6 +29,7 @@ def opened(bundle: Path) -> Bundle:
     return open_bundle(bundle, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_windows_and_what_is_finished_are_those_of_the_run(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.nii.gz"
     bad.write_text("no image")

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import yaml
 from fingerprints import fingerprint
 from monai.bundle import ConfigParser
 from planned_sets import LITTLE, SETS, write_planned, write_volumes
+from processes import module
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.references import resolved_part
@@ -24,6 +23,8 @@ from monai_unetfamily.training.planning.bundle import write_bundle
 from monai_unetfamily.training.planning.fingerprint import Fingerprint
 from monai_unetfamily.training.planning.planner import plan_dataset
 from monai_unetfamily.training.planning.rules import make_plan
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 FILES = [
@@ -64,10 +65,10 @@ def test_three_commands_lead_from_data_to_labels(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["few slices", "phantom CT"])
 def test_monai_alone_trains_a_planned_bundle(name: str, tmp_path: Path) -> None:
     data, bundle = planned(name, tmp_path)
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.yaml"]
     options = ["--dataset_dir", str(data), "--max_epochs", "1", "--num_workers", "0"]
-    done = subprocess.run([*command, *options], cwd=bundle, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    child = module("monai.bundle", "run", "--config_file", "configs/train.yaml", *options, folder=bundle)
+    said = child.said.read()
+    assert child.wait() == 0, said[-2000:]
     assert open_bundle(bundle, CPU).names
 
 

@@ -19,6 +19,8 @@ from monai_unetfamily.evaluation import evaluate_folders
 from monai_unetfamily.inference.predictor import predict_volume
 from monai_unetfamily.volumes.pictures import read_label_picture, write_picture
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 UNEVEN = np.zeros((37, 61), np.uint8)  # symmetric under no flip and no transposition, sizes that nothing divides
 UNEVEN[3:9, 20:50] = 255

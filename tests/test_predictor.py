@@ -30,6 +30,7 @@ def images(phantoms: Path) -> list[Path]:
     return sorted((phantoms / "imagesTr").glob("*.nii.gz"))
 
 
+@pytest.mark.slow
 def test_labels_lie_on_each_inputs_own_grid_with_its_header(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
     sources = images(phantoms)
     outcomes = list(predict(opened, [phantoms / "imagesTr"], tmp_path / "out"))
@@ -45,6 +46,7 @@ def test_labels_lie_on_each_inputs_own_grid_with_its_header(opened: Bundle, phan
         assert set(np.unique(np.asarray(labels.dataobj))) <= set(opened.names)
 
 
+@pytest.mark.slow
 def test_agrees_with_monais_own_run_of_the_bundle(bundle: Path, opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
     """Anisotropic, flipped, permuted and oblique phantoms, through `inference.yaml` as MONAI runs it."""
     workflow = ConfigWorkflow(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.transforms import Compose, EnsureTyped, Lambdad, LoadImaged, NormalizeIntensityd, Orientationd
 
 from monai_unetfamily.bundles.preprocessed import OpenPreprocessedd, preprocess
@@ -75,18 +76,23 @@ def test_functions_that_do_other_things_are_other_transforms(
     assert files[0] == files[1] != files[2]
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_same_files(untrained: Path, phantoms: Path, tmp_path: Path) -> None:
-    """Transforms as a config builds them, in processes with other hash seeds."""
-    program = (
-        "import sys; from monai.bundle import ConfigParser; p = ConfigParser(); p.read_config(sys.argv[1])\n"
-        "p.read_meta(sys.argv[2]); p.update({'dataset_dir': sys.argv[3], 'cache_dir': sys.argv[4]})\n"
-        "print([case['preprocessed'] for case in p.get_parsed_content('train#cases')])"
-    )
-    configs = [str(untrained / "configs" / name) for name in ("train.yaml", "metadata.json")]
-    command = [sys.executable, "-c", program, *configs, str(phantoms), str(tmp_path / "cache")]
-    seeded = [os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)} for seed in "12"]
-    said = {subprocess.run(command, env=each, capture_output=True, text=True, check=True).stdout for each in seeded}
-    assert len(said) == 1
+    """Transforms as a config builds them, here and in a process with another hash seed."""
+    program = "import sys, test_preprocessed as this; print(this.listed(*sys.argv[1:]))"
+    files = [str(file) for file in (untrained / "configs", phantoms, tmp_path / "cache")]
+    environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, "-c", program, *files]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said == f"{listed(*files)}\n"
+
+
+def listed(configs: str, data: str, cache: str) -> list[Path]:
+    parser = ConfigParser()
+    parser.read_config(f"{configs}/train.yaml")
+    parser.read_meta(f"{configs}/metadata.json")
+    parser.update({"dataset_dir": data, "cache_dir": cache})
+    return [case["preprocessed"] for case in parser.get_parsed_content("train#cases")]
 
 
 def test_a_file_is_mapped_not_read(phantoms: Path, tmp_path: Path) -> None:

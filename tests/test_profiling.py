@@ -12,6 +12,8 @@ from paper_form import paper_form
 from monai_unetfamily.nets import list_networks
 from monai_unetfamily.nets.profiling import Profile, _peak_of_inference, peak_of_training, profile_network
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = [
     pytest.param(name, dims, preset, id=f"{name}-{dims}d-{preset or 'default'}")
     for name in list_networks()

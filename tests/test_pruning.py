@@ -71,6 +71,7 @@ def definition_of(bundle: Path) -> dict[str, Any]:
     return definition
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NESTED)
 @pytest.mark.parametrize("dims", [2, 3])
 def test_predicts_what_the_head_of_the_full_network_predicts(
@@ -128,6 +129,7 @@ def test_the_papers_preset_stays(untrained_2d: Path, tmp_path: Path) -> None:
     open_bundle(tmp_path / "new", CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NESTED)
 def test_cost_falls_with_the_level(untrained_2d: Path, tmp_path: Path, name: str) -> None:
     source = nested(untrained_2d, name)
@@ -142,6 +144,7 @@ def test_cost_falls_with_the_level(untrained_2d: Path, tmp_path: Path, name: str
     assert [levels[1].parameters, levels[2].parameters] == kept
 
 
+@pytest.mark.slow
 def test_cut_twice_is_cut_once(full: Path, tmp_path: Path) -> None:
     prune(full, tmp_path / "two", level=2, device="cpu")
     prune(tmp_path / "two", tmp_path / "two_one", level=1, device="cpu")
@@ -152,6 +155,7 @@ def test_cut_twice_is_cut_once(full: Path, tmp_path: Path) -> None:
     assert definition_of(tmp_path / "two_one") == definition_of(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_is_trained_on_as_a_copy(full: Path, pictures: Path, tmp_path: Path, capsys: Said) -> None:
     new, further = tmp_path / "new", tmp_path / "further"
     prune(full, new, level=2, device="cpu")
@@ -162,6 +166,7 @@ def test_is_trained_on_as_a_copy(full: Path, pictures: Path, tmp_path: Path, cap
     assert weights_of(tmp_path / "again").keys() < weights_of(further).keys()
 
 
+@pytest.mark.slow
 def test_dice_is_what_predict_and_evaluate_give(full: Path, pictures: Path, tmp_path: Path) -> None:
     said: list[str] = []
     levels = prune(full, tmp_path / "new", dataset=pictures, tolerance=1.0, device="cpu", log=said.append)
@@ -176,6 +181,7 @@ def test_dice_is_what_predict_and_evaluate_give(full: Path, pictures: Path, tmp_
     assert all(level.seconds > 0 for level in levels)
 
 
+@pytest.mark.slow
 def test_classes_that_overlap(overlapping: Path, overlapping_phantoms: Path, tmp_path: Path) -> None:
     levels = prune(nested(overlapping), tmp_path / "new", level=2, dataset=overlapping_phantoms, device="cpu")
     assert all(0 <= level.dice <= 1 for level in levels)

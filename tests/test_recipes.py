@@ -15,6 +15,8 @@ from monai_unetfamily.bundles.metadata import class_names, find_bundle
 from monai_unetfamily.cli import main
 from monai_unetfamily.training.run import train
 
+pytestmark = pytest.mark.slow
+
 VERSION = re.compile(r'"[\w-]+": "\d+\.\d+\.\d+"')  # of the packages that happened to be there
 
 

@@ -60,6 +60,7 @@ def test_planes_do_not_depend_on_storage(orientation):
         np.testing.assert_equal(tuple(plane), tuple(wanted))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::5], ids=axcodes)
 def test_pictures_do_not_depend_on_storage(tmp_path, orientation):
     expected = picture(tmp_path / "ras.png", *patient())
@@ -130,6 +131,7 @@ def test_the_right_anterior_corner_is_at_the_upper_left(tmp_path):
     assert line.max(axis=0) == pytest.approx([(top + bottom) / 2, (left + right) / 2], abs=3)
 
 
+@pytest.mark.slow
 def test_reference_is_drawn_dashed_and_missed_classes_are_seen(tmp_path):
     image, labels = np.zeros(SHAPE), np.zeros(SHAPE, int)
     labels[3:9, 3:8, 2:6] = 1
@@ -143,6 +145,7 @@ def test_reference_is_drawn_dashed_and_missed_classes_are_seen(tmp_path):
     assert agreed.shape != plain.shape or (agreed != plain).any()  # the legend explains the lines
 
 
+@pytest.mark.slow
 def test_window_is_given_or_guessed(tmp_path):
     labels = np.zeros(SHAPE, int)
     ramp = np.linspace(-1000, 1000, np.prod(SHAPE)).reshape(SHAPE)
@@ -154,6 +157,7 @@ def test_window_is_given_or_guessed(tmp_path):
     np.testing.assert_allclose(picture(tmp_path / "mr2.png", 7 * ramp + 7000, labels), mr, atol=1)
 
 
+@pytest.mark.slow
 def test_odd_images_are_drawn(tmp_path):
     """Constant, big-endian, half precision, partly NaN, and names that a plotter would take for its own."""
     image, labels = patient()
@@ -167,6 +171,7 @@ def test_odd_images_are_drawn(tmp_path):
     assert count(picture(tmp_path / "d.png", image, labels), (0, 0, 0), within=0) > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "title", "names"),
     [
@@ -187,6 +192,7 @@ def test_nothing_is_clipped(tmp_path, shape, title, names):
     np.testing.assert_allclose(pixels[border], [[0x0B, 0x0D, 0x10]] * border.sum(), atol=1)
 
 
+@pytest.mark.slow
 def test_the_legend_names_the_largest_classes_alone(tmp_path):
     """105 classes in view take no more room than 41 names; the small ones are seen, not named."""
     columns = np.repeat(np.arange(1, 106), [4] * 40 + [1] * 65)  # 40 wide ones, 65 narrow

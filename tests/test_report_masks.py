@@ -25,6 +25,7 @@ def test_pictures_of_masks_do_not_depend_on_storage(tmp_path, orientation):
     np.testing.assert_array_equal(picture(tmp_path / "other.png", turned, masks, affine=affine), expected)
 
 
+@pytest.mark.slow
 def test_masks_that_do_not_overlap_are_drawn_as_a_label_map(tmp_path):
     image, labels = patient()
     masks = np.stack([labels == 1, labels == 2], axis=-1).astype(np.uint8)

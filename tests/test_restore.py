@@ -322,6 +322,7 @@ def peak(slices: int) -> int:
     return lifetimes.peak(without=[case.image])
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_windows_planes_however_many_slices() -> None:
     scores_of_a_windows_planes = 40 * 16 * 16 * 8 * 4  # bytes; all scores on the source take 50 and 200 times that
     assert peak(400) == peak(100) < 2 * scores_of_a_windows_planes

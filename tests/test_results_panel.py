@@ -26,6 +26,8 @@ from napari_plugin.results_model import CLASS, LABEL, SHOWN
 from napari_plugin.results_panel import ResultsPanel
 from napari_plugin.volume import labels_layer_data
 
+pytestmark = pytest.mark.slow
+
 NAMES = {0: "background", 1: "liver", 2: "spleen", 3: "left kidney", 4: "adrenal gland"}
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 2.5, 0, -20], [0, 0, 5, -100], [0, 0, 0, 1]])
 SHAPE = (30, 24, 16)

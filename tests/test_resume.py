@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,23 +12,17 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from test_training import run_monai, set_config
+from processes import command
+from test_training import TORCHRUN, run_two, set_config
 from torch import Tensor
 
 from monai_unetfamily.training.history import read_history
 from monai_unetfamily.training.run import train
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 4
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 CONFIGS = "['configs/train.yaml','configs/multi_gpu_train.yaml']"
-TRAIN = """
-import sys
-from pathlib import Path
-import torch
-from monai_unetfamily.training.run import train
-torch.set_num_threads(1)
-train(Path(sys.argv[1]), Path(sys.argv[2]), device="cpu", log=lambda line: print(line, flush=True))
-"""
 
 
 @pytest.fixture
@@ -65,13 +58,11 @@ def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 def kill_after(bundle: Path, data: Path, line: str, seconds: float) -> None:
     """Train in a process of its own, and kill it so long after it has said this."""
-    command = [sys.executable, "-c", TRAIN, str(bundle), str(data)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        assert any(said.startswith(line) for said in process.stdout), "it ended before"
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
+    child = command("train", str(bundle), "--dataset", str(data), "--device", "cpu")
+    assert any(said.startswith(line) for said in child.said), "it ended before"
+    time.sleep(seconds)
+    child.send(signal.SIGKILL)
+    child.wait()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -153,7 +144,7 @@ def test_two_processes_are_resumed_by_the_command_that_started_them(
     set_config(recipe, max_epochs=6)
     killed = tmp_path / "killed"
     shutil.copytree(recipe, killed)
-    run_monai(recipe, phantoms, CONFIGS, *TORCHRUN)
+    run_two(recipe, phantoms)
     command = [*TORCHRUN, "monai.bundle", "run", "--config_file", CONFIGS, "--dataset_dir", str(phantoms)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -162,5 +153,5 @@ def test_two_processes_are_resumed_by_the_command_that_started_them(
         for worker in (*psutil.Process(process.pid).children(recursive=True), process):
             worker.kill()
     assert state_of(killed)["trainer"]["iteration"] < state_of(recipe)["trainer"]["iteration"]
-    run_monai(killed, phantoms, CONFIGS, *TORCHRUN, resume="true")
+    run_two(killed, phantoms, resume="true")
     assert_equal(state_of(killed), state_of(recipe))

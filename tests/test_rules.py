@@ -19,6 +19,8 @@ from monai_unetfamily.training.planning.plan import Plan, Scaling
 from monai_unetfamily.training.planning.rules import make_plan
 from monai_unetfamily.training.planning.stages import LEAST, plan_stages
 
+pytestmark = pytest.mark.slow
+
 THICK_CT = fingerprint((512, 512, 90), (0.79, 0.79, 5.0), cases=41)
 CROP_MR = fingerprint((35, 50, 36), classes=("Anterior", "Posterior"), modality="MR", channels=("MRI",), cases=208)
 PICTURES = fingerprint((512, 640), (1, 1), modality="", channels=("red", "green", "blue"), dtype="uint8")

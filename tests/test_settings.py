@@ -38,6 +38,7 @@ def first(phantoms: Path) -> Path:
     return sorted((phantoms / "imagesTr").glob("*.nii.gz"))[0]
 
 
+@pytest.mark.slow
 def test_a_level_is_that_head_of_the_network(nested: Bundle, phantoms: Path) -> None:
     assert isinstance(nested.network, UNetPlusPlus)
     one = adapt(nested, Settings(level=1))
@@ -52,6 +53,7 @@ def test_a_level_that_is_not_there_is_refused(nested: Bundle, level: int) -> Non
         adapt(nested, Settings(level=level))
 
 
+@pytest.mark.slow
 def test_overlap_and_mirroring_are_the_inferers(opened: Bundle, phantoms: Path) -> None:
     file = opened.root / "configs" / METADATA
     file.write_text(json.dumps(json.loads(file.read_text()) | {"mirror_axes": [2]}))

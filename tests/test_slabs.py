@@ -22,6 +22,7 @@ def network(x: Tensor) -> Tensor:
     return torch.cat([x[:, :1], x.mean(dim=1, keepdim=True) ** 2, -x[:, -1:]], dim=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [None, 0, 1, 2])
 @pytest.mark.parametrize("window", WINDOWS)
 def test_slabs_cover_the_volume_once_in_order_and_equal_the_whole(window: dict[str, Any], axis: int | None) -> None:
@@ -36,6 +37,7 @@ def test_slabs_cover_the_volume_once_in_order_and_equal_the_whole(window: dict[s
     torch.testing.assert_close(whole, inferer(x, network), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [None, 0, 1, 2])
 @pytest.mark.parametrize("window", [*WINDOWS, {"roi_size": (6, 5, 4), "skip_below": 2}, {"roi_size": (48, 5, 4)}])
 def test_of_a_part_slabs_scores_and_batches_are_those_of_the_whole(window: dict[str, Any], axis: int | None) -> None:

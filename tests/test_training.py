@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import module
 
 from monai_unetfamily.bundles.bundle import copy_bundle, open_bundle
 from monai_unetfamily.bundles.metadata import find_bundle
@@ -22,6 +23,10 @@ from monai_unetfamily.inference.predictor import predict_volume
 from monai_unetfamily.training.history import Epoch, read_history, write_history
 from monai_unetfamily.training.run import train
 from monai_unetfamily.volumes.phantom import write_phantoms
+
+pytestmark = pytest.mark.slow
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 
 
 def set_config(bundle: Path, **values: Any) -> None:
@@ -371,14 +376,26 @@ def test_requests_that_would_lose_or_lack_something(
     assert all(torch.equal(after[key], before[key]) for key in before)
 
 
-def run_monai(bundle: Path, phantoms: Path, configs: str, *launcher: str, **options: str) -> str:
-    command = [*(launcher or (sys.executable, "-m")), "monai.bundle", "run"]
-    settings = ["--config_file", configs, "--dataset_dir", str(phantoms), "--bundle_root", "."]
-    settings += [word for key, value in options.items() for word in (f"--{key}", value)]
+def run_monai(bundle: Path, phantoms: Path, configs: str, **options: str) -> str:
+    """`python -m monai.bundle run` from the bundle's folder, and what it said."""
+    child = module("monai.bundle", "run", *flags(phantoms, configs, **options), folder=bundle)
+    said = child.said.read()
+    assert child.wait() == 0, said[-3000:]
+    return said
+
+
+def flags(phantoms: Path, configs: str, **options: str) -> list[str]:
+    options = {"config_file": configs, "dataset_dir": str(phantoms), "bundle_root": "."} | options
+    return [word for key, value in options.items() for word in (f"--{key}", value)]
+
+
+def run_two(bundle: Path, phantoms: Path, **options: str) -> None:
+    """The same by torchrun, in two processes."""
+    configs = "['configs/train.yaml','configs/multi_gpu_train.yaml']"
+    command = [*TORCHRUN, "monai.bundle", "run", *flags(phantoms, configs, **options)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run([*command, *settings], cwd=bundle, env=environment, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=bundle, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(("bundle", "data"), [("quick", "phantoms"), ("quick_2d", "pictures")])
@@ -391,8 +408,7 @@ def test_monai_trains_and_evaluates_the_same_bundle(bundle: str, data: str, requ
 
 
 def test_two_processes_train_one_network(quick: Path, phantoms: Path) -> None:
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
-    run_monai(quick, phantoms, "['configs/train.yaml','configs/multi_gpu_train.yaml']", *launcher)
+    run_two(quick, phantoms)
     assert not any(key.startswith("module.") for key in weights_of(quick))
 
 

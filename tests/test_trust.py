@@ -243,6 +243,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "modules/canary_module.py").write_text(f"open({str(file)!r}, 'w').close()\n")
     (tmp_path / "canary.json").write_text(json.dumps({"run": [f"$open({str(file)!r}, 'w')"]}))
     monkeypatch.syspath_prepend(tmp_path / "modules")
+    sys.modules.pop("canary_module", None)  # of a test of another file
     yield file
     sys.modules.pop("canary_module", None)
 

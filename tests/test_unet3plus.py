@@ -137,6 +137,7 @@ def squares(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return x, label
 
 
+@pytest.mark.slow
 def test_guide_learns_which_images_hold_the_organ() -> None:
     generator = torch.Generator().manual_seed(0)
     net = small("unet3plus", 2, in_channels=1, out_channels=2, features=(8, 16, 32), norm="batch", cgm=True)

@@ -54,6 +54,7 @@ def test_values_and_gradients_are_those_of_the_plain_form(case: Case, dtype: tor
     assert all(error(a, b) <= TOLERANCE[dtype] for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.slow
 def test_gradient_is_that_of_finite_differences() -> None:
     x, kernel = inputs(((2, 3, 2), (5, 4, 3), (3, 1, 3)))
     assert torch.autograd.gradcheck(lambda a, b: coarse_convolution(Upsampled(a, (5, 4, 3)), b), (x, kernel))

@@ -13,6 +13,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SOURCES = ["pyproject.toml", "README.md", "LICENSE", "configs", "monai_unetfamily", "napari_plugin"]
 LEFTOVERS = shutil.ignore_patterns(*(Path(line).name for line in (ROOT / ".gitignore").read_text().split()))

@@ -13,6 +13,8 @@ from zoo_bundle import CONFIG, write_zoo_bundle
 
 from monai_unetfamily.cli import main
 
+pytestmark = pytest.mark.slow
+
 Said = pytest.CaptureFixture[str]
 SCALE = {"_target_": "Lambdad", "keys": "image", "func": "$lambda image: image / 2"}
 

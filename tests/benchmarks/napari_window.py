@@ -45,11 +45,11 @@ CASES = {
 }
 
 
-def rows(scale: str, bundle: str | Path = BUNDLE) -> list[Row]:
+def rows(scale: str) -> list[Row]:
     """One row for each figure: the median of the processes, the largest, and what is aimed at."""
     if which("Xvfb") is None:
         return [{"what": "a napari window", "failed": "no Xvfb on this machine (make display, as root)"}]
-    case, root = CASES[scale], find_bundle(str(bundle)).resolve()
+    case, root = CASES[scale], find_bundle(BUNDLE).resolve()
     with TemporaryDirectory() as folder, display() as environment:
         image = write_image(case, Path(folder, "ct.nii"))
         return [

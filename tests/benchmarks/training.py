@@ -21,7 +21,8 @@ from monai_unetfamily.bundles.bundle import copy_bundle
 from monai_unetfamily.bundles.metadata import config_file, find_bundle
 from monai_unetfamily.volumes.phantom import write_phantoms
 
-CASES = {"full": 20, "quick": 8, "toy": 4}
+CASES = {"full": 20, "quick": 8, "toy": 2}
+SHAPES = {"full": (160, 128, 40), "quick": (160, 128, 40), "toy": (32, 28, 40)}  # voxels of 2 x 2 x 5 mm
 ROUNDS = {"full": 3, "quick": 2, "toy": 1}
 WORKERS = {"full": (0, 1), "quick": (0,), "toy": (0,)}
 FLOAT32 = {"train#inferer": {"_target_": "SimpleInferer"}}
@@ -41,7 +42,7 @@ RECIPES: dict[str, dict[str, Any]] = {"plain MONAI": PLAIN, "here, float32": FLO
 
 def rows(scale: str) -> list[Row]:
     """One row for each number of workers."""
-    measure = partial(in_fresh_process, interleave, CASES[scale], ROUNDS[scale], torch.get_num_threads())
+    measure = partial(in_fresh_process, interleave, CASES[scale], SHAPES[scale], ROUNDS[scale], torch.get_num_threads())
     return [_row(workers, measure(workers)) for workers in WORKERS[scale]]
 
 
@@ -51,11 +52,11 @@ def _row(workers: int, rates: dict[str, float]) -> Row:
     return {"network": "UNet 3+ of phantom_ct", "workers": workers, "plain MONAI, samples/s": plain, **ratios}
 
 
-def interleave(cases: int, rounds: int, threads: int, workers: int) -> dict[str, float]:
+def interleave(cases: int, shape: tuple[int, int, int], rounds: int, threads: int, workers: int) -> dict[str, float]:
     """Samples a second by recipe: medians over rounds, in which the recipes take turns."""
     torch.set_num_threads(threads)
     with TemporaryDirectory() as folder:
-        write_phantoms(Path(folder, "data"), cases)
+        write_phantoms(Path(folder, "data"), cases, shape=shape)
         trainers = {
             name: _trainer(Path(folder), name, changes, workers, cases // 2) for name, changes in RECIPES.items()
         }

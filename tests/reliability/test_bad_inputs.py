@@ -10,6 +10,8 @@ from bad_inputs import ROWS, VOXELS, Row, content, link, scan
 from monai_unetfamily.volumes.reading import read_study
 from monai_unetfamily.volumes.studies import Study, find_studies
 
+pytestmark = pytest.mark.slow
+
 
 def read_all(row: Row, given: Path | str) -> list[str]:
     """What both calls say of a row, in the end."""

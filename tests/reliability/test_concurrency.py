@@ -16,6 +16,8 @@ from victims import Ended, start
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.inference.records import read_records
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def undisturbed(bundle: Path, phantoms: Path, tmp_path: Path) -> dict[str, bytes]:

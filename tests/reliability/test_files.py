@@ -22,6 +22,8 @@ from monai_unetfamily.inference.settings import Settings
 from monai_unetfamily.volumes.reading import read_study
 from monai_unetfamily.volumes.studies import Study, find_studies
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 QUIET = Settings(previews=False)
 

@@ -16,6 +16,8 @@ from test_nifti import ORIENTATIONS, TILT, geometry
 
 from monai_unetfamily.bundles.bundle import open_bundle
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SPACINGS = {"the bundle's spacing": (12.0, 12.0, 12.0), "anisotropic": (9.0, 10.0, 15.0)}
 TURNS = {"straight": np.eye(3), "oblique": TILT}

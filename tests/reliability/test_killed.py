@@ -15,6 +15,8 @@ from victims import Ended, die_at, run
 
 from monai_unetfamily.training.history import read_history
 
+pytestmark = pytest.mark.slow
+
 KILLED = -9
 
 

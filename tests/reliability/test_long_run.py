@@ -18,6 +18,8 @@ from runs import predict
 
 from monai_unetfamily.bundles.bundle import open_bundle
 
+pytestmark = pytest.mark.slow
+
 CASES = 300
 SETTLED = 100  # cases after which caches are filled
 SHAPE = (40, 36, 32)  # 180 KiB as float32: 36 MB, were each kept

@@ -27,6 +27,8 @@ from monai_unetfamily.nets.blocks import UpsampleConv
 from monai_unetfamily.nets.upsampling import Upsampled, coarse_convolution
 from monai_unetfamily.volumes.nifti import read_volume, save_image, write_labels
 
+pytestmark = pytest.mark.slow
+
 few = settings(max_examples=40, derandomize=True, deadline=None, database=None)
 SHAPES = st.tuples(*[st.integers(1, 6)] * 3)
 CODES = st.integers(0, 4)

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 from counts import table
+
+pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 

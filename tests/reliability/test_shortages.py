@@ -20,6 +20,8 @@ from victims import Ended, die_at, fill_disk, fill_now, lose_workers, run, with_
 
 from monai_unetfamily.bundles.bundle import open_bundle
 
+pytestmark = pytest.mark.slow
+
 MOST_OF_A_CASE = 4096  # bytes: a record, and no label map
 
 
