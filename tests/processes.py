@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from multiprocessing.connection import Connection
 from pathlib import Path
 from runpy import run_module
@@ -64,6 +64,7 @@ def _run_module(name: str, words: tuple[str, ...], folder: Path) -> None:
 def _run(writer: Connection, call: Callable[..., object], *arguments: object) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which what runs in the background of a shell ignores
     torch.set_num_threads(1)
+    set_start_method(None, force=True)  # the system's own again: its loader's workers end when it is killed
     for number in (1, 2):
         os.dup2(writer.fileno(), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
