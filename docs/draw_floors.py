@@ -14,7 +14,7 @@ from textwrap import wrap
 from test_architecture import FILES, FLOORS, FRONT_DOOR, ROOT, Source, room
 
 FILE = ROOT / "docs/images/floors.svg"
-WIDTH, HEIGHT, GAP, LEFT = 960, 84, 12, 44  # pixels; a floor's height, between boxes, for the floor's number
+WIDTH, HEIGHT, GAP, LEFT = 960, 92, 12, 44  # pixels; a floor's height, between boxes, for the floor's number
 LETTER, LINE = 6.6, 16  # pixels: about a letter's width, and from line to line
 HEAD = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} %d" font-family="sans-serif" font-size="12.5">'
 STYLE = """<style>
