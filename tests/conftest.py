@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tiny import PHANTOM_SHAPE, shrink, weigh
 
 if TYPE_CHECKING:
     from typing import Any
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 # The first adds itself to the registry (test_adding_a_network.py says when); the second measures.
 collect_ignore = ["linknet.py", "benchmarks"]
 os.environ["NAPARI_CONFIG"] = ""  # the user's settings are neither read nor written
-PHANTOM_SHAPE = (32, 26, 16)  # voxels of 10 x 10 x 12.5 mm: a whole abdomen in a blink
 
 
 @pytest.fixture(scope="session")
@@ -116,32 +116,6 @@ def hunk_lines(hunk: str, mark: str) -> str:
     return "".join(line[1:] for line in hunk.splitlines(keepends=True) if line[0] in f" {mark}")
 
 
-SMALLER = {
-    "spacing: [5.0, 5.0, 5.0]": "spacing: [12.0, 12.0, 12.0]",
-    "roi_size: [64, 56, 40]": "roi_size: [24, 24, 16]",
-    "roi_size: [128, 160]": "roi_size: [32, 24]",
-    "epoch_batches: 24": "epoch_batches: 2",
-    "epoch_batches: 38": "epoch_batches: 4",
-}
-
-
-def shrink(bundle: Path, patch: tuple[int, ...] = (24, 24, 12)) -> Path:
-    from monai_unetfamily.bundles.metadata import METADATA
-
-    file = bundle / "configs" / METADATA
-    metadata = json.loads(file.read_text())
-    for network in metadata["networks"].values():
-        network["features"] = [4, 8, 8]
-    metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = list(patch)
-    file.write_text(json.dumps(metadata))
-    for config in (bundle / "configs").glob("*.yaml"):
-        text = config.read_text()
-        for large, small in SMALLER.items():
-            text = text.replace(large, small)
-        config.write_text(text)
-    return bundle
-
-
 @pytest.fixture
 def bundle(untrained: Path) -> Path:
     """The tiny bundle with random weights, ready to predict."""
@@ -162,22 +136,6 @@ def untrained_2d(tmp_path: Path) -> Path:
 def bundle_2d(untrained_2d: Path) -> Path:
     """The same with random weights, ready to predict."""
     return weigh(untrained_2d)
-
-
-def weigh(bundle: Path) -> Path:
-    import torch
-    from monai.bundle import ConfigParser
-
-    from monai_unetfamily.bundles.checkpoint import save_whole
-    from monai_unetfamily.bundles.metadata import METADATA, WEIGHTS
-
-    torch.manual_seed(0)
-    parser = ConfigParser()
-    parser.read_meta(bundle / "configs" / METADATA)
-    network = parser.get_parsed_content("_meta_#network")
-    (bundle / "models").mkdir(exist_ok=True)
-    save_whole(network.state_dict(), bundle / "models" / WEIGHTS)
-    return bundle
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from conftest import weigh
 from napari.components import ViewerModel
 from napari.layers import Labels
 from pytestqt.qtbot import QtBot
 from qtpy.QtWidgets import QPushButton
 from runs import predict
+from tiny import weigh
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.metadata import METADATA

@@ -10,7 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from conftest import PHANTOM_SHAPE, weigh
+from tiny import PHANTOM_SHAPE, weigh
 from zoo_bundle import write_zoo_bundle
 
 from monai_unetfamily.bundles import metadata as where

@@ -7,10 +7,9 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import torch
 from PIL import Image
+from tiny import weigh
 
-from monai_unetfamily.bundles.chosen import chosen_network
 from monai_unetfamily.cli import main
 from monai_unetfamily.volumes.masks import write_masks
 from monai_unetfamily.volumes.phantom import write_phantoms
@@ -130,10 +129,4 @@ def write_planned(name: str, folder: Path) -> Path:
     """The bundle that is planned for a set, with random weights."""
     bundle = folder / "bundle"
     assert main(["plan", str(SETS[name][0](folder / "data")), "-o", str(bundle), *LITTLE]) == 0
-    return weigh_at_random(bundle)
-
-
-def weigh_at_random(bundle: Path) -> Path:
-    (bundle / "models").mkdir()
-    torch.save(chosen_network(str(bundle)).state_dict(), bundle / "models/model.pt")
-    return bundle
+    return weigh(bundle)

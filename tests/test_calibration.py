@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import weigh
+from tiny import weigh
 from torch import Tensor
 
 from monai_unetfamily.bundles.bundle import open_bundle

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import shrink
 from processes import command
+from tiny import shrink
 
 from monai_unetfamily.bundles.networks import network_definition
 from monai_unetfamily.cli import main

@@ -116,9 +116,9 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "cut.nrrd": (lambda f: cut(saved(f / "ct.nrrd")), "the header claims 120 bytes"),
     "cut packed mha": (lambda f: cut(saved(f / "ct.mha", packed=True)), "the header claims 120 bytes"),
-    "cut packed nrrd": (lambda f: cut(saved(f / "ct.nrrd", packed=True)), "cannot be read"),
+    "cut packed nrrd": (lambda f: cut(saved(f / "ct.nrrd", packed=True)), "does not hold them"),
     "damaged packed mha": (lambda f: flipped(saved(f / "ct.mha", packed=True)), "the header claims 120 bytes"),
-    "damaged packed nrrd": (lambda f: flipped(saved(f / "ct.nrrd", packed=True)), "cannot be read"),
+    "damaged packed nrrd": (lambda f: flipped(saved(f / "ct.nrrd", packed=True)), "does not hold them"),
     "cut raw": (
         lambda f: cut(saved(f / "ct.mhd").with_suffix(".raw")).with_suffix(".mhd"),
         "ct.raw does not hold them",

@@ -12,7 +12,8 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import load_net_with_metadata
 from monai.transforms import Compose, LoadImaged, SaveImaged
-from planned_sets import SETS, weigh_at_random, write_planned
+from planned_sets import SETS, write_planned
+from tiny import weigh
 
 import monai_unetfamily.bundles
 from monai_unetfamily.bundles.bundle import open_bundle
@@ -31,7 +32,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if name in SETS:
         return write_planned(name, folder)
     copy = shutil.copytree(SHIPPED / name, folder / name, ignore=shutil.ignore_patterns("logs", "eval", "cache"))
-    return copy if (copy / "models").exists() else weigh_at_random(copy)
+    return copy if (copy / "models").exists() else weigh(copy)
 
 
 def files(bundle: Path, config: str = "inference") -> dict[str, str]:

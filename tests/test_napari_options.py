@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import weigh
 from desk import Desk, by_command, in_file_order, with_network
 from napari.utils.notifications import notification_manager
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QScrollArea, QWidget
+from tiny import weigh
 
 from monai_unetfamily.bundles.metadata import METADATA
 from napari_plugin.geometry import grid_of

@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import weigh
 from monai.bundle import ConfigWorkflow
 from runs import predict
+from tiny import weigh
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.metadata import METADATA

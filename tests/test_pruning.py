@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import weigh
 from monai.bundle import ConfigParser
 from runs import predict
+from tiny import weigh
 from torch import Tensor, nn
 
 from monai_unetfamily.bundles.bundle import open_bundle
