@@ -49,7 +49,7 @@ test: $(READY) browser display  ## run all tests and doctests
 	@echo "== Tests and doctests =="
 	@OMP_NUM_THREADS=1 $(PYTEST) -n 2
 
-test-fast: $(READY) display  ## run the tests that are not marked slow: under 2 minutes
+test-fast: $(READY) display  ## run the tests that are not marked slow
 	@echo "== Fast tests and doctests =="
 	@OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m "not slow"
 
