@@ -13,7 +13,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from monai_unetfamily.bundles.bundle import copy_bundle, open_bundle
-from monai_unetfamily.bundles.metadata import SHIPPED, class_names, find_bundle
+from monai_unetfamily.bundles.metadata import SHIPPED, class_names, find_bundle, image_format
 from monai_unetfamily.bundles.references import resolved_part
 
 BUNDLES = sorted(folder.name for folder in SHIPPED.iterdir())
@@ -147,6 +147,17 @@ def test_a_copy_leaves_weights_behind_and_never_overwrites(bundle: Path, tmp_pat
 def test_unknown_bundles_are_named_with_those_that_ship() -> None:
     with pytest.raises(FileNotFoundError, match=r"lung_ct.*hippocampus_mr, phantom_2d, phantom_ct, spleen_ct"):
         find_bundle("lung_ct")
+
+
+@pytest.mark.parametrize(("channels", "neighbours"), [(4, 1), (1, -1)])
+def test_slices_of_unlike_channels_are_refused(bundle: Path, channels: int, neighbours: int) -> None:
+    file = bundle / "configs/metadata.json"
+    metadata = json.loads(file.read_text())
+    stated = {"num_channels": channels, "neighbours": neighbours}
+    metadata["network_data_format"]["inputs"]["image"] |= stated
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match="num_channels .of all slices, where it has neighbours."):
+        image_format(bundle)
 
 
 def test_opening_runs_none_of_the_bundles_imports(bundle: Path, tmp_path: Path) -> None:

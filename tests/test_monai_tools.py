@@ -40,6 +40,11 @@ def files(bundle: Path, config: str = "inference") -> dict[str, str]:
     return {name: str(bundle / "configs" / file) for name, file in named.items()}
 
 
+def exporting(bundle: Path, x: torch.Tensor, file: Path) -> dict[str, Any]:
+    weights = str(bundle / "models/model.pt")
+    return {"filepath": str(file), "ckpt_file": weights, "input_shape": list(x.shape), **files(bundle)}
+
+
 def window(bundle: Path) -> torch.Tensor:
     """(1, C, *spatial), as the network is fed."""
     shape = [min(size, WINDOW) for size in image_shape(bundle)]
@@ -104,15 +109,7 @@ def test_it_has_every_property_that_monai_asks_for(config: str, bundle: Path, tm
 @pytest.mark.filterwarnings("ignore")  # tracing is deprecated in torch, and still what ckpt_export uses
 def test_ckpt_export_gives_what_eager_gives(bundle: Path, tmp_path: Path) -> None:
     x, file = window(bundle), tmp_path / "model.ts"
-    monai.bundle.ckpt_export(
-        "network_def",
-        filepath=str(file),
-        ckpt_file=str(bundle / "models/model.pt"),
-        use_trace=True,
-        input_shape=list(x.shape),
-        bundle_root=str(bundle),
-        **files(bundle),
-    )
+    monai.bundle.ckpt_export("network_def", use_trace=True, bundle_root=str(bundle), **exporting(bundle, x, file))
     network, metadata, extra = load_net_with_metadata(str(file), more_extra_files=("inference.json",))
     close(network(x), eager(bundle, x))
     assert (
@@ -125,13 +122,7 @@ def test_ckpt_export_gives_what_eager_gives(bundle: Path, tmp_path: Path) -> Non
 @pytest.mark.filterwarnings("ignore")  # of torch's exporter, about itself
 def test_onnx_export_gives_what_eager_gives(bundle: Path, tmp_path: Path) -> None:
     x, file = window(bundle), tmp_path / "model.onnx"
-    monai.bundle.onnx_export(
-        "network_def",
-        filepath=str(file),
-        ckpt_file=str(bundle / "models/model.pt"),
-        input_shape=list(x.shape),
-        **files(bundle),
-    )
+    monai.bundle.onnx_export("network_def", **exporting(bundle, x, file))
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     [output] = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     close(torch.from_numpy(output), eager(bundle, x))

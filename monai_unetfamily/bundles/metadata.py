@@ -217,10 +217,12 @@ def image_format(root: Path) -> ImageFormat:
         image = metadata["network_data_format"]["inputs"]["image"]
         low, high = map(float, image.get("value_range") or (-math.inf, math.inf))
         neighbours = int(image.get("neighbours", 0))
-        channels = int(image["num_channels"]) // (2 * neighbours + 1)
+        channels, left = divmod(int(image["num_channels"]), 2 * neighbours + 1)
+        if left or neighbours < 0:
+            raise ValueError("slices of unlike channels")
         return ImageFormat(len(image["spatial_shape"]), channels, low, high, neighbours)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"{root / 'configs' / METADATA}: network_data_format.inputs.image needs spatial_shape, num_channels and a "
-            "value_range of two numbers or none; add them."
+            f"{root / 'configs' / METADATA}: network_data_format.inputs.image needs spatial_shape, num_channels (of "
+            "all slices, where it has neighbours) and a value_range of two numbers or none; add them."
         ) from error

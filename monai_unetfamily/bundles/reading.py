@@ -10,6 +10,7 @@ import yaml
 _BYTES = 2**20  # of a file: ordinary ones have some thousands
 _VALUES = 20_000  # in a config, with all that it repeats written out: ordinary ones have some hundreds
 _LINE = 100  # letters that count as a value
+_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError, KeyError, AttributeError, TypeError)  # the last of odd tags
 _DEPTH = 64  # of objects within objects: ordinary ones have about ten
 
 
@@ -59,14 +60,7 @@ def read_object(root: Path, file: Path) -> dict[str, Any]:
         text = file.read_text(encoding="utf-8")
         content = json.loads(text, object_pairs_hook=_once) if file.suffix == ".json" else yaml.load(text, _Loader)
         require_small(content)
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-        KeyError,
-        AttributeError,
-        TypeError,
-    ) as error:  # of odd YAML tags
+    except _UNREADABLE as error:
         raise ValueError(f"{file}: cannot be read ({' '.join(str(error).split())}); mend the file.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file}: holds {type(content).__name__}; an object is needed; mend the file.")

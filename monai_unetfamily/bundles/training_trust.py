@@ -45,11 +45,7 @@ def review_training(root: Path, settings: Mapping[str, Any]) -> tuple[Finding, .
     >>> review_training(find_bundle("phantom_ct"), {"dataset_dir": "/data"})
     ()
     """
-    config = _settled(root, settings)
-    needed, given = _resolved(config), [root, *(Path(settings[key]) for key in _GIVEN if key in settings)]
-    return findings(
-        config, needed, config_file(root, "train"), FOR_TRAINING, list(_misplaced(needed, (), needed, given))
-    )
+    return _findings(root, _settled(root, settings), settings)
 
 
 def training_parser(root: Path, settings: Mapping[str, Any], *, trust: bool) -> ConfigParser:
@@ -59,10 +55,17 @@ def training_parser(root: Path, settings: Mapping[str, Any], *, trust: bool) -> 
         FileNotFoundError, ValueError: as `review_training`.
         UntrustedBundleError: it would run or touch what is not on the list, and `trust` is false.
     """
-    found, config = review_training(root, settings), _settled(root, settings)
+    config = _settled(root, settings)  # read once: what is reviewed is what runs
+    found = _findings(root, config, settings)
     if found and not trust:
         raise UntrustedBundleError(root, found)
     return ConfigParser(config) if found else harmless_parser(_resolved(config), FOR_TRAINING)
+
+
+def _findings(root: Path, config: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Finding, ...]:
+    needed, given = _resolved(config), [root, *(Path(settings[key]) for key in _GIVEN if key in settings)]
+    misplaced = list(_misplaced(needed, (), needed, given))
+    return findings(config, needed, config_file(root, "train"), FOR_TRAINING, misplaced)
 
 
 def _settled(root: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
