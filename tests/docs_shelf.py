@@ -120,6 +120,7 @@ SHELF: dict[str, Callable[[Path], object]] = {
     "references": part("labelsTr"),
     "my_bundle": bundle_of("phantom_ct", "unetplusplus"),
     "my_bundle, untrained": bundle_of("phantom_ct", "unetplusplus", weights=False),
+    "my_bundle, to export": bundle_of("phantom_ct", "unet"),
     "my_bundle, of Task04_Hippocampus": bundle_of("hippocampus_mr", "unet"),
     "small": bundle_of("phantom_ct", "unetplusplus"),
     "spleen": zoo,
@@ -131,6 +132,8 @@ def kind(name: str, words: list[str]) -> str:
     """What stands on the shelf for the name in that command."""
     if name == "my_bundle" and words[1] == "train" and "-o" not in words:
         return "my_bundle, untrained"
+    if name == "my_bundle" and words[1] == "export":
+        return "my_bundle, to export"  # of a larger network the exporters take half a minute
     if name == "my_bundle" and "Task04_Hippocampus" in words:
         return "my_bundle, of Task04_Hippocampus"
     return name

@@ -33,6 +33,7 @@ def inside(file: Path) -> dict[str, Any]:
     return dict(json.loads(text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_gives_the_networks_logits_at_other_sizes_too_and_carries_the_metadata(
     form: str, bundle_2d: Path, tmp_path: Path
@@ -49,6 +50,7 @@ def test_a_form_gives_the_networks_logits_at_other_sizes_too_and_carries_the_met
     assert inside(file)["network_data_format"] == own["network_data_format"]
 
 
+@pytest.mark.slow
 def test_a_form_that_gives_other_logits_is_refused(
     bundle_2d: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:

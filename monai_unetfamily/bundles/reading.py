@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +59,18 @@ def read_object(root: Path, file: Path) -> dict[str, Any]:
     if (size := file.stat().st_size) > _BYTES:
         raise ValueError(f"{file}: has {size:,} bytes; a config has {_BYTES:,} at most: leave out what is no config.")
     try:
-        text = file.read_text(encoding="utf-8")
-        content = json.loads(text, object_pairs_hook=_once) if file.suffix == ".json" else yaml.load(text, _Loader)
-        require_small(content)
+        content = deepcopy(_parsed(file.read_text(encoding="utf-8"), file.suffix))
     except _UNREADABLE as error:
         raise ValueError(f"{file}: cannot be read ({' '.join(str(error).split())}); mend the file.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file}: holds {type(content).__name__}; an object is needed; mend the file.")
+    return content
+
+
+@lru_cache(maxsize=32)  # a run reads the same few files many times, YAML in 50 ms
+def _parsed(text: str, suffix: str) -> Any:
+    content = json.loads(text, object_pairs_hook=_once) if suffix == ".json" else yaml.load(text, _Loader)
+    require_small(content)
     return content
 
 
