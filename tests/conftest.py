@@ -197,7 +197,7 @@ def _disable_qt_warnings() -> None:
     """Likewise."""
 
 
-SLOW = 0.5  # seconds of a processor: more, and a test should bear the mark
+SLOW = 0.25  # seconds of a processor: more, and a test should bear the mark
 
 SPENT = "processor seconds"
 

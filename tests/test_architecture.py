@@ -7,6 +7,7 @@ example, which it must report, and on a good one, which it must pass; then on ev
 import ast
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,11 @@ NO_ROOMS = {"utils", "helpers", "common"}
 MOST_LINES = 300
 
 
+@cache
+def parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
 class Source(NamedTuple):
     """One file: its dotted name (monai_unetfamily.nets.unet, monai_unetfamily.nets.__init__) and its text."""
 
@@ -46,7 +52,7 @@ class Source(NamedTuple):
 
     @property
     def nodes(self) -> Iterator[ast.AST]:
-        return ast.walk(ast.parse(self.text))
+        return ast.walk(parsed(self.text))
 
     @property
     def imports(self) -> Iterator[tuple[int, str]]:
@@ -98,7 +104,7 @@ def only_the_plugin_imports_a_gui(source: Source) -> Offences:
 
 
 def the_plugin_opens_without_torch(source: Source) -> Offences:
-    tree = ast.parse(source.text)
+    tree = parsed(source.text)
     for node in tree.body if room(source.module) == "napari_plugin" else []:
         names = (
             Source(source.module, ast.unparse(node)).imports if isinstance(node, ast.Import | ast.ImportFrom) else ()

@@ -134,6 +134,7 @@ def test_a_table_goes_into_its_place_alone() -> None:
     assert after == before.replace("x -->\nold\n", f"x -->\n{table_of_x}")
 
 
+@pytest.mark.slow
 def test_the_picture_shows_every_network(tmp_path: Path) -> None:
     spread = asdict(Spread(2.0, 1.9, 2.1))
     price = {"speed": spread, "memory": 0.5, "price before": spread, "price now": spread}

@@ -115,6 +115,7 @@ def test_bad_files_cost_one_line_each_and_the_rest_is_done(work: Path, bundle: P
     assert "1 done, 0 finished before, 0 failed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_perfect_prediction_scores_one(work: Path, phantoms: Path, capsys: Said) -> None:
     labels = str(phantoms / "labelsTr")
     assert main(["evaluate", labels, labels, "--csv", "scores.csv"]) == 0
@@ -136,6 +137,7 @@ def test_a_section_of_a_data_set_is_predicted_and_evaluated(
     assert "| left_kidney " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_fold_of_a_section_is_predicted_and_evaluated(work: Path, bundle: Path, phantoms: Path, capsys: Said) -> None:
     fold = [str(phantoms), "--section", "validation", "--fold", "1"]
     assert main(["predict", str(bundle), *fold, "-o", "out", "--no-previews"]) == 0
@@ -164,6 +166,7 @@ def test_pictures_walk_through_every_command(work: Path, bundle_2d: Path, capsys
     assert "16 done, 0 finished before, 1 failed" in said.out
 
 
+@pytest.mark.slow
 def test_phantoms_come_in_any_size(work: Path, capsys: Said) -> None:
     size = ["--size", "20", "18", "16", "--spacing", "16", "16", "12"]
     assert main(["phantom", "new", "-n", "2", "--seed", "3", *size]) == 0
@@ -171,6 +174,7 @@ def test_phantoms_come_in_any_size(work: Path, capsys: Said) -> None:
     assert capsys.readouterr().out == "2 phantoms in new\n"
 
 
+@pytest.mark.slow
 def test_networks_are_profiled_and_drawn(work: Path, capsys: Said) -> None:
     assert main(["networks", "unetplusplus", "--size", "32", "32", "--preset", "paper"]) == 0
     said = capsys.readouterr().out

@@ -83,6 +83,7 @@ def test_a_class_that_few_cases_have_is_missed_nowhere() -> None:
     assert find(spreads([case(0, 100.0), case(1, 0.0)])[0]) == []
 
 
+@pytest.mark.slow
 def test_a_case_with_fewer_classes_keeps_its_sizes_in_their_columns(tmp_path: Path) -> None:
     cases = [case(0, 100.0), CaseSummary("spleen alone", [row(2, "spleen", 77.0)])]
     cells = "return [...document.querySelectorAll('tbody tr:last-child .size')].map((cell) => cell.textContent);"
@@ -167,6 +168,7 @@ def test_names_are_text(tmp_path: Path) -> None:
     assert [Path(unquote(urlsplit(link).path)) for link in found["links"]] == [preview]
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing(tmp_path: Path) -> None:
     written = page(tmp_path, [replace(case(0, 100.0), preview=png(tmp_path / "a.png"))])
     found = ask(
@@ -260,6 +262,7 @@ def test_small_cohorts_have_a_page(cases: list[CaseSummary], tmp_path: Path) -> 
     assert count == f"{len(cases)} of {len(cases)} cases"
 
 
+@pytest.mark.slow
 def test_thousands_of_cases_are_a_page_of_megabytes(tmp_path: Path) -> None:
     rows = [row(label, f"class {label}", 100.0 + label) for label in range(1, 6)]
     cases = [CaseSummary(f"case {number}", rows) for number in range(5000)]

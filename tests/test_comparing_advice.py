@@ -27,6 +27,7 @@ def test_it_says_budget_cases_classes_and_trainings() -> None:
     assert "luck of a training" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", ["abc", "defg", "hijkl", "mnopqr", "stuvwxyz"])
 def test_equals_have_no_winner(names: str) -> None:
     text = advice(of(dict.fromkeys(names, 0.01), cases=30))
@@ -62,6 +63,7 @@ def test_few_cases_can_tell_nothing() -> None:
     assert "not worse" not in text
 
 
+@pytest.mark.slow
 def test_the_correction_is_for_all_that_are_tested() -> None:
     """Six cases may tell two networks apart, and never seven: 6 x 2 / 2^6 is above 0.05."""
     assert "it is the winner" in advice(of({"unet": 0.5, "a": 0.0}, cases=6))
@@ -90,6 +92,7 @@ def test_what_is_faster_and_not_worse_is_recommended() -> None:
     assert "take it where time counts" in text
 
 
+@pytest.mark.slow
 def test_where_nothing_cheap_is_good_enough_it_says_so() -> None:
     text = advice(of({"unet_l1": 0.1, "unet": 0.0}, cases=50))
     assert "No faster network is known to be within 0.01 Dice of unet" in text

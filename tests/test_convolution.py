@@ -56,6 +56,7 @@ def test_eval_is_that_of_the_plain_form(name: str, options: dict[str, Any], dims
         assert got.is_contiguous()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize(("name", "options"), FORMS, ids=IDS)
 def test_training_is_that_of_the_plain_form(name: str, options: dict[str, Any], dims: int) -> None:

@@ -229,6 +229,7 @@ def test_the_citation_is_of_this_version() -> None:
     assert all(reference.keys() >= {"type", "title", "authors"} for reference in citation["references"])
 
 
+@pytest.mark.slow
 def test_the_floors_are_drawn_as_they_are() -> None:
     drawing = runpy.run_path(str(ROOT / "docs/draw_floors.py"))
     assert drawing["FILE"].read_text("utf-8") == drawing["picture"]()

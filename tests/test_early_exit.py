@@ -125,6 +125,7 @@ def test_a_program_decodes_everything(make: Callable[[UNet3Plus, Tensor], Callab
     torch.testing.assert_close(program(x), full(net, x))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_network_without_values_is_profiled_whole() -> None:
     with torch.device("meta"):

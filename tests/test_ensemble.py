@@ -34,6 +34,7 @@ class Mean(torch.nn.Module):
         return torch.stack([each.sigmoid() for each in logits]).mean(0).logit()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlap", [False, True])
 @pytest.mark.parametrize("way", ["up- and downsampled", "foreground"])
 def test_labels_are_those_of_the_mean_of_probabilities(way: str, overlap: bool) -> None:
@@ -68,6 +69,7 @@ def copied(bundle: Path, name: str, **changes: str) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_what_differs_is_named(bundle: Path) -> None:
     said: list[str] = []
     first = open_bundle(bundle, CPU)

@@ -176,6 +176,7 @@ def test_training_refuses_voxel_sizes_that_pixdim_contradicts(odd: str, tmp_path
         check_labels({key: str(file) for key, file in files.items()}, {0: "background"})
 
 
+@pytest.mark.slow
 def test_a_damaged_header_is_read_or_refused_but_never_crashes(tmp_path: Path) -> None:
     raw = np.frombuffer(saved(tmp_path / "a.nii").read_bytes(), np.uint8)
     rng, refused = np.random.default_rng(0), []

@@ -28,6 +28,7 @@ def test_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert not loaded & HEAVY
 
 
+@pytest.mark.slow
 def test_a_bundle_is_described_without_torch_and_monai() -> None:
     describe = "from monai_unetfamily.bundles import card, metadata; card.read_card(metadata.find_bundle('phantom_2d'))"
     loaded = loaded_packages("-c", describe)

@@ -207,6 +207,7 @@ def test_odd_files_open(name: str, shape: tuple[int, ...] | None, data_dir: Path
     assert shape is None or layer.data.shape == shape
 
 
+@pytest.mark.slow
 def test_napari_opens_files_with_this_reader(make_napari_viewer: Any, plugin: Any, tmp_path: Path) -> None:
     viewer = make_napari_viewer()
     viewer.open(save(CT, tmp_path / "ct.1.nii.gz"), plugin=plugin.name)

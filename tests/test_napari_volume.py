@@ -87,6 +87,7 @@ def test_channels_need_one_grid(tmp_path: Path) -> None:
         to_image(opened(first, second))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colours", [False, True])
 def test_pictures_as_napari_opens_them(colours: bool, tmp_path: Path, make_napari_viewer: Any, plugin: Any) -> None:
     pixels = noise.integers(0, 256, (40, 50, 3) if colours else (40, 50)).astype(np.uint8)

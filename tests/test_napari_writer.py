@@ -81,6 +81,7 @@ def test_a_real_ct_and_its_labels(data_dir: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(nib.load(tmp_path / name).dataobj, nib.load(source).dataobj)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", CODES)
 def test_every_orientation_of_an_oblique_grid(code: str, tmp_path: Path) -> None:
     phantom = make_phantom(noise, (18, 16, 17), (20.0, 16.0, 12.5), orientation=code, tilt=(12, -8, 15))

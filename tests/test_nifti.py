@@ -80,6 +80,7 @@ def geometry(image: nib.Nifti1Image) -> dict[str, bytes]:
     return {field: image.header[field].tobytes() for field in KEPT}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (4, 2), (3, 3)], ids=str)
 @pytest.mark.parametrize("turn", [np.eye(3), TILT], ids=["straight", "oblique"])
 def test_label_maps_lie_on_the_source_grid_bit_for_bit(

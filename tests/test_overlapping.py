@@ -122,6 +122,7 @@ def test_agrees_with_monais_own_run_of_the_bundle(overlapping_bundle: Path, phan
         np.testing.assert_array_equal(predict_volume(bundle, source), np.asarray(reference.dataobj))
 
 
+@pytest.mark.slow
 def test_monai_parses_the_training(overlapping: Path, overlapping_phantoms: Path, tmp_path: Path) -> None:
     workflow = ConfigWorkflow(
         config_file=str(overlapping / "configs/train.yaml"),
@@ -136,6 +137,7 @@ def test_monai_parses_the_training(overlapping: Path, overlapping_phantoms: Path
     assert workflow.check_properties() == []
 
 
+@pytest.mark.slow
 def test_masks_of_a_label_map_part_it(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
     opened = open_bundle(bundle, CPU)
     (outcome,) = predict(opened, [first(phantoms)], tmp_path, split=True)
@@ -247,6 +249,7 @@ def test_bundles_that_contradict_themselves_give_no_mask(overlapping_bundle: Pat
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "before", "part"),
     [

@@ -49,6 +49,7 @@ def test_one_seed_one_phantom() -> None:
     assert (one.labels != other.labels).any()
 
 
+@pytest.mark.slow
 def test_images_are_hounsfield_units_and_labels_ids() -> None:
     phantom = scan()
     assert (phantom.image.dtype, phantom.labels.dtype, phantom.affine.dtype) == (
@@ -63,6 +64,7 @@ def test_images_are_hounsfield_units_and_labels_ids() -> None:
     assert phantom.image.max() > 300  # bone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_organs_have_adult_volumes(seed: int) -> None:
     for name, volume in millilitres(scan(seed)).items():
@@ -91,6 +93,7 @@ def test_volumes_and_places_do_not_depend_on_the_grid(options: dict[str, object]
         np.testing.assert_allclose(centroid(other, name), centroid(plain, name), atol=1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", ["LPS", "PIR", "SAL", "IRP"])
 def test_reorientation_moves_no_voxel_in_the_patient(orientation: str) -> None:
     plain, turned = scan(2), scan(2, orientation=orientation)
@@ -101,6 +104,7 @@ def test_reorientation_moves_no_voxel_in_the_patient(orientation: str) -> None:
         np.testing.assert_allclose(back.affine, plain.affine, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "ASR"])
 def test_sides_are_the_patients(orientation: str) -> None:
     """In RAS+ the liver and the right kidney lie at +x, spleen and left kidney at -x, the spine at -y."""
@@ -243,6 +247,7 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_pictures_are_radiological_slices_of_the_same_patient(tmp_path: Path) -> None:
     """Rows run from front to back, columns from the patient's right to left; -160 to 240 HU are 0 to 255."""
     images = write_phantom_pictures(tmp_path / "set", 1, seed=7, shape=SMALL, spacing=WIDE)

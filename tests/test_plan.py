@@ -114,6 +114,7 @@ def test_a_dry_run_refuses_what_the_run_refuses(opened: Bundle, tmp_path: Path) 
         assert str(planned.value) == str(refused.value)
 
 
+@pytest.mark.slow
 def test_what_is_overwritten_is_not_finished(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
     studies = find_studies([phantoms / "imagesTr"]).studies[:1]
     list(predict(opened, [studies[0].files[0]], tmp_path))

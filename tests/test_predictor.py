@@ -89,6 +89,7 @@ def test_monais_command_with_overrides_gives_what_our_settings_give(
     assert changed > 0
 
 
+@pytest.mark.slow
 def test_the_same_patient_gets_the_same_labels_on_a_permuted_and_flipped_grid(
     opened: Bundle, phantoms: Path, tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ def test_the_same_patient_gets_the_same_labels_on_a_permuted_and_flipped_grid(
     assert (np.asarray(back.dataobj) != np.asarray(expected.dataobj)).mean() < 1e-3  # rounding at class borders
 
 
+@pytest.mark.slow
 def test_a_bad_file_is_reported_and_the_others_are_done(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
     good = images(phantoms)[0]
     bad = tmp_path / "bad.nii.gz"
@@ -132,6 +134,7 @@ def test_damage_that_only_a_checksum_shows_is_refused(opened: Bundle, tmp_path: 
         predict_volume(opened, file)
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_no_empty_mask(bundle: Path, phantoms: Path) -> None:
     """Neither such as are not finite, nor such as make scores that are not."""
     file = bundle / "models/model.pt"
@@ -143,6 +146,7 @@ def test_damaged_weights_are_no_empty_mask(bundle: Path, phantoms: Path) -> None
             predict_volume(open_bundle(bundle, CPU), images(phantoms)[0])
 
 
+@pytest.mark.slow
 def test_a_header_that_two_readers_read_two_ways_is_read_by_its_sform(
     opened: Bundle, phantoms: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +181,7 @@ def test_inputs_are_never_replaced(opened: Bundle, tmp_path: Path) -> None:
     assert (tmp_path / "ct.nii.gz").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_labels_that_are_there_are_replaced_by_request_alone(opened: Bundle, tmp_path: Path) -> None:
     inputs, out = [tmp_path / f"{name}.nii.gz" for name in "abc"], tmp_path / "out"
     for file in inputs:
@@ -196,6 +201,7 @@ def test_labels_that_are_there_are_replaced_by_request_alone(opened: Bundle, tmp
     assert [nib.load(outcome.output).shape for outcome in outcomes if outcome.output] == [(20, 20, 20)] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neighbours", [0, 1])
 def test_a_2d_network_segments_a_volume_slice_by_slice(bundle: Path, phantoms: Path, neighbours: int) -> None:
     """The volume's labels are those of its slices, each with its neighbours as channels (2.5-D)."""
@@ -229,6 +235,7 @@ def test_a_2d_network_segments_a_volume_slice_by_slice(bundle: Path, phantoms: P
     np.testing.assert_array_equal(labels, expected)
 
 
+@pytest.mark.slow
 def test_overlapping_maps_are_never_squeezed_into_one(bundle: Path, phantoms: Path) -> None:
     file = bundle / "configs/inference.yaml"
     file.write_text(file.read_text().replace("argmax: true", "threshold: 0.5"))
@@ -244,6 +251,7 @@ def test_labels_off_the_source_grid_are_refused(bundle: Path, phantoms: Path) ->
         predict_volume(open_bundle(bundle, CPU), images(phantoms)[0])
 
 
+@pytest.mark.slow
 def test_odd_real_files_give_labels_on_their_grid_or_one_clear_line(
     opened: Bundle, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -266,6 +274,7 @@ def test_odd_real_files_give_labels_on_their_grid_or_one_clear_line(
     assert refused == {}
 
 
+@pytest.mark.slow
 def test_the_ct_crop_keeps_its_codes(opened: Bundle, data_dir: Path, tmp_path: Path) -> None:
     source = data_dir / "spleen_ct_crop" / "ct.nii.gz"
     (outcome,) = predict(opened, [source], tmp_path)

@@ -90,6 +90,7 @@ def test_predicts_what_the_head_of_the_full_network_predicts(
         assert len(np.unique(labels)) > 1
 
 
+@pytest.mark.slow
 def test_monai_builds_it_from_the_configs_alone(full: Path, tmp_path: Path) -> None:
     prune(full, tmp_path / "new", level=2, device="cpu")
     for config in ("inference", "train"):
@@ -101,6 +102,7 @@ def test_monai_builds_it_from_the_configs_alone(full: Path, tmp_path: Path) -> N
         assert network.levels == 2
 
 
+@pytest.mark.slow
 def test_only_definition_weights_and_card_differ(full: Path, tmp_path: Path) -> None:
     new = tmp_path / "new"
     prune(full, new, level=2, device="cpu")
@@ -113,6 +115,7 @@ def test_only_definition_weights_and_card_differ(full: Path, tmp_path: Path) -> 
     assert after == before
 
 
+@pytest.mark.slow
 def test_strides_and_kernels_are_cut_where_they_are_lists(untrained_2d: Path, tmp_path: Path) -> None:
     source = nested(untrained_2d, strides=[1, 2, [2, 1]], kernel_size=[[1, 3], 3, 3, 3], mode="accurate")
     prune(source, tmp_path / "new", level=2, device="cpu")
@@ -219,6 +222,7 @@ def test_the_table_shows_what_was_measured() -> None:
     assert rows[1].split() == ["|", "2", "(kept)", "|", "2,000", "|", "2.00", "|", "1.25", "|", "nan", "|"]
 
 
+@pytest.mark.slow
 def test_the_card_says_what_was_cut(full: Path, tmp_path: Path) -> None:
     levels = prune(full, tmp_path / "new", level=2, device="cpu")
     card = (tmp_path / "new/docs/README.md").read_text()
@@ -276,12 +280,14 @@ def test_a_bundle_without_weights(full: Path, capsys: Said) -> None:
     refused(full, ["--level", "1"], "no weights there", capsys)
 
 
+@pytest.mark.slow
 def test_a_network_that_the_metadata_does_not_define(full: Path, capsys: Said) -> None:
     file = full / "configs/inference.yaml"
     file.write_text(file.read_text().replace('"@_meta_#network"', '"@_meta_#networks#unetplusplus"'))
     refused(full, ["--level", "1"], "'@_meta_#network' is needed", capsys)
 
 
+@pytest.mark.slow
 def test_a_data_set_of_other_labels(full: Path, pictures: Path, tmp_path: Path, capsys: Said) -> None:
     other = shutil.copytree(pictures, tmp_path / "other")
     listing = json.loads((other / "dataset.json").read_text())

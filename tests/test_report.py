@@ -118,6 +118,7 @@ def test_slices_fall_back_to_the_reference_then_the_middle():
     np.testing.assert_array_equal(axial.image, image[::-1, ::-1, 4].T)
 
 
+@pytest.mark.slow
 def test_the_right_anterior_corner_is_at_the_upper_left(tmp_path):
     """In the first panel the organ's outline lies in the upper left quarter of the slice's frame."""
     _, labels = patient()

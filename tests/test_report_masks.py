@@ -17,6 +17,7 @@ def nested():
     return masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::7], ids=axcodes)
 def test_pictures_of_masks_do_not_depend_on_storage(tmp_path, orientation):
     image, _ = patient()
@@ -33,6 +34,7 @@ def test_masks_that_do_not_overlap_are_drawn_as_a_label_map(tmp_path):
     np.testing.assert_array_equal(picture(tmp_path / "b.png", image, masks, masks), expected)
 
 
+@pytest.mark.slow
 def test_every_outline_of_nested_masks_is_seen(tmp_path):
     """Also in the axial plane, where the two outlines run together all the way; whichever class comes first."""
     image, masks = np.zeros(SHAPE), nested()[..., :2]
@@ -51,6 +53,7 @@ def test_slices_go_where_masks_overlap():
         assert plane.labels.any(axis=(0, 1)).all()
 
 
+@pytest.mark.slow
 def test_tints_mix_where_masks_overlap(tmp_path):
     image, masks = np.zeros(SHAPE), np.zeros((*SHAPE, 2), np.uint8)
     masks[1:11, 1:9, 1:7, 0] = 1

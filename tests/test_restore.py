@@ -169,6 +169,7 @@ def agree(ours: Any, reference: Any) -> None:
     assert differing <= 1e-3 * np.count_nonzero((ours > 0) | (reference > 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("way", WAYS)
 def test_labels_are_those_of_invertd(way: str, size: str) -> None:

@@ -93,6 +93,7 @@ def test_what_may_be_chosen_is_what_is_accepted(opened: Bundle, nested: Bundle, 
         choices(replace(guided, names={0: "background", 1: "heart"}))
 
 
+@pytest.mark.slow
 def test_presence_is_the_guides_threshold_and_no_bundle_is_changed(guided: Bundle, phantoms: Path) -> None:
     before, (first_organ, *_) = choices(guided), list(choices(guided).presence)
     changed = adapt(guided, Settings(presence={first_organ: 0.7}))

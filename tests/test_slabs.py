@@ -102,6 +102,7 @@ def peak(length: int, axis: int, **window: Any) -> int:
     return lifetimes.peak(without=[x, labels])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_memory_does_not_grow_with_the_volume(axis: int) -> None:
     scores = 50 * 8**3 * 4  # of one window

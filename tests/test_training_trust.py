@@ -189,6 +189,7 @@ def test_each_door_to_training_refuses_it(
     assert not [file for file in tmp_path.rglob("out/*") if file.name != "request.json"]
 
 
+@pytest.mark.slow
 def test_a_trusted_bundle_says_what_it_runs_first(
     untrained: Path, phantoms: Path, canary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -307,6 +308,7 @@ def test_every_allowed_expression_is_a_shipped_recipes() -> None:
     assert [text for text in recipes.EXPRESSIONS if not re.search(re.escape(text) + ends, lines, re.MULTILINE)] == []
 
 
+@pytest.mark.slow
 def test_the_list_is_of_what_finds_nothing_by_name_and_opens_nothing_but_its_places() -> None:
     """No code, module or file is looked up in what they do themselves, and each that touches files is in the tables."""
     suspicious = {"eval", "exec", "locate", "optional_import", "import_module", "load_url", "download_url", "run_cmd"}

@@ -403,6 +403,7 @@ def test_a_short_name_that_another_module_takes_is_not_taken_for_monais(
     assert canary.exists()
 
 
+@pytest.mark.slow
 def test_the_list_is_of_classes_that_find_nothing_by_name() -> None:
     """No code, module or file is looked up in what they do themselves; LoadImage's readers are looked at."""
     suspicious = {"eval", "exec", "locate", "optional_import", "import_module", "load_url", "download_url", "run_cmd"}

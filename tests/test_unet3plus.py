@@ -22,6 +22,7 @@ def test_parameter_counts_of_the_paper(options: dict[str, Any], count: int) -> N
     assert parameters_of(net) == count
 
 
+@pytest.mark.slow
 def test_guide_adds_one_weight_a_class_and_deep_feature() -> None:
     """The authors' guide has two outputs for one organ (2,050); ours one for each class, with bias."""
     plain, guided = (UNet3Plus(2, 3, 3, features=(4, 8, 1024), skip_channels=4, cgm=cgm) for cgm in (False, True))
@@ -35,6 +36,7 @@ def test_every_node_and_the_bottleneck_have_a_head() -> None:
     assert widths == [16, 16, 16, 8]  # four branches of 4 channels; the bottleneck its own
 
 
+@pytest.mark.slow
 def test_fan_in_is_as_many_branches_as_stages() -> None:
     net = UNet3Plus(2, 3, 1, features=(64, 128, 256, 512, 1024))
     for i in range(4):

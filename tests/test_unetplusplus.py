@@ -40,6 +40,7 @@ def test_parameter_count_with_batch_norm_and_linear_upsampling() -> None:
     assert parameters_of(net) == 9_163_428
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dims", "counts"),
     [
@@ -92,6 +93,7 @@ def test_fan_in_of_every_node(name: str, upsample: str) -> None:
         assert [fan_in(i, j, WIDTHS, 1, upsample, net.joined) for j in range(len(row))] == row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upsample", ["transposed", "linear"])
 @pytest.mark.parametrize("norm", ["batch", "instance", None])
 @pytest.mark.parametrize("dims", [2, 3])

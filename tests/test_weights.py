@@ -105,6 +105,7 @@ def test_the_pickle_is_real(tmp_path: Path, canary: Path) -> None:
     assert canary.exists()
 
 
+@pytest.mark.slow
 def test_each_door_refuses_it_in_one_line(
     bundle: Path, phantoms: Path, tmp_path: Path, canary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +165,7 @@ def test_of_both_files_the_one_counts_that_training_writes(bundle: Path) -> None
     assert hash_bundle(bundle) == hashed
 
 
+@pytest.mark.slow
 def test_the_commands_take_safetensors(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
     image, out = min((phantoms / "imagesTr").iterdir()), tmp_path / "out"
     predict = ["predict", str(bundle), str(image), "--no-previews", "--device", "cpu", "-o"]
