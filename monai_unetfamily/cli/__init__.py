@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", category=FutureWarning, module="monai")  # of its own arguments
+    warnings.filterwarnings("ignore", category=UserWarning, module="pydicom|highdicom")  # of odd headers
     try:
         return int(options.run(options))
     except EXPECTED as error:

@@ -78,6 +78,7 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--roi", nargs="+", default=[], metavar="CLASS", help="write these classes alone")
     group.add_argument("--split", action="store_true", help="write one mask a class, OUTPUT/<name>/<class>.nii.gz")
     group.add_argument("--save-scores", action="store_true", help="write the class scores too, as 4-D NIfTI")
+    group.add_argument("--dicom-seg", action="store_true", help="of DICOM series: write DICOM Segmentations too")
     group.add_argument("--no-previews", action="store_true", help="draw no pictures")
 
 
@@ -158,6 +159,7 @@ def _settings(options: argparse.Namespace, names: "Mapping[int, str]") -> "Setti
         min_volume=_of_classes("--min-volume", options.min_volume, classes, "ML"),
         split=options.split,
         save_scores=options.save_scores,
+        dicom_seg=options.dicom_seg,
         previews=not options.no_previews,
         nan=options.nan,
         gaps=options.gaps,

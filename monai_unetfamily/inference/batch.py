@@ -20,6 +20,7 @@ from monai_unetfamily.bundles.bundle import Bundle
 from monai_unetfamily.bundles.metadata import knows_phantoms_alone
 from monai_unetfamily.inference.box import format_box
 from monai_unetfamily.inference.cohort import write_cohort
+from monai_unetfamily.inference.dicom_objects import segmentations_of
 from monai_unetfamily.inference.ensemble import check_ensemble
 from monai_unetfamily.inference.outputs import Outputs
 from monai_unetfamily.inference.overlap import overlapped
@@ -125,7 +126,9 @@ def predict_cohort(
             log(f"{bundle.root.name} knows phantoms alone: never use what it says of a patient")
     request = request_of(bundles, settings)
     turns = Turns(output, log)
-    run = _Run(adapt_all(bundles, settings), output, settings, request, overwrite, progress, turns)
+    adapted = adapt_all(bundles, settings)
+    outputs = _outputs(bundles, output, settings, request)
+    run = _Run(adapted, output, settings, request, overwrite, progress, turns, outputs)
     run.outputs.require_room(studies, request, overwrite)
     make_folder(output)
     threads = 1 if bundles[0].device.type == "cpu" else None  # the network keeps its cores
@@ -137,6 +140,12 @@ def predict_cohort(
             write_cohort(output, request, bundles[0].names, bundles[0].device)
 
 
+def _outputs(bundles: Sequence[Bundle], output: Path, settings: Settings, request: Request) -> Outputs:
+    names, roots = bundles[0].names, [bundle.root for bundle in bundles]
+    objects = segmentations_of(roots, request, settings.wanted(names)) if settings.dicom_seg else None
+    return Outputs(output, names, settings, objects)
+
+
 @dataclass(frozen=True)
 class _Run:
     bundles: Sequence[Bundle]
@@ -146,10 +155,7 @@ class _Run:
     overwrite: bool
     progress: Callable[[Study, Progress], None]
     turns: Turns
-
-    @property
-    def outputs(self) -> Outputs:
-        return Outputs(self.output, self.bundles[0].names, self.settings)
+    outputs: Outputs
 
     def read(self, study: Study) -> _Loaded | Outcome:
         """Hash and read a study and run the preprocessing, unless it is finished."""
@@ -162,6 +168,8 @@ class _Run:
             with torch.inference_mode():
                 reading = {name: getattr(self.settings, name) for name in ("nan", "gaps", "max_voxels")}
                 image, case = load_case(self.bundles[0], study, **reading)
+            if self.outputs.segmentations:
+                self.outputs.segmentations.check(study, image)
         except FAILURES as error:
             return _failed(study, record, before, error)
         record = replace(record, notes=(*record.notes, *image.notes))

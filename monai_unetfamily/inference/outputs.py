@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from monai_unetfamily.inference.components import find_ids, keep_largest, min_volume, select
+from monai_unetfamily.inference.dicom_objects import Segmentations, require_series
 from monai_unetfamily.inference.measures import Measure, measure
 from monai_unetfamily.inference.records import UNFINISHED, Record, Request, holds, is_asked, read_record, record_file
 from monai_unetfamily.inference.report import save_overlay
@@ -28,6 +29,7 @@ TABLES = ("volumes.csv", "failures.csv", "run.json", "report.html", "dseg.tsv") 
 LOCK = ".unetfamily.lock"  # that runs take in turn for the tables
 _LONGEST = 200  # bytes of a name: with what is added below every file system's limit
 RESERVED = ("run", "details")  # what the run itself writes: run.json, details/
+SEGMENTATION = ".seg.dcm"  # a name that `dicom_folders` takes for no image
 PREVIEWS, SCORES, CHANGED = "details/previews", "details/scores", "details/changed"
 
 
@@ -46,12 +48,14 @@ class Outputs:
 
     `<name>.nii.gz` is the label map, 4-D masks where classes may overlap, and `<name>.png` for a picture; with
     `settings.split` each class's mask is `<name>/<class>.nii.gz` or `.png`. `details/previews/<name>.png` shows it, and
-    `details/scores/<name>.nii` holds the scores where they are asked for.
+    `details/scores/<name>.nii` holds the scores where they are asked for, and `<name>.seg.dcm` what the label map
+    holds, as a DICOM Segmentation.
     """
 
     folder: Path
     names: Mapping[int, str]
     settings: Settings
+    segmentations: Segmentations | None = None  # what writes them, where they are asked for
 
     def target(self, study: Study) -> Path:
         """The label map, or the folder of the masks."""
@@ -67,7 +71,8 @@ class Outputs:
     def planned(self, study: Study) -> list[str]:
         """All files of a case but its record."""
         preview = [self._preview(study)] if self.settings.previews else []
-        return [*self.labels(study), *preview, *self.scores_planned(study)]
+        segmentation = [self._segmentation(study)] if self.settings.dicom_seg else []
+        return [*self.labels(study), *segmentation, *preview, *self.scores_planned(study)]
 
     def scores_planned(self, study: Study) -> list[str]:
         """The file of scores, where there will be one."""
@@ -78,7 +83,10 @@ class Outputs:
 
         Raises:
             ValueError, FileExistsError: name the first, and what to do.
+            ImportError: a DICOM Segmentation is asked for, and the extra `dicom` is missing.
         """
+        if self.settings.dicom_seg:
+            require_series(studies)
         self._require_one_map(studies)
         self._require_names(studies)
         inputs = {file.resolve() for study in studies for file in study.files}
@@ -151,7 +159,7 @@ class Outputs:
 
         Scores are replaced as they come. Of a run that was killed, unfinished files are removed.
         """
-        files = (self._preview(study), self._scores(study))
+        files = (self._preview(study), self._scores(study), self._segmentation(study))
         for path in (self.target(study), record_file(self.folder, study.name), *map(self.folder.joinpath, files)):
             remove_parts(path)
         notes = []
@@ -189,6 +197,8 @@ class Outputs:
         labels, notes = self._kept(labels, affine)
         names = self.settings.wanted(self.names)
         self._write_labels(study, image, labels, names)
+        if self.segmentations:
+            self.segmentations.write(study, image, labels, self.folder / self._segmentation(study))
         measures = measure(labels, image.voxels[0], affine, names, study.name, presence)
         if self.settings.previews:
             notes += self._draw(study, image, labels, names)
@@ -235,6 +245,9 @@ class Outputs:
 
     def _preview(self, study: Study) -> str:
         return f"{PREVIEWS}/{study.name}.png"
+
+    def _segmentation(self, study: Study) -> str:
+        return f"{study.name}{SEGMENTATION}"
 
     def _scores(self, study: Study) -> str:
         return f"{SCORES}/{study.name}.nii"

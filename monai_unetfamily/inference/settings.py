@@ -39,6 +39,7 @@ class Settings:
         min_volume: class -> ml (pixels in a picture); connected parts that are smaller are taken away.
         split: write one mask a class.
         save_scores: write the class scores of volumes too.
+        dicom_seg: write a DICOM Segmentation too, which refers to the slices; all cases must be DICOM.
         previews: draw a picture of each case.
         nan, gaps, max_voxels: as `reading.read_study` takes them.
     """
@@ -53,6 +54,7 @@ class Settings:
     min_volume: Mapping[str, float] = field(default_factory=dict)
     split: bool = False
     save_scores: bool = False
+    dicom_seg: bool = False
     previews: bool = True
     nan: str = "refuse"
     gaps: Gaps = "refuse"

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
+_SEGMENTATION = ".seg.dcm"  # of a run that lies among its scans
 _MAGIC = (128, b"DICM")  # DICOM part 10: after a preamble of 128 bytes
 _OTHERS = (
     *(".nii", ".gz", ".hdr", ".img", ".mha", ".mhd", ".raw", ".zraw", ".nrrd", ".nhdr", ".png", ".tif", ".tiff"),
@@ -15,12 +16,14 @@ _INDEX = "dicomdir"  # DICOM itself, but no image
 def is_dicom(file: Path) -> bool:
     """Whether a file is DICOM by its name (.dcm, .dicom, .ima), or by its first bytes where the name says nothing.
 
-    >>> is_dicom(Path("IM0001.dcm")), is_dicom(Path("ct.nii.gz"))
-    (True, False)
+    A segmentation that a run wrote (.seg.dcm) counts for none: a folder of such holds no image.
+
+    >>> is_dicom(Path("IM0001.dcm")), is_dicom(Path("ct.nii.gz")), is_dicom(Path("ct.seg.dcm"))
+    (True, False, False)
     """
     name = file.name.lower()
     if name.endswith(_SUFFIXES):
-        return True
+        return not name.endswith(_SEGMENTATION)
     return not name.endswith(_OTHERS) and name != _INDEX and file.is_file() and has_mark(file)
 
 
