@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from dicom_files import write_series
 from tiny import PHANTOM_SHAPE, weigh
 from zoo_bundle import write_zoo_bundle
 
@@ -76,6 +77,17 @@ def pairs(folder: Path) -> None:
         (folder / old).rename(folder / new)
 
 
+def series(folder: Path) -> None:
+    """A phantom as DICOM slices, that can be referred to."""
+    phantoms(folder.with_name("whole"))
+    image = nib.load(folder.with_name("whole") / "imagesTr/phantom_000.nii.gz")
+    uids = [f"1.2.3.4.{k}" for k in range(image.shape[2])]
+    axial = image.as_reoriented([(0, -1), (1, -1), (2, 1)])  # columns to the left, rows to the back
+    voxels = np.asarray(axial.dataobj, np.float32)
+    write_series(folder / "visit", voxels, axial.affine, SOPInstanceUID=uids, FrameOfReferenceUID="1.2.9")
+    shutil.rmtree(folder.with_name("whole"))
+
+
 def part(name: str) -> Callable[[Path], None]:
     """One folder of a data set."""
 
@@ -116,6 +128,7 @@ SHELF: dict[str, Callable[[Path], object]] = {
     "slices": slices,
     "my_pictures": pairs,
     "scans": part("imagesTr"),
+    "series": series,
     "labels": part("labelsTr"),
     "references": part("labelsTr"),
     "my_bundle": bundle_of("phantom_ct", "unetplusplus"),

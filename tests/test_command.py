@@ -24,6 +24,7 @@ ALL = {
     "min_volume": {"it's=odd": 2.5},
     "split": True,
     "save_scores": True,
+    "dicom_seg": True,
     "previews": False,
     "nan": "zero",
     "gaps": "resample",

@@ -1,14 +1,15 @@
 """What a bundle's classes are, in codes that other programs know, and who it is: what DICOM wants said of labels.
 
-Metadata may say it in `network_data_format.outputs.pred.channel_codes`, channel by channel as `channel_def` has them:
+Metadata may say it in `network_data_format.outputs.pred.class_codes`, by the classes' names in `channel_def`:
 
-    "channel_codes": {"1": {
+    "class_codes": {"left_kidney": {
       "category": ["91723000", "SCT", "Anatomical Structure"],
       "type": ["64033007", "SCT", "Kidney"],
       "modifiers": [["7771000", "SCT", "Left"]]
     }}
 
-What it does not say, the class's name does where it is an organ's; the rest has codes of the bundle's own.
+What it does not say, the class's name does where it is an organ's; the rest has codes of the bundle's own. Codes go by
+name so that a copy whose channels are changed never has one class's code for another.
 """
 
 from collections.abc import Sequence
@@ -26,26 +27,23 @@ def class_codes(root: Path) -> dict[int, Codes]:
     """Label id -> what the class is, of every class but the background.
 
     Raises:
-        ValueError: metadata that `class_names` refuses, or `channel_codes` of another form, or of no class.
+        ValueError: metadata that `class_names` refuses, or `class_codes` of another form.
 
     >>> from monai_unetfamily.bundles.metadata import find_bundle
     >>> class_codes(find_bundle("phantom_ct"))[1].type
     Code(value='10200004', scheme='SCT', meaning='Liver')
     """
     names, metadata = class_names(root), read_metadata(root)
-    first = min(names)  # label id of channel 0
-    said = metadata["network_data_format"]["outputs"]["pred"].get("channel_codes", {})
+    said = metadata["network_data_format"]["outputs"]["pred"].get("class_codes", {})
     try:
-        codes = {int(channel) + first: _codes(**row) for channel, row in said.items()}
-        if strange := sorted(codes.keys() - names.keys() | codes.keys() & {0}):
-            raise ValueError(f"labels {strange} are no classes")
+        codes = {name: _codes(**row) for name, row in said.items()}
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"{root / 'configs' / METADATA}: channel_codes: {error}; of a channel with a class a category and a type "
-            "are allowed, and modifiers, each [value, scheme, meaning] of 16, 16 and 64 characters; correct it."
+            f"{root / 'configs' / METADATA}: class_codes: {error}; of a class a category, a type and modifiers are "
+            "allowed, each [value, scheme, meaning] of at most 16, 16 and 64 characters; correct it."
         ) from error
     owner = str(metadata.get("name", root.name))
-    return {k: codes.get(k) or known_codes(name) or own_codes(owner, name) for k, name in names.items() if k}
+    return {k: codes.get(name) or known_codes(name) or own_codes(owner, name) for k, name in names.items() if k}
 
 
 def maker_of(roots: Sequence[Path], hashes: Sequence[str]) -> Maker:

@@ -5,6 +5,7 @@ Exit status: 0 all done; 1 some cases failed, the rest are done; 2 wrong usage o
 """
 
 import argparse
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -38,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="monai")  # of its own arguments
-    warnings.filterwarnings("ignore", category=UserWarning, module="pydicom|highdicom")  # of odd headers
+    _hush()
     try:
         return int(options.run(options))
     except EXPECTED as error:
@@ -50,6 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("unetfamily: interrupted", file=sys.stderr)
         return 130
+
+
+def _hush() -> None:
+    """What packages say of themselves and of odd headers is no line of ours."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="monai")  # of its own arguments
+    warnings.filterwarnings("ignore", category=UserWarning, module="pydicom|highdicom")
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")  # MONAI's, wherever pydicom is
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
 def _parser() -> argparse.ArgumentParser:

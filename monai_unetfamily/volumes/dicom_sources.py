@@ -35,9 +35,9 @@ _SEXES = ("M", "F", "O", "", None)
 def read_sources(files: Sequence[Path], grid: Nifti1Pair) -> "list[Dataset]":
     """Read the headers of a series, sorted as `dicom.read_series` sorts its slices; no voxel is read.
 
-    What patient and study must have and may leave empty is there, empty where the file lacks it; a slice without thickness is
-    as thick as slices are apart. All have the first one's orientation, to which theirs are equal within 0.01 mm at
-    every corner.
+    What patient and study must have and may leave empty is there, empty where the file lacks it; a slice without
+    thickness is as thick as slices are apart. All have the first one's orientation, to which theirs are equal within
+    0.01 mm at every corner.
 
     Args:
         files: of the slices, in any order.
