@@ -20,9 +20,8 @@ from monai_unetfamily.bundles.bundle import Bundle
 from monai_unetfamily.bundles.metadata import knows_phantoms_alone
 from monai_unetfamily.inference.box import format_box
 from monai_unetfamily.inference.cohort import write_cohort
-from monai_unetfamily.inference.dicom_objects import segmentations_of
 from monai_unetfamily.inference.ensemble import check_ensemble
-from monai_unetfamily.inference.outputs import Outputs
+from monai_unetfamily.inference.outputs import Outputs, outputs_of
 from monai_unetfamily.inference.overlap import overlapped
 from monai_unetfamily.inference.predictor import load_case
 from monai_unetfamily.inference.presence import watch_guides
@@ -127,7 +126,7 @@ def predict_cohort(
     request = request_of(bundles, settings)
     turns = Turns(output, log)
     adapted = adapt_all(bundles, settings)
-    outputs = _outputs(bundles, output, settings, request)
+    outputs = outputs_of(bundles, output, settings, request)
     run = _Run(adapted, output, settings, request, overwrite, progress, turns, outputs)
     run.outputs.require_room(studies, request, overwrite)
     make_folder(output)
@@ -138,12 +137,6 @@ def predict_cohort(
     finally:
         if output.is_dir():
             write_cohort(output, request, bundles[0].names, bundles[0].device)
-
-
-def _outputs(bundles: Sequence[Bundle], output: Path, settings: Settings, request: Request) -> Outputs:
-    names, roots = bundles[0].names, [bundle.root for bundle in bundles]
-    objects = segmentations_of(roots, request, settings.wanted(names)) if settings.dicom_seg else None
-    return Outputs(output, names, settings, objects)
 
 
 @dataclass(frozen=True)

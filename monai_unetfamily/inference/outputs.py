@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from monai_unetfamily.bundles.bundle import Bundle
 from monai_unetfamily.inference.components import find_ids, keep_largest, min_volume, select
-from monai_unetfamily.inference.dicom_objects import Segmentations, require_series
+from monai_unetfamily.inference.dicom_objects import Segmentations, require_series, segmentations_of
 from monai_unetfamily.inference.measures import Measure, measure
 from monai_unetfamily.inference.records import UNFINISHED, Record, Request, holds, is_asked, read_record, record_file
 from monai_unetfamily.inference.report import save_overlay
 from monai_unetfamily.inference.restore import Sink
 from monai_unetfamily.inference.settings import Settings
+from monai_unetfamily.volumes.dicom_folders import SEGMENTATION
 from monai_unetfamily.volumes.files import make_folder, remove_parts
 from monai_unetfamily.volumes.label_table import label_table, sidecar_labels
 from monai_unetfamily.volumes.masks import file_names, may_overlap, write_masks, write_split
@@ -29,7 +31,6 @@ TABLES = ("volumes.csv", "failures.csv", "run.json", "report.html", "dseg.tsv") 
 LOCK = ".unetfamily.lock"  # that runs take in turn for the tables
 _LONGEST = 200  # bytes of a name: with what is added below every file system's limit
 RESERVED = ("run", "details")  # what the run itself writes: run.json, details/
-SEGMENTATION = ".seg.dcm"  # a name that `dicom_folders` takes for no image
 PREVIEWS, SCORES, CHANGED = "details/previews", "details/scores", "details/changed"
 
 
@@ -251,6 +252,17 @@ class Outputs:
 
     def _scores(self, study: Study) -> str:
         return f"{SCORES}/{study.name}.nii"
+
+
+def outputs_of(bundles: Sequence[Bundle], folder: Path, settings: Settings, request: Request) -> Outputs:
+    """The files of a run of these bundles, which is asked for so.
+
+    Raises:
+        ValueError: a class that is not there, or codes of classes that cannot be used, where they are needed.
+    """
+    names, wanted = bundles[0].names, settings.wanted(bundles[0].names)
+    roots = [bundle.root for bundle in bundles]
+    return Outputs(folder, names, settings, segmentations_of(roots, request, wanted) if settings.dicom_seg else None)
 
 
 def _is_text(name: str) -> bool:

@@ -12,7 +12,7 @@ from monai_unetfamily.bundles.bundle import Bundle
 from monai_unetfamily.inference.box import Box, slices_of
 from monai_unetfamily.inference.ensemble import check_ensemble
 from monai_unetfamily.inference.inferer import WindowInferer
-from monai_unetfamily.inference.outputs import Outputs
+from monai_unetfamily.inference.outputs import outputs_of
 from monai_unetfamily.inference.records import Record, Request, hash_study, is_finished, read_record, record_file
 from monai_unetfamily.inference.settings import Settings, adapt_all, request_of
 from monai_unetfamily.volumes.probing import Probe, probe_study
@@ -38,7 +38,7 @@ def plan_lines(
     check_ensemble(bundles, notes.append)
     request = request_of(bundles, settings)
     bundle, *_ = adapt_all(bundles, settings)
-    Outputs(output, bundle.names, settings).require_room(studies, request, overwrite)
+    outputs_of(bundles, output, settings, request).require_room(studies, request, overwrite)
     yield from notes
     finished = failed = 0
     for number, study in enumerate(studies, start=1):

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+SEGMENTATION = ".seg.dcm"  # what a run writes, perhaps into a folder among its scans
 _SUFFIXES = (".dcm", ".dicom", ".ima")
-_SEGMENTATION = ".seg.dcm"  # of a run that lies among its scans
 _MAGIC = (128, b"DICM")  # DICOM part 10: after a preamble of 128 bytes
 _OTHERS = (
     *(".nii", ".gz", ".hdr", ".img", ".mha", ".mhd", ".raw", ".zraw", ".nrrd", ".nhdr", ".png", ".tif", ".tiff"),
@@ -23,7 +23,7 @@ def is_dicom(file: Path) -> bool:
     """
     name = file.name.lower()
     if name.endswith(_SUFFIXES):
-        return not name.endswith(_SEGMENTATION)
+        return not name.endswith(SEGMENTATION)
     return not name.endswith(_OTHERS) and name != _INDEX and file.is_file() and has_mark(file)
 
 
