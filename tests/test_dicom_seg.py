@@ -3,6 +3,7 @@
 They are read back in two ways: by highdicom, and from the functional groups of each frame by pydicom alone.
 """
 
+import json
 import random
 import shutil
 from collections import defaultdict
@@ -15,21 +16,24 @@ import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pydicom
+import pydicom.data
 import pytest
 import torch
 from dicom_files import write_series
+from highdicom._standard_utils import check_required_attributes, get_iod_module_map
 from pydicom.sr import _concepts_dict as dictionary
 from runs import predict
 from test_dicom import LPS_AXIAL, ORIENTATIONS, affine_of
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.codes import class_codes, maker_of
-from monai_unetfamily.bundles.metadata import class_names, find_bundle, read_metadata, shipped_bundles
+from monai_unetfamily.bundles.metadata import METADATA, class_names, find_bundle, read_metadata, shipped_bundles
 from monai_unetfamily.cli import main
 from monai_unetfamily.inference.records import read_record, record_file
 from monai_unetfamily.volumes import dicom_seg
 from monai_unetfamily.volumes.dicom import read_series
 from monai_unetfamily.volumes.dicom_seg import check_segmentation, write_segmentation
+from monai_unetfamily.volumes.dicom_series import choose_series, list_series
 from monai_unetfamily.volumes.grids import patient_grid
 from monai_unetfamily.volumes.segment_codes import _ORGANS, _PAIRED, _SIDES, Maker, known_codes, own_codes
 
@@ -116,6 +120,7 @@ def test_every_voxel_lies_where_its_label_does(tmp_path: Path, axes: np.ndarray)
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", ORIENTATIONS.values(), ids=ORIENTATIONS)
 def test_highdicom_reads_the_labels_on_the_grid_of_the_slices(tmp_path: Path, axes: np.ndarray) -> None:
     files = slices(tmp_path / "ct", axes)
@@ -293,6 +298,20 @@ def test_the_same_labels_have_the_same_uids_and_any_others_others(tmp_path: Path
     assert len({uid for pair in (first, *changed) for uid in pair}) == 10
 
 
+def test_a_scanners_own_headers_make_a_whole_object(tmp_path: Path) -> None:
+    """A cardiac CT that pydicom ships, small; nothing that the standard asks for is missing."""
+    found, _ = list_series(Path(pydicom.data.__file__).parent / "test_files/dicomdirtests")
+    series, _ = choose_series(found, "SmartScore")
+    grid = grid_of([*series.files])
+    labels = np.random.default_rng(0).choice([0, 1, 7], grid.shape).astype(np.uint8)
+    read = pydicom.dcmread(write(tmp_path, labels, [*series.files]))
+    assert marked_voxels(tmp_path / "ct.seg.dcm", grid.affine) == voxels_of(labels, (1, 2, 3, 7))
+    assert (read.PatientName, read.StudyDate) == ("Doe^Peter", pydicom.dcmread(series.files[0]).StudyDate)
+    for module in get_iod_module_map()["segmentation"]:
+        if module["usage"] == "M" and module["key"] != "segmentation-multi-frame-functional-groups":
+            check_required_attributes(read, module["key"])
+
+
 def test_codes_are_those_of_the_dictionary() -> None:
     known = {
         (value, meaning) for meanings in dictionary.concepts["SCT"].values() for value, (meaning, _) in meanings.items()
@@ -455,6 +474,19 @@ def test_a_case_that_is_no_series_is_named_before_anything_is_done(
     words = ["predict", str(bundle), str(scans), str(other), "-o", str(tmp_path / "out"), "--dicom-seg", *options]
     assert main(words) == 2
     assert f"{other}: is no DICOM series" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_codes_that_cannot_be_used_are_refused_before_anything_is_done(
+    options: list[str], bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = bundle / "configs" / METADATA
+    metadata = json.loads(file.read_text())
+    metadata["network_data_format"]["outputs"]["pred"]["class_codes"] = {"liver": ["10200004", "SCT", "Liver"]}
+    file.write_text(json.dumps(metadata))
+    assert main(["predict", str(bundle), str(scans), "-o", str(tmp_path / "out"), "--dicom-seg", *options]) == 2
+    assert "class_codes" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
