@@ -37,6 +37,8 @@ from monai_unetfamily.volumes.dicom_series import choose_series, list_series
 from monai_unetfamily.volumes.grids import patient_grid
 from monai_unetfamily.volumes.segment_codes import _ORGANS, _PAIRED, _SIDES, Maker, known_codes, own_codes
 
+pytestmark = pytest.mark.slow  # highdicom loads the standard's tables when it is first needed
+
 SHAPE = (5, 3, 6)  # 15 pixels a slice: frames begin amid a byte
 NAMES = {0: "background", 1: "liver", 2: "nodule", 3: "left kidney", 7: "right kidney"}
 PATIENT = {"PatientName": "Doe^Jane", "PatientID": "0815", "PatientBirthDate": "19700101", "PatientSex": "F"}
@@ -100,7 +102,6 @@ def voxels_of(labels: np.ndarray, ids: Iterable[int]) -> dict[int, Voxels]:
     return {number: there for number, there in found.items() if there}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("axes", ORIENTATIONS.values(), ids=ORIENTATIONS)
 def test_every_voxel_lies_where_its_label_does(tmp_path: Path, axes: np.ndarray) -> None:
     files = slices(tmp_path / "ct", axes)
@@ -120,7 +121,6 @@ def test_every_voxel_lies_where_its_label_does(tmp_path: Path, axes: np.ndarray)
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("axes", ORIENTATIONS.values(), ids=ORIENTATIONS)
 def test_highdicom_reads_the_labels_on_the_grid_of_the_slices(tmp_path: Path, axes: np.ndarray) -> None:
     files = slices(tmp_path / "ct", axes)
@@ -274,7 +274,6 @@ def test_slices_that_are_turned_against_each_other_are_refused(tmp_path: Path) -
         check_segmentation(files, grid_of(files), NAMES, MAKER)
 
 
-@pytest.mark.slow
 def test_the_same_labels_have_the_same_uids_and_any_others_others(tmp_path: Path) -> None:
     files, labels = slices(tmp_path / "ct"), some_labels()
     others = slices(tmp_path / "other", SOPInstanceUID=[f"1.2.5.{k}" for k in range(6)])
@@ -387,7 +386,6 @@ def held_by_both(folder: Path, names: dict[int, str]) -> set[str]:
     return {described[number - 1] for number in voxels}
 
 
-@pytest.mark.slow
 def test_a_cohort_of_series_has_both_and_resumes(
     bundle: Path, scans: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -414,7 +412,6 @@ def test_a_cohort_of_series_has_both_and_resumes(
     assert not caplog.records
 
 
-@pytest.mark.slow
 def test_the_object_holds_what_the_label_map_holds(bundle: Path, scans: Path, tmp_path: Path) -> None:
     opened = open_bundle(bundle, torch.device("cpu"))
     all_of_it = {"dicom_seg": True}
@@ -439,7 +436,6 @@ def whole_affine(folder: Path) -> np.ndarray:
     return np.asarray(nib.load(folder / "whole/visit.nii.gz").affine)
 
 
-@pytest.mark.slow
 def test_overlapping_classes_of_a_bundle_are_segments(overlapping_bundle: Path, scans: Path, tmp_path: Path) -> None:
     opened = open_bundle(overlapping_bundle, torch.device("cpu"))
     [outcome] = predict(opened, [scans], tmp_path / "out", dicom_seg=True)
@@ -450,7 +446,6 @@ def test_overlapping_classes_of_a_bundle_are_segments(overlapping_bundle: Path, 
     assert marked_voxels(tmp_path / "out/visit.seg.dcm", image.affine) == {n: v for n, v in expected.items() if v}
 
 
-@pytest.mark.slow
 def test_a_series_that_was_resampled_fails_alone_and_before_the_network(
     bundle: Path, scans: Path, tmp_path: Path
 ) -> None:
