@@ -8,7 +8,10 @@ torch nor monai nor numpy.
 ['fcn32s', 'fcn16s', 'fcn8s', 'unet', 'unet_e', 'unet_plus', 'unetplusplus', 'unet3plus']
 """
 
+import os
 from importlib import import_module
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow, with the extra `tracking`, would report its use
 
 __version__ = "0.1.0"
 

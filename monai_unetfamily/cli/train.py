@@ -6,7 +6,8 @@ from pathlib import Path
 from monai_unetfamily.cli.options import Commands, add_bundle, add_device, add_trust, fold, say
 
 _OPTIONS = (
-    "output", "network", "minutes", "epochs", "fold", "resume", "init_from", "cache_dir", "seed", "device", "trust"
+    "output", "network", "minutes", "epochs", "fold", "resume", "init_from", "cache_dir", "seed", "device", "tracking",
+    "trust",
 )  # fmt: skip
 
 
@@ -35,6 +36,7 @@ def add_train(commands: Commands) -> argparse.ArgumentParser:
     command.add_argument("--cache-dir", type=Path, metavar="DIR", help="for preprocessed cases; trainings may share it")
     command.add_argument("--seed", type=int, help="of weights, order and augmentation (default: the bundle's)")
     add_device(command)
+    command.add_argument("--tracking", choices=["mlflow"], help="log to MLflow too; needs the extra `tracking`")
     add_trust(command)
     command.set_defaults(run=_train)
     return command

@@ -96,11 +96,11 @@ class History:
         self._epoch_start, self._samples = monotonic(), 0
 
     def _iteration(self, trainer: Engine) -> None:
-        loss = trainer.state.output["loss"].item()  # type: ignore[index]
+        loss, samples = last_step(trainer)
         if not isfinite(loss):
             raise ValueError(f"the loss is {loss}: the last whole epoch stands; try a smaller learning_rate.")
         self._losses.append(loss)
-        self._samples += len(trainer.state.output["image"])  # type: ignore[index]
+        self._samples += samples
         self._rate = self._samples / (monotonic() - self._epoch_start)
         if trainer.state.iteration % (trainer.state.epoch_length or 1) == 0:
             self._append(trainer)
@@ -153,6 +153,13 @@ class History:
         """(C, *spatial) as label ids (*spatial) where channel 0 is background, else as masks (*spatial, C)."""
         labels = maps.argmax(dim=0) if 0 in self.names else maps.movedim(0, -1).byte()
         return labels.cpu().numpy()
+
+
+def last_step(trainer: Engine) -> tuple[float, int]:
+    """Loss and number of samples of a trainer's last step, whose output is a list of samples, or one batch."""
+    output: Any = trainer.state.output
+    samples, item = (len(output), output[0]) if isinstance(output, list) else (len(output["image"]), output)
+    return float(item["loss"]), samples
 
 
 def _describe(epoch: Epoch) -> str:

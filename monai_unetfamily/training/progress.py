@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
+from monai_unetfamily.training.history import last_step
+
 _STEPS = 1000
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left {postfix}"
 
@@ -25,7 +27,7 @@ def shown_progress(trainer: Engine, share: Callable[[], float]) -> Iterator[None
 
     def step(engine: Engine) -> None:
         bar.set_description_str(f"epoch {engine.state.epoch}", refresh=False)
-        bar.set_postfix_str(f"loss {engine.state.output['loss'].item():.3f}", refresh=False)  # type: ignore[index]
+        bar.set_postfix_str(f"loss {last_step(engine)[0]:.3f}", refresh=False)
         bar.update(int(_STEPS * share()) - bar.n)
 
     trainer.add_event_handler(Events.STARTED, begin)

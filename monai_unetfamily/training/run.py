@@ -26,6 +26,7 @@ from monai_unetfamily.training.history import History
 from monai_unetfamily.training.progress import shown_progress
 from monai_unetfamily.training.room import logged_to, opened_room
 from monai_unetfamily.training.split import kept_settings, record_split
+from monai_unetfamily.training.tracking import check_tracking, track
 from monai_unetfamily.training.validation import SCORES, forget_result, validate
 from monai_unetfamily.volumes.cases import load_cases
 from monai_unetfamily.volumes.splits import Fold
@@ -47,6 +48,7 @@ def train(
     cache_dir: Path | None = None,
     seed: int | None = None,
     device: str = "auto",
+    tracking: str | None = None,
     trust: bool = False,
     log: Callable[[str], None] = _LOGGER.info,
 ) -> Path:
@@ -76,25 +78,28 @@ def train(
         cache_dir: folder of the preprocessed cases, which trainings may share; by default the bundle's `cache`.
         seed: of weights, order and augmentation, in place of the config's.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        tracking: "mlflow" logs to MLflow too, in `logs/mlruns.db` or at `MLFLOW_TRACKING_URI`.
         trust: whether the bundle may run code of its own, and write where it says; what it runs is logged first.
         log: is given a line for each step.
 
     Raises:
         FileNotFoundError, FileExistsError: files that are missing, or weights that would be lost.
+        ImportError: tracking without the packages that it needs.
         UntrustedBundleError: it would run code of its own or leave its folder, and is not trusted; nothing was run.
         ValueError: a data set, a device or weights that do not fit, options that the bundle's config has no key for.
     """
     check_request(bundle, output, network, minutes, epochs, fold, seed, resume, init_from, trust=trust)
+    check_tracking(tracking)
     chosen = choose_device(device)
     kept = kept_settings(bundle / "logs") if resume else {"fold": fold, "seed": seed}
     cache = None if cache_dir is None else str(cache_dir.absolute())
     asked = {"max_epochs": epochs, "cache_dir": cache, "resume": resume or None, **kept}
     settings = {key: value for key, value in asked.items() if value is not None}
     config = check_settings(bundle, settings)
-    settings |= {"dataset_dir": str(dataset.absolute()), "device": chosen}
-    check_trust(bundle, settings, log, trust=trust)
     if minutes is None and epochs is None:
         minutes = config.get("minutes")
+    settings |= {"dataset_dir": str(dataset.absolute()), "device": chosen, "minutes": minutes}
+    check_trust(bundle, settings, log, trust=trust)
     names = check_dataset(bundle, dataset, log, fold=settings.get("fold"))
     with opened_room(bundle, output) as room, logged_to(room / "logs" / "train.log"):
         if network:
@@ -102,17 +107,20 @@ def train(
         if output:
             forget_thresholds(room, trust=trust)
         try:
-            _run(_workflow(room, settings, trust=trust), room, minutes, init_from, log, trust=trust)
+            workflow = _workflow(room, settings, tracking, trust=trust)
+            _run(workflow, room, minutes, init_from, log, trust=trust)
             validate(room, load_cases(dataset, "validation", settings.get("fold")), names, chosen, log, trust=trust)
         except (RuntimeError, TypeError, KeyError, ModuleNotFoundError, YAMLError) as error:
             raise ValueError(f"{config_file(room, 'train')}: {reason_of(error)}") from error
     return room / "models" / WEIGHTS
 
 
-def _workflow(bundle: Path, settings: Mapping[str, Any], *, trust: bool) -> ConfigWorkflow:
+def _workflow(bundle: Path, settings: Mapping[str, Any], tracking: str | None = None, *, trust: bool) -> ConfigWorkflow:
     file = str(config_file(bundle, "train"))
     workflow = ConfigWorkflow(config_file=file, logging_file=False, workflow_type="train")  # logging.conf is code
     workflow.parser = training_parser(bundle, settings, trust=trust)
+    if tracking:
+        track(workflow.parser, tracking, bundle / "logs")
     if not trust:  # run() puts the bundle on Python's path, where its modules would go before installed ones
         workflow.config_root_path = Path(os.devnull)
     return workflow

@@ -1,0 +1,1 @@
+"""The scripts that Auto3DSeg runs."""
