@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
-from docs_shelf import phantoms as write_few
 from monai.bundle import ConfigParser
 from planned_sets import SETS, write_planned
 from processes import module
@@ -53,10 +53,19 @@ def quick(untrained: Path) -> Path:
     return untrained
 
 
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once: MLflow takes its time to make one."""
+    file = tmp_path_factory.mktemp("store") / "mlruns.db"
+    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
 @pytest.mark.slow
-def test_monais_own_run_fills_the_local_store(quick: Path, tmp_path: Path) -> None:
-    write_few(tmp_path / "data")
-    options = {"dataset_dir": "../data", "max_epochs": "2", "num_workers": "0", "tracking": "mlflow"}
+def test_monais_own_run_fills_the_local_store(quick: Path, phantoms: Path, empty_store: Path) -> None:
+    (quick / "logs").mkdir()
+    shutil.copy(empty_store, quick / "logs")
+    options = {"dataset_dir": str(phantoms), "max_epochs": "2", "num_workers": "0", "tracking": "mlflow"}
     words = [word for key, value in options.items() for word in (f"--{key}", value)]
     child = module("monai.bundle", "run", "--config_file", "configs/train.yaml", *words, folder=quick)
     said = child.said.read()
@@ -74,10 +83,12 @@ def test_monais_own_run_fills_the_local_store(quick: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_command_fills_it_alike_the_last_validation_too(untrained: Path, tmp_path: Path) -> None:
-    write_few(tmp_path / "data")
-    train(untrained, tmp_path / "data", epochs=1, device="cpu", tracking="mlflow")
+def test_the_command_fills_it_alike_the_last_validation_too(untrained: Path, phantoms: Path, empty_store: Path) -> None:
+    (untrained / "logs").mkdir()
+    shutil.copy(empty_store, untrained / "logs")
+    train(untrained, phantoms, epochs=1, device="cpu", tracking="mlflow")
     store, [epoch] = Store(untrained / "logs"), read_history(untrained / "logs/history.csv")
+    assert store.run.info.status == "FINISHED"
     losses = [loss for _, loss in store.scalars("train_loss")]
     assert sum(losses) / STEPS == pytest.approx(epoch.loss)
     assert store.scalars("val_mean_dice") == [(1, pytest.approx(epoch.dice))]
@@ -85,10 +96,11 @@ def test_the_command_fills_it_alike_the_last_validation_too(untrained: Path, tmp
     assert ConfigParser(json.loads(config.read_text())).get_parsed_content("device") == torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_a_planned_bundle_has_what_monai_adds_its_handlers_to(tmp_path: Path) -> None:
     bundle = write_planned(next(iter(SETS)), tmp_path)
     parser = training_parser(bundle, {"dataset_dir": "/data", "device": torch.device("cpu")}, trust=False)
-    tracking.track(parser, "mlflow", tmp_path / "logs")
+    tracking.track(parser, "mlflow")
     last = [parser["train"]["handlers"][-1], parser["validate"]["handlers"][-1]]
     assert [each["_target_"] for each in last] == ["MLFlowHandler"] * 2
 
@@ -97,7 +109,7 @@ def test_a_bundle_does_not_say_where_its_training_is_told(untrained: Path, tmp_p
     file = untrained / "configs/train.yaml"
     file.write_text(f"{file.read_text()}\ntracking_uri: https://example.org\nsave_execute_config: {tmp_path}/else\n")
     parser = training_parser(untrained, {"dataset_dir": "/data", "device": torch.device("cpu")}, trust=False)
-    tracking.track(parser, "mlflow", untrained / "logs")
+    tracking.track(parser, "mlflow")
     store = Path(parser.get_parsed_content("tracking_uri").removeprefix("sqlite:///"))
     assert store.resolve() == (untrained / "logs/mlruns.db").resolve()
     assert Path(parser.get_parsed_content("save_execute_config")).parent == untrained / "logs"

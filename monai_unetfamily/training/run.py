@@ -26,7 +26,7 @@ from monai_unetfamily.training.history import History
 from monai_unetfamily.training.progress import shown_progress
 from monai_unetfamily.training.room import logged_to, opened_room
 from monai_unetfamily.training.split import kept_settings, record_split
-from monai_unetfamily.training.tracking import check_tracking, track
+from monai_unetfamily.training.tracking import check_tracking, end_tracking, track
 from monai_unetfamily.training.validation import SCORES, forget_result, validate
 from monai_unetfamily.volumes.cases import load_cases
 from monai_unetfamily.volumes.splits import Fold
@@ -109,6 +109,8 @@ def train(
         try:
             workflow = _workflow(room, settings, tracking, trust=trust)
             _run(workflow, room, minutes, init_from, log, trust=trust)
+            if tracking:
+                end_tracking(workflow.parser)
             validate(room, load_cases(dataset, "validation", settings.get("fold")), names, chosen, log, trust=trust)
         except (RuntimeError, TypeError, KeyError, ModuleNotFoundError, YAMLError) as error:
             raise ValueError(f"{config_file(room, 'train')}: {reason_of(error)}") from error
@@ -120,7 +122,7 @@ def _workflow(bundle: Path, settings: Mapping[str, Any], tracking: str | None = 
     workflow = ConfigWorkflow(config_file=file, logging_file=False, workflow_type="train")  # logging.conf is code
     workflow.parser = training_parser(bundle, settings, trust=trust)
     if tracking:
-        track(workflow.parser, tracking, bundle / "logs")
+        track(workflow.parser, tracking)
     if not trust:  # run() puts the bundle on Python's path, where its modules would go before installed ones
         workflow.config_root_path = Path(os.devnull)
     return workflow

@@ -2,9 +2,10 @@
 
 from copy import deepcopy
 from importlib.util import find_spec
-from pathlib import Path
+from typing import Any
 
 from monai.bundle import DEFAULT_EXP_MGMT_SETTINGS, ConfigParser, ConfigWorkflow
+from monai.handlers import MLFlowHandler
 
 _NEEDED = ("mlflow", "sqlalchemy", "alembic")  # the last two for the local store
 
@@ -27,19 +28,26 @@ def check_tracking(tracking: str | None) -> None:
         )
 
 
-def track(parser: ConfigParser, tracking: str, logs: Path) -> None:
+def track(parser: ConfigParser, tracking: str) -> None:
     """Add handlers to a train config that log losses, scores, parameters and the config itself.
 
     MONAI's settings stand in place of the bundle's own, which could lead anywhere.
 
     Args:
         parser: of the config, in which nothing is resolved yet.
-        tracking: "mlflow".
-        logs: the folder of the local store `mlruns.db`, and of the config, `config_DATE.json`.
+        tracking: "mlflow". The local store goes to `logs/mlruns.db`, the config to `logs/config_DATE.json`.
     """
-    settings = deepcopy(DEFAULT_EXP_MGMT_SETTINGS[tracking])
+    settings: dict[str, Any] = deepcopy(DEFAULT_EXP_MGMT_SETTINGS[tracking])
     shared = {key: value for key, value in settings["configs"].items() if key not in settings["handlers_id"]}
     device = {"_target_": "torch.device", "device": str(parser["device"])}  # as a file can hold it
-    for key, value in {**shared, "output_dir": str(logs.absolute()), "device": device}.items():
+    for key, value in {**shared, "output_dir": "$@bundle_root + '/logs'", "device": device}.items():
         parser[key] = value
+    settings["configs"]["trainer"]["close_on_complete"] = False  # the last validation is still to come
     ConfigWorkflow.patch_bundle_tracking(parser, settings)
+
+
+def end_tracking(parser: ConfigParser) -> None:
+    """Tell MLflow that a run is finished, one that `track` began."""
+    for handler in parser.get_parsed_content("train#handlers"):
+        if isinstance(handler, MLFlowHandler):
+            handler.close()

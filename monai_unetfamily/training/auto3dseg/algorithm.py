@@ -18,7 +18,7 @@ from monai_unetfamily.training.validation import SCORES
 _ASKED = ("minutes", "device", "seed", "cache_dir", "tracking")  # of `train`; Auto3DSeg's num_epochs are its epochs
 
 
-class UnetfamilyAlgo(BundleAlgo):  # type: ignore[misc]
+class UnetfamilyAlgo(BundleAlgo):
     """The family: for each fold, the bundle that the planner's rules make of the data.
 
     The task file may have a section `unetfamily` with options of `plan_dataset`: network, minutes, memory_gb,
@@ -41,11 +41,7 @@ class UnetfamilyAlgo(BundleAlgo):  # type: ignore[misc]
         dataset = write_dataset(task, statistics, fold, root / "dataset")
         plan_dataset(dataset, root / "bundle", **task.get("unetfamily", {}))
         file = root / "configs/hyper_parameters.yaml"
-        settings = ConfigParser.load_config_file(file) | {
-            "bundle_root": str(root),
-            "ckpt_path": str(root),
-            "fold": fold,
-        }
+        settings = ConfigParser.load_config_file(file) | {"ckpt_path": str(root), "fold": fold}
         file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         return {file.name: settings}
 
@@ -66,7 +62,7 @@ def run(config_file: str | Sequence[str], **override: Any) -> None:
     settings = settings_of(config_file) | override
     for name in sorted(override.keys() - {"num_epochs", *_ASKED}):
         print(f"{name} is nothing that unetfamily's training knows: left out")  # noqa: T201
-    root, epochs = Path(settings["bundle_root"]), settings.get("num_epochs")
+    root, epochs = Path(settings["ckpt_path"]), settings.get("num_epochs")
     how = {key: settings[key] for key in _ASKED if settings.get(key) is not None}
     train(root / "bundle", root / "dataset", epochs=epochs, log=print, **how)
     write_score(root)
@@ -82,4 +78,4 @@ def settings_of(config_file: str | Sequence[str]) -> dict[str, Any]:
     """The settings of an algorithm's folder, which stays usable when it is moved."""
     files = [config_file] if isinstance(config_file, str) else list(config_file)
     settings: Mapping[str, Any] = ConfigParser.load_config_files(files)
-    return {**settings, "bundle_root": str(Path(files[0]).absolute().parents[1])}
+    return {**settings, "ckpt_path": str(Path(files[0]).absolute().parents[1])}

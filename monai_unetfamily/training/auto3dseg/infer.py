@@ -26,7 +26,7 @@ class InferClass:
 
     def __init__(self, config_file: str | Sequence[str], **override: Any) -> None:
         device = override.get("device") or "auto"
-        self.bundle = open_bundle(Path(settings_of(config_file)["bundle_root"]) / "bundle", choose_device(device))
+        self.bundle = open_bundle(Path(settings_of(config_file)["ckpt_path"]) / "bundle", choose_device(device))
 
     @torch.inference_mode()
     def infer(self, image_file: str | Mapping[str, str]) -> MetaTensor:
@@ -51,7 +51,7 @@ class InferClass:
         scores = np.zeros((len(self.bundle.names), *case.shape), np.float32)
 
         def take(where: tuple[slice, ...], channel: int, values: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-            scores[(channel, *where)] = values
+            scores[channel][where] = values
 
         for _ in segment(self.bundle, case, sink=take):
             pass
