@@ -25,7 +25,7 @@ from processes import Child
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.evaluation import read_csv
 from monai_unetfamily.inference.predictor import predict_volume
-from monai_unetfamily.training.auto3dseg import TEMPLATES
+from monai_unetfamily.training.auto3dseg import TEMPLATES, algorithm
 from monai_unetfamily.training.auto3dseg.algorithm import UnetfamilyAlgo, run
 from monai_unetfamily.training.auto3dseg.task import read_task, write_dataset
 from monai_unetfamily.volumes.cases import load_cases, read_label_names
@@ -149,9 +149,24 @@ def test_a_fold_that_nobody_is_in(phantoms: Path, tmp_path: Path) -> None:
         write_dataset(read_task(write_task(phantoms, tmp_path)), STATISTICS, 7, tmp_path / "dataset")
 
 
+def test_a_training_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole one is not done again: `train` refuses to replace its weights."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(algorithm, "train", lambda *_, **how: asked.append(how))
+    monkeypatch.setattr(algorithm, "write_score", lambda root: (root / "progress.yaml").touch())
+    settings = tmp_path / "configs/hyper_parameters.yaml"
+    (tmp_path / "bundle/models").mkdir(parents=True)
+    settings.parent.mkdir()
+    settings.write_text("seed: 3\nnum_epochs: null")
+    (tmp_path / "bundle/models/checkpoint.pt").touch()
+    for _ in range(2):
+        run(str(settings), num_epochs=2)
+    assert [(how["resume"], how.get("seed"), how["epochs"]) for how in asked] == [(True, None, 2), (False, 3, 2)]
+
+
 def test_of_several_processes_one_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    run(str(tmp_path / "there is no such file"))
+    run(str(tmp_path / "no such file.yaml"))
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(FileNotFoundError):
-        run(str(tmp_path / "there is no such file.yaml"))
+        run(str(tmp_path / "no such file.yaml"))

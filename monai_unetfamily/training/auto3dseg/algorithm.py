@@ -1,7 +1,7 @@
 """The algorithm that Auto3DSeg's BundleGen makes one of for each fold, and the training that it starts."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,15 @@ import yaml
 from monai.apps.auto3dseg import BundleAlgo
 from monai.bundle import ConfigParser
 
+from monai_unetfamily.bundles.checkpoint import CHECKPOINT
 from monai_unetfamily.evaluation import read_csv, summarize
 from monai_unetfamily.training.auto3dseg.task import read_task, write_dataset
 from monai_unetfamily.training.planning.planner import plan_dataset
 from monai_unetfamily.training.run import train
 from monai_unetfamily.training.validation import SCORES
+from monai_unetfamily.volumes.files import atomic_file
 
+_PROGRESS = "progress.yaml"
 _ASKED = ("minutes", "device", "seed", "cache_dir", "tracking")  # of `train`; Auto3DSeg's num_epochs are its epochs
 
 
@@ -41,16 +44,19 @@ class UnetfamilyAlgo(BundleAlgo):
         dataset = write_dataset(task, statistics, fold, root / "dataset")
         plan_dataset(dataset, root / "bundle", **task.get("unetfamily", {}))
         file = root / "configs/hyper_parameters.yaml"
-        settings = ConfigParser.load_config_file(file) | {"ckpt_path": str(root), "fold": fold}
+        settings = ConfigParser.load_config_file(file) | {"fold": fold}
         file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         return {file.name: settings}
 
 
-def run(config_file: str | Sequence[str], **override: Any) -> None:
+def run(config_file: str | Sequence[str], *, log: Callable[[str], None] = print, **override: Any) -> None:
     """Train a fold's bundle, and write its score where Auto3DSeg looks for it, `progress.yaml`.
+
+    A training that was killed goes on from its last whole epoch.
 
     Args:
         config_file: `configs/hyper_parameters.yaml`.
+        log: is given a line for each step.
         override: in place of its settings. `num_epochs`, `minutes`, `device`, `seed`, `cache_dir` and `tracking` are
             known here; Auto3DSeg's others, which are about its own templates, are named and left out.
 
@@ -59,23 +65,28 @@ def run(config_file: str | Sequence[str], **override: Any) -> None:
     """
     if int(os.environ.get("RANK", "0")):  # torchrun, on several GPUs: this training takes one
         return
-    settings = settings_of(config_file) | override
     for name in sorted(override.keys() - {"num_epochs", *_ASKED}):
-        print(f"{name} is nothing that unetfamily's training knows: left out")  # noqa: T201
-    root, epochs = Path(settings["ckpt_path"]), settings.get("num_epochs")
+        log(f"{name} is nothing that unetfamily's training knows: left out")
+    root, settings = folder_of(config_file), ConfigParser.load_config_files(config_file) | override
     how = {key: settings[key] for key in _ASKED if settings.get(key) is not None}
-    train(root / "bundle", root / "dataset", epochs=epochs, log=print, **how)
+    if resume := _was_killed(root):
+        how.pop("seed", None)  # it keeps its own
+    train(root / "bundle", root / "dataset", epochs=settings.get("num_epochs"), resume=resume, log=log, **how)
     write_score(root)
+
+
+def _was_killed(root: Path) -> bool:
+    return (root / "bundle/models" / CHECKPOINT).is_file() and not (root / _PROGRESS).is_file()
 
 
 def write_score(root: Path) -> None:
     """The mean Dice of the classes over the held-out cases, as `BundleAlgo.get_score` reads it."""
     dice = summarize(read_csv(root / "bundle" / SCORES))[-1].dice
-    (root / "progress.yaml").write_text(yaml.safe_dump([{"best_avg_dice_score": float(dice)}]), encoding="utf-8")
+    with atomic_file(root / _PROGRESS) as stream:
+        stream.write(yaml.safe_dump([{"best_avg_dice_score": float(dice)}]).encode())
 
 
-def settings_of(config_file: str | Sequence[str]) -> dict[str, Any]:
-    """The settings of an algorithm's folder, which stays usable when it is moved."""
-    files = [config_file] if isinstance(config_file, str) else list(config_file)
-    settings: Mapping[str, Any] = ConfigParser.load_config_files(files)
-    return {**settings, "ckpt_path": str(Path(files[0]).absolute().parents[1])}
+def folder_of(config_file: str | Sequence[str]) -> Path:
+    """The folder of an algorithm, by the files of its `configs/`."""
+    first = config_file if isinstance(config_file, str) else config_file[0]
+    return Path(first).absolute().parents[1]

@@ -12,7 +12,7 @@ from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.inference.predictor import load_case
 from monai_unetfamily.inference.segment import segment
-from monai_unetfamily.training.auto3dseg.algorithm import settings_of
+from monai_unetfamily.training.auto3dseg.algorithm import folder_of
 from monai_unetfamily.volumes.studies import Image, Study, find_studies
 
 
@@ -26,7 +26,7 @@ class InferClass:
 
     def __init__(self, config_file: str | Sequence[str], **override: Any) -> None:
         device = override.get("device") or "auto"
-        self.bundle = open_bundle(Path(settings_of(config_file)["ckpt_path"]) / "bundle", choose_device(device))
+        self.bundle = open_bundle(folder_of(config_file) / "bundle", choose_device(device))
 
     @torch.inference_mode()
     def infer(self, image_file: str | Mapping[str, str]) -> MetaTensor:
