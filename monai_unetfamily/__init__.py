@@ -32,6 +32,7 @@ _HOME = {
     "list_networks": "nets",
     "open_bundle": "bundles.bundle",
     "predict_cohort": "inference.batch",
+    "predict_on_cluster": "inference.cluster",
     "predict_volume": "inference.predictor",
     "profile_network": "nets.profiling",
     "save_diagram": "inference.diagram",

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetfamily.bundles.bundle import Bundle
-from monai_unetfamily.inference.batch import Outcome, predict_cohort
+from monai_unetfamily.inference.batch import predict_cohort
+from monai_unetfamily.inference.outcomes import Outcome
 from monai_unetfamily.inference.settings import Settings
 from monai_unetfamily.volumes.studies import find_studies
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,8 @@ from monai_unetfamily.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from monai_unetfamily.inference.batch import Outcome
+    from monai_unetfamily.bundles.bundle import Bundle
+    from monai_unetfamily.inference.outcomes import Outcome
     from monai_unetfamily.inference.segment import Progress
     from monai_unetfamily.inference.settings import Settings
     from monai_unetfamily.volumes.studies import Studies, Study
@@ -86,17 +87,21 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--overwrite", action="store_true", help="do again, and replace, what is there")
     group.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
     group.add_argument("--shard", metavar="I/N", help="do part I of N (default: of a SLURM array the task's)")
+    group.add_argument("--ray", metavar="ADDRESS", help="do the cases on a Ray cluster: local, auto or HOST:PORT")
+    group.add_argument(
+        "--worker-cores", type=int, metavar="N", help="of each process on it (default: 4, or a GPU's share)"
+    )
 
 
 def _predict(options: argparse.Namespace) -> int:
     from monai_unetfamily.bundles.bundle import open_bundle
     from monai_unetfamily.bundles.metadata import find_bundle
-    from monai_unetfamily.inference.batch import predict_cohort
     from monai_unetfamily.inference.device import choose_device
     from monai_unetfamily.inference.plan import plan_lines
 
     require_section(options)
-    device = choose_device(options.device)
+    _require_ray(options)
+    device = choose_device("cpu" if options.ray else options.device)  # with Ray the workers have it
     roots = [find_bundle(name) for name in (options.bundle, *options.ensemble)]
     for root in roots if options.trust else ():
         say_what_runs(root)
@@ -106,10 +111,50 @@ def _predict(options: argparse.Namespace) -> int:
         for line in plan_lines(bundles, studies, options.output, settings, overwrite=options.overwrite):
             say(line)
         return 0
+    predict = _on_cluster if options.ray else _here
+    return predict(options, bundles, studies, settings)
+
+
+def _require_ray(options: argparse.Namespace) -> None:
+    """Refuse what needs Ray without it."""
+    from monai_unetfamily.inference.ray_session import require_ray
+
+    if options.ray:
+        require_ray(options.ray)
+    elif options.worker_cores is not None:
+        raise ValueError(f"got --worker-cores {options.worker_cores} without --ray; add it (--ray local), or leave it.")
+
+
+def _here(
+    options: argparse.Namespace, bundles: "Sequence[Bundle]", studies: "Sequence[Study]", settings: "Settings"
+) -> int:
+    from monai_unetfamily.inference.batch import predict_cohort
+
     with _bar() as progress:
         outcomes = predict_cohort(
             bundles, studies, options.output, settings, overwrite=options.overwrite, log=say, progress=progress
         )
+        return _tell(outcomes, len(studies), options.debug)
+
+
+def _on_cluster(
+    options: argparse.Namespace, bundles: "Sequence[Bundle]", studies: "Sequence[Study]", settings: "Settings"
+) -> int:
+    from monai_unetfamily.inference.cluster import predict_on_cluster
+
+    outcomes = predict_on_cluster(
+        bundles,
+        studies,
+        options.output,
+        settings,
+        address=options.ray,
+        device=options.device,
+        cores=options.worker_cores,
+        trust=options.trust,
+        overwrite=options.overwrite,
+        log=say,
+    )
+    with closing(outcomes):
         return _tell(outcomes, len(studies), options.debug)
 
 

@@ -7,20 +7,21 @@ the same call, to the same results.
 
 import errno
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from traceback import clear_frames
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from monai_unetfamily.bundles.bundle import Bundle
 from monai_unetfamily.bundles.metadata import knows_phantoms_alone
 from monai_unetfamily.inference.box import format_box
-from monai_unetfamily.inference.cohort import write_cohort
+from monai_unetfamily.inference.cohort import machine_of, write_cohort
 from monai_unetfamily.inference.ensemble import check_ensemble
+from monai_unetfamily.inference.outcomes import FAILURES, Outcome, failed, failure, timed
 from monai_unetfamily.inference.outputs import Outputs, outputs_of
 from monai_unetfamily.inference.overlap import overlapped
 from monai_unetfamily.inference.predictor import load_case
@@ -44,27 +45,7 @@ from monai_unetfamily.volumes.nifti import Labels
 from monai_unetfamily.volumes.studies import Image, Study
 
 _LOGGER = logging.getLogger(__name__)
-FAILURES = (ValueError, OSError, MemoryError, RuntimeError)  # of one case: the others go on
 _FOLDER_UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one case.
-
-    Attributes:
-        study: the case.
-        record: what is kept of it.
-        output: its label map; the folder of its masks, split; None where it failed.
-        skipped: whether it was finished before.
-        error: that stopped it.
-    """
-
-    study: Study
-    record: Record
-    output: Path | None = None
-    skipped: bool = False
-    error: Exception | None = None
 
 
 class _Loaded(NamedTuple):
@@ -119,36 +100,76 @@ def predict_cohort(
         ValueError: settings that the bundles cannot meet, outputs that would replace inputs; nothing was done.
         OSError: the output cannot be written any more; what is done stays.
     """
+    run = begin_run(bundles, studies, output, settings, overwrite=overwrite, log=log, progress=progress)
+    with run.in_folder(machine_of(bundles[0].device)):
+        yield from overlapped(studies, run.read, run.compute, run.write, side_threads=run.side_threads)
+
+
+def begin_run(
+    bundles: Sequence[Bundle],
+    studies: Sequence[Study],
+    output: Path,
+    settings: Settings,
+    *,
+    overwrite: bool,
+    log: Callable[[str], None],
+    progress: Callable[[Study, Progress], None] = lambda study, step: None,
+) -> "Run":
+    """The run that `predict_cohort` does, once nothing speaks against it; the arguments are its own.
+
+    Raises:
+        FileExistsError, ValueError: what it refuses before anything is done.
+    """
     check_ensemble(bundles, log)
     for bundle in bundles:
         if knows_phantoms_alone(bundle.root):
             log(f"{bundle.root.name} knows phantoms alone: never use what it says of a patient")
     request = request_of(bundles, settings)
-    turns = Turns(output, log)
-    adapted = adapt_all(bundles, settings)
-    outputs = outputs_of(bundles, output, settings, request)
-    run = _Run(adapted, output, settings, request, overwrite, progress, turns, outputs)
+    adapted, outputs = adapt_all(bundles, settings), outputs_of(bundles, output, settings, request)
+    run = Run(adapted, output, settings, request, overwrite, Turns(output, log), outputs, progress)
     run.outputs.require_room(studies, request, overwrite)
-    make_folder(output)
-    threads = 1 if bundles[0].device.type == "cpu" else None  # the network keeps its cores
-    try:
-        with turns:
-            yield from overlapped(studies, run.read, run.compute, run.write, side_threads=threads)
-    finally:
-        if output.is_dir():
-            write_cohort(output, request, bundles[0].names, bundles[0].device)
+    return run
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
+    """One run over cases: what becomes of each goes through `read`, `compute` and `write`, in this order.
+
+    Attributes:
+        bundles: as the settings adapt them.
+        output: folder.
+        settings: what is asked for.
+        request: the same, by hashes.
+        overwrite: whether what is finished is done again.
+        turns: that it takes.
+        outputs: the files of its folder.
+        progress: is told how far the network is with a case.
+    """
+
     bundles: Sequence[Bundle]
     output: Path
     settings: Settings
     request: Request
     overwrite: bool
-    progress: Callable[[Study, Progress], None]
     turns: Turns
     outputs: Outputs
+    progress: Callable[[Study, Progress], None] = lambda study, step: None
+
+    @property
+    def side_threads(self) -> int | None:
+        """Of torch, for reading and writing: without a GPU the network keeps its cores."""
+        return 1 if self.bundles[0].device.type == "cpu" else None
+
+    @contextmanager
+    def in_folder(self, machine: Mapping[str, Any]) -> Iterator[None]:
+        """The block that does the cases, in a folder that is there; tables and page, which name the machine, follow."""
+        make_folder(self.output)
+        try:
+            with self.turns:
+                yield
+        finally:
+            if self.output.is_dir():
+                write_cohort(self.output, self.request, self.bundles[0].names, machine)
 
     def read(self, study: Study) -> _Loaded | Outcome:
         """Hash and read a study and run the preprocessing, unless it is finished."""
@@ -164,9 +185,9 @@ class _Run:
             if self.outputs.segmentations:
                 self.outputs.segmentations.check(study, image)
         except FAILURES as error:
-            return _failed(study, record, before, error)
+            return failed(study, record, before, error)
         record = replace(record, notes=(*record.notes, *image.notes))
-        return _Loaded(study, _timed(record, "read", start), before, image, case)
+        return _Loaded(study, timed(record, "read", start), before, image, case)
 
     def compute(self, work: _Loaded | Outcome) -> _Segmented | Outcome:
         """Run the network, and bring its scores back to the source's grid, in this case's turn."""
@@ -182,9 +203,9 @@ class _Run:
             with watch_guides([bundle.network for bundle in self.bundles]) as presence:
                 labels, notes = self._segment(study, image, case)
         except FAILURES as error:
-            return _failed(study, record, before, error)
+            return failed(study, record, before, error)
         record = replace(record, notes=(*record.notes, *notes))
-        return _Segmented(study, _timed(record, "network", start), before, image, labels, presence.probabilities())
+        return _Segmented(study, timed(record, "network", start), before, image, labels, presence.probabilities())
 
     def _in_turn(self, work: _Loaded | Outcome) -> _Loaded | Outcome:
         """The case, once no other run has it; as another has finished it meanwhile, perhaps."""
@@ -195,7 +216,7 @@ class _Run:
         if before and not self.overwrite and is_finished(before, work.record, self.output):
             return Outcome(study, before, self.outputs.target(study), skipped=True)
         if isinstance(work, Outcome):
-            return replace(work, record=_failure(work.record, before, work.record.error))
+            return replace(work, record=failure(work.record, before, work.record.error))
         return work._replace(before=before)
 
     def _segment(self, study: Study, image: Image, case: Case) -> tuple[Labels, list[str]]:
@@ -211,6 +232,11 @@ class _Run:
         held = before.outputs if before else dict.fromkeys(self.outputs.planned(study), UNFINISHED)
         scores = dict.fromkeys(self.outputs.scores_planned(study), UNFINISHED)
         write_record(replace(record, outputs={**held, **scores}), self.output)
+
+    def fail(self, study: Study, error: Exception) -> Outcome:
+        """Give up a case, in its turn: its record says why."""
+        record = Record(study.name, self.request, tuple(map(str, study.files)), hash_study(study), notes=study.notes)
+        return self.write(self.compute(failed(study, record, None, error)))
 
     def write(self, work: _Segmented | Outcome) -> Outcome:
         """Write all that a case gives, its record last; of one that failed the record alone. Its turn is over then."""
@@ -230,7 +256,7 @@ class _Run:
         except FAILURES as error:
             if isinstance(error, OSError) and error.errno in _FOLDER_UNUSABLE:
                 raise
-            outcome = _failed(work.study, work.record, read_record(record_file(self.output, work.study.name)), error)
+            outcome = failed(work.study, work.record, read_record(record_file(self.output, work.study.name)), error)
         write_record(outcome.record, self.output)
         return outcome
 
@@ -246,29 +272,6 @@ class _Run:
             classes=tuple(row._asdict() for row in written.measures),
             notes=(*record.notes, *notes, *written.notes),
         )
-        record = _timed(record, "write", start)
+        record = timed(record, "write", start)
         write_record(record, self.output)
         return Outcome(study, record, self.outputs.target(study))
-
-
-def _timed(record: Record, stage: str, start: float) -> Record:
-    return replace(record, seconds={**record.seconds, stage: round(perf_counter() - start, 3)})
-
-
-def _failed(study: Study, record: Record, before: Record | None, error: Exception) -> Outcome:
-    """A failed case; what an earlier run wrote of it stays known, so that a file changed since is kept."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return Outcome(study, _failure(record, before, reason), error=_without_voxels(error))
-
-
-def _failure(record: Record, before: Record | None, reason: str | None) -> Record:
-    return replace(record, error=reason, outputs=before.outputs if before else {})
-
-
-def _without_voxels(error: Exception) -> Exception:
-    """The error, the frames of its traceback and its causes' emptied: they would hold the case's arrays."""
-    link: BaseException | None = error
-    while link is not None:
-        clear_frames(link.__traceback__)
-        link = link.__cause__ or link.__context__
-    return error

@@ -30,7 +30,7 @@ VOLUMES, FAILED, RUN, PAGE, LABELS = TABLES
 _PACKAGES = ("monai_unetfamily", "monai", "torch", "nibabel", "numpy")
 
 
-def write_cohort(output: Path, request: Request, names: Mapping[int, str], device: torch.device) -> list[Record]:
+def write_cohort(output: Path, request: Request, names: Mapping[int, str], machine: Mapping[str, Any]) -> list[Record]:
     """Write `volumes.csv`, `failures.csv`, `run.json`, `report.html` and `dseg.tsv`, and return the records.
 
     One process at a time does so: the last to come sees the cases of all.
@@ -39,7 +39,7 @@ def write_cohort(output: Path, request: Request, names: Mapping[int, str], devic
         output: the folder of the records.
         request: of this run.
         names: label id -> name.
-        device: that the network ran on.
+        machine: that the network ran on, as `machine_of` describes it.
 
     Raises:
         OSError: the folder cannot be written.
@@ -52,7 +52,7 @@ def write_cohort(output: Path, request: Request, names: Mapping[int, str], devic
         write_csv([row for rows in measured.values() for row in rows], output / VOLUMES)
         _write_text(_failures(records), output / FAILED)
         _write_text(dseg_table(label_table(names)), output / LABELS)
-        about = {"versions": {name: version(name) for name in _PACKAGES}, "machine": _machine(device)}
+        about = {"versions": {name: version(name) for name in _PACKAGES}, "machine": machine}
         _write_text(json.dumps(_run(records, request, about), indent=1) + "\n", output / RUN)
         cases = [_summary(record, measured[record.name], output, request) for record in records]
         write_page(cases, output / PAGE, _facts(records, request))
@@ -80,7 +80,12 @@ def _case(record: Record, request: Request) -> dict[str, Any]:
     return {"failed": bool(record.failure), "seconds": record.seconds, **other}
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
+def machine_of(device: torch.device) -> dict[str, Any]:
+    """What `run.json` says of this machine, with that device of it.
+
+    >>> machine_of(torch.device("cpu"))["gpu"] is None
+    True
+    """
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {"system": platform.platform(), "device": str(device), "gpu": gpu, "threads": torch.get_num_threads()}
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
-from typing import TypeVar
+from contextlib import ExitStack
+from typing import Generic, TypeVar
 
 import torch
 
@@ -51,7 +51,42 @@ def overlapped(
             yield last.result()
 
 
-def _one_thread(threads: int | None) -> AbstractContextManager[ThreadPoolExecutor]:
+class Stages(Generic[T, Read, Done, Written]):
+    """The three stages of `overlapped` for items that come from outside, one a call, from several threads.
+
+    Each stage has a thread of its own, in which it takes one item at a time: of three callers one is read, one computed
+    and one written.
+
+    Args:
+        read, compute, write: the stages.
+        threads: of torch, for `compute`.
+        side_threads: for the two others; None leaves them as many.
+
+    >>> stages = Stages(lambda x: x + 1, lambda x: x * 10, str, threads=1)
+    >>> stages.do(1)
+    '20'
+    """
+
+    def __init__(
+        self,
+        read: Callable[[T], Read],
+        compute: Callable[[Read], Done],
+        write: Callable[[Done], Written],
+        *,
+        threads: int,
+        side_threads: int | None = None,
+    ) -> None:
+        self.read, self.compute, self.write = read, compute, write
+        self._reader, self._writer = _one_thread(side_threads), _one_thread(side_threads)
+        self._computer = _one_thread(threads)  # the last that sets them: a part of them holds for all
+
+    def do(self, item: T) -> Written:
+        """`write(compute(read(item)))`, each in its turn."""
+        done = self._computer.submit(self.compute, self._reader.submit(self.read, item).result()).result()
+        return self._writer.submit(self.write, done).result()
+
+
+def _one_thread(threads: int | None) -> ThreadPoolExecutor:
     executor = ThreadPoolExecutor(1)
     if threads is not None:
         executor.submit(_limit_this_thread, threads).result()

@@ -52,6 +52,18 @@ class Turns:
         if name in self._held:
             _end(self._held.pop(name))
 
+    def shows(self, name: str) -> bool:
+        """Whether another run's file of that case can be seen from here."""
+        return self._file(name).exists()
+
+    def binds(self, name: str) -> bool:
+        """Whether a case that another run has is out of reach from here, too: on some network drives it is not."""
+        try:
+            _taken(self._file(name)).release()
+        except Timeout:
+            return True
+        return False
+
     def __enter__(self) -> "Turns":
         """The same."""
         return self

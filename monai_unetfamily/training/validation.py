@@ -10,7 +10,8 @@ import torch
 
 from monai_unetfamily.bundles.bundle import Bundle, open_bundle
 from monai_unetfamily.evaluation import Score, evaluate_folders, format_table, summarize, write_csv
-from monai_unetfamily.inference.batch import Outcome, predict_cohort
+from monai_unetfamily.inference.batch import predict_cohort
+from monai_unetfamily.inference.outcomes import Outcome
 from monai_unetfamily.inference.settings import DEFAULTS, Settings
 from monai_unetfamily.training.history import read_history
 from monai_unetfamily.training.split import read_split

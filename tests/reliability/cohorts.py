@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from monai_unetfamily.inference.batch import Outcome
+from monai_unetfamily.inference.outcomes import Outcome
 from monai_unetfamily.inference.records import holds, read_record, record_file
 
 Survived = Callable[[str, int], None]  # as the fixture `survived`: kind, cases

@@ -18,8 +18,8 @@ import torch
 from monai_unetfamily.bundles.metadata import WEIGHTS
 from monai_unetfamily.bundles.networks import network_definition
 from monai_unetfamily.bundles.training_trust import review_training
-from monai_unetfamily.inference.batch import FAILURES
 from monai_unetfamily.inference.device import choose_device
+from monai_unetfamily.inference.outcomes import FAILURES
 from monai_unetfamily.inference.records import hash_files
 from monai_unetfamily.training.comparing.costs import peak_bytes, time_in_turns
 from monai_unetfamily.training.comparing.entrants import gather

@@ -16,7 +16,7 @@ from monai.utils import ensure_tuple_rep
 from monai_unetfamily.bundles.bundle import Bundle, open_bundle
 from monai_unetfamily.bundles.metadata import image_shape
 from monai_unetfamily.bundles.networks import network_definition
-from monai_unetfamily.inference.batch import FAILURES
+from monai_unetfamily.inference.outcomes import FAILURES
 from monai_unetfamily.inference.predictor import load_case
 from monai_unetfamily.inference.segment import Case, segment
 from monai_unetfamily.inference.settings import Settings, adapt

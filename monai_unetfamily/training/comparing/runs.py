@@ -12,8 +12,8 @@ from monai_unetfamily.bundles.bundle import Bundle, copy_bundle, open_bundle
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT
 from monai_unetfamily.bundles.networks import define_network
 from monai_unetfamily.evaluation import Score, read_csv
-from monai_unetfamily.inference.batch import FAILURES
 from monai_unetfamily.inference.device import choose_device
+from monai_unetfamily.inference.outcomes import FAILURES
 from monai_unetfamily.inference.settings import Settings
 from monai_unetfamily.training.checks import names_in
 from monai_unetfamily.training.comparing.costs import size_of
