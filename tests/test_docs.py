@@ -38,6 +38,7 @@ NOT_HERE = {
     'python -c "import torch, napari;': "likewise",
     "torchrun": "two processes: test_training.py::test_two_processes_train_one_network",
     "sbatch": "needs SLURM: test_shards.py gives its variables",
+    "unetfamily predict my_bundle scans -o labels --ray": "needs or begins a cluster: test_cluster.py has one for all",
 }
 # A command that stands for others, and one of them; or one that takes long, and a shorter one.
 INSTEAD = {
