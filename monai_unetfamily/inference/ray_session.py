@@ -86,10 +86,11 @@ def _own_cluster() -> Iterator[dict[str, Any]]:
 
 def _init(address: str, own: Mapping[str, Any]) -> None:
     import ray
+    from ray.exceptions import RayError
 
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except Exception as error:  # of any kind: Ray raises bare ones, too
+    except (RuntimeError, RayError) as error:
         raise ConnectionError(f"{address}: no Ray cluster could be joined: {error}") from error
 
 
