@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib import util
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from monai_unetfamily.inference.batch import begin_run, predict_cohort
 from monai_unetfamily.inference.cluster import _orders, _outcome, predict_on_cluster
 from monai_unetfamily.inference.crew import TRIES, Crew, Done, Lost
 from monai_unetfamily.inference.outcomes import FAILURES, Outcome
-from monai_unetfamily.inference.ray_session import LOCAL, Slots, find_slots, joined
+from monai_unetfamily.inference.ray_session import LOCAL, Slots, _require_somebody, find_slots, joined
 from monai_unetfamily.inference.records import read_records
 from monai_unetfamily.inference.settings import DEFAULTS
 from monai_unetfamily.inference.worker import Worker, _portable
@@ -256,6 +257,13 @@ def test_workers_fill_the_machines(nodes: list[Any], device: str, cores: int | N
 def test_workers_that_no_machine_has_room_for_are_refused(device: str, cores: int | None, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         find_slots([SMALL, GONE], device, cores)
+
+
+def test_an_address_at_which_nobody_listens_is_refused_at_once() -> None:
+    with socket() as taken:  # and does not listen
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(ConnectionError, match="no Ray cluster answers there"):
+            _require_somebody(f"127.0.0.1:{taken.getsockname()[1]}")
 
 
 @pytest.mark.parametrize(

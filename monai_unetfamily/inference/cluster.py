@@ -5,7 +5,7 @@ All machines see the same folders under the same names. Each process, one a GPU 
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def predict_on_cluster(
     trust: bool = False,
     overwrite: bool = False,
     log: Callable[[str], None] = _LOGGER.info,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Do what `batch.predict_cohort` does, on a Ray cluster, and yield what became of each case as it ends.
 
     Args:
@@ -94,8 +94,13 @@ def _orders(run: Run, roots: Sequence[Path], slots: Slots, trust: bool) -> Order
 def _hirer(orders: Orders, slots: Slots) -> Callable[[], Any]:
     from ray import remote
 
-    room = {"num_cpus": slots.cores, "num_gpus": slots.gpus, "max_concurrency": HELD, "scheduling_strategy": "SPREAD"}
-    actor = remote(**room)(Worker)
+    room: dict[str, Any] = {
+        "num_cpus": slots.cores,
+        "num_gpus": slots.gpus,
+        "max_concurrency": HELD,
+        "scheduling_strategy": "SPREAD",
+    }
+    actor = remote(Worker).options(**room)
     return lambda: actor.remote(orders)
 
 

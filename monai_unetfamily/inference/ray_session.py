@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
+from socket import create_connection
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ LOCAL = "local"
 USUAL_CORES = 4  # of a worker without a GPU
 _CLIENT = "ray://"
 _DEVICES = ("auto", "cpu", "cuda")
+_SECONDS = 10  # to answer
 _STORE = 80 * 2**20  # bytes of shared memory: nothing but records goes through it, and less is not allowed
 
 
@@ -88,10 +90,23 @@ def _init(address: str, own: Mapping[str, Any]) -> None:
     import ray
     from ray.exceptions import RayError
 
+    _require_somebody(address)
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (RuntimeError, RayError) as error:
         raise ConnectionError(f"{address}: no Ray cluster could be joined: {error}") from error
+
+
+def _require_somebody(address: str) -> None:
+    """Refuse HOST:PORT where nobody listens, for which Ray itself would wait minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        try:
+            create_connection((host.strip("[]"), int(port)), timeout=_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise ConnectionError(
+                f"{address}: no Ray cluster answers there ({error}); look at `ray status`."
+            ) from error
 
 
 def _keep_private() -> None:
