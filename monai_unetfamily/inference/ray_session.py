@@ -104,9 +104,7 @@ def _require_somebody(address: str) -> None:
         try:
             create_connection((host.strip("[]"), int(port)), timeout=_SECONDS).close()
         except (OSError, OverflowError) as error:
-            raise ConnectionError(
-                f"{address}: no Ray cluster answers there ({error}); look at `ray status`."
-            ) from error
+            raise ConnectionError(f"{address}: no Ray cluster answers there: {error}") from error
 
 
 def _keep_private() -> None:
