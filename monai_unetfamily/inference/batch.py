@@ -124,11 +124,27 @@ def begin_run(
     for bundle in bundles:
         if knows_phantoms_alone(bundle.root):
             log(f"{bundle.root.name} knows phantoms alone: never use what it says of a patient")
+    run = run_of(bundles, output, settings, overwrite, Turns(output, log), progress)
+    run.outputs.require_room(studies, run.request, overwrite)
+    return run
+
+
+def run_of(
+    bundles: Sequence[Bundle],
+    output: Path,
+    settings: Settings,
+    overwrite: bool,
+    turns: Turns,
+    progress: Callable[[Study, Progress], None] = lambda study, step: None,
+) -> "Run":
+    """A run of bundles as they are opened.
+
+    Raises:
+        ValueError: settings that they cannot meet.
+    """
     request = request_of(bundles, settings)
     adapted, outputs = adapt_all(bundles, settings), outputs_of(bundles, output, settings, request)
-    run = Run(adapted, output, settings, request, overwrite, Turns(output, log), outputs, progress)
-    run.outputs.require_room(studies, request, overwrite)
-    return run
+    return Run(adapted, output, settings, request, overwrite, turns, outputs, progress)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import torch
 
 from monai_unetfamily.bundles.bundle import open_bundle
-from monai_unetfamily.inference.batch import Run
+from monai_unetfamily.inference.batch import run_of
 from monai_unetfamily.inference.cohort import machine_of
 from monai_unetfamily.inference.device import choose_device
 from monai_unetfamily.inference.outcomes import FAILURES, Outcome
 from monai_unetfamily.inference.overlap import Stages
 from monai_unetfamily.inference.records import Request
-from monai_unetfamily.inference.settings import Settings, adapt_all, request_of
+from monai_unetfamily.inference.settings import Settings
 from monai_unetfamily.inference.turns import Turns
 from monai_unetfamily.volumes.studies import Study
 
@@ -29,7 +29,8 @@ class Orders:
     Attributes:
         roots: the bundles' folders.
         output: folder of the results.
-        settings, request, overwrite: as `batch.Run` has them.
+        settings, overwrite: as `predict_cohort` takes them.
+        request: what they come to, by hashes.
         here: the folder that relative names start from.
         beacon: a case of this name is the caller's turn in `output` as long as the run lasts.
         device: as `choose_device` takes it.
@@ -76,10 +77,9 @@ class Worker:
         if not turns.shows(orders.beacon):
             raise FileNotFoundError(self._elsewhere(orders.output, "is another folder than where the run began"))
         bundles = [open_bundle(root, device, trust=orders.trust) for root in orders.roots]
-        if request_of(bundles, orders.settings) != orders.request:
+        run = run_of(bundles, orders.output, orders.settings, orders.overwrite, turns)
+        if run.request != orders.request:
             raise ValueError(self._elsewhere(orders.roots[0], "or one of its ensemble, is another bundle"))
-        adapted = adapt_all(bundles, orders.settings)
-        run = Run(adapted, orders.output, orders.settings, orders.request, orders.overwrite, turns)
         torch.set_num_threads(orders.threads)
         self.stages = Stages(run.read, run.compute, run.write, threads=orders.threads, side_threads=run.side_threads)
         return Ready(platform.node(), machine_of(device), turns.binds(orders.beacon))
