@@ -22,12 +22,16 @@ would drop exactly the worst cases from a mean.
 """
 
 from monai_unetfamily.evaluation.cases import Score, evaluate_case
+from monai_unetfamily.evaluation.differences import Comparison, Difference, compare_labels
 from monai_unetfamily.evaluation.folders import evaluate_folders
 from monai_unetfamily.evaluation.tables import Summary, format_table, read_csv, summarize, write_csv
 
 __all__ = [
+    "Comparison",
+    "Difference",
     "Score",
     "Summary",
+    "compare_labels",
     "evaluate_case",
     "evaluate_folders",
     "format_table",

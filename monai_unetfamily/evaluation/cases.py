@@ -62,7 +62,7 @@ def evaluate_case(
     >>> score.dice, score.hd95, score.volume_ml, score.volume_error_ml
     (0.75, 2.0, 0.128, 0.0)
     """
-    edges = _checked_edges(prediction, reference, spacing)
+    edges = checked_edges(prediction, reference, spacing)
     _check_classes(classes)
     if not 0 <= tolerance < inf:
         raise ValueError(f"got a tolerance of {tolerance}; 0 or more is allowed: give a distance in mm (pixels)")
@@ -110,7 +110,7 @@ def _compare(
     return dice.item(), hd95.item(), surface_dice.item()
 
 
-def _checked_edges(prediction: Labels, reference: Labels, spacing: Sequence[float] | None) -> list[float]:
+def checked_edges(prediction: Labels, reference: Labels, spacing: Sequence[float] | None) -> list[float]:
     """Edge lengths of a voxel in mm, or of a pixel in pixels."""
     axes = 2 if spacing is None else 3
     if prediction.shape != reference.shape or prediction.ndim != axes:

@@ -1,0 +1,168 @@
+"""Two label maps of one volume held against each other, neither of them a reference: where and how they differ."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import label as find_pieces
+
+from monai_unetfamily.evaluation.cases import checked_edges
+from monai_unetfamily.evaluation.matching import Match, match_classes
+from monai_unetfamily.evaluation.tally import LARGEST_LABEL, Codes, Sums
+from monai_unetfamily.volumes.cases import ignore_label
+from monai_unetfamily.volumes.nifti import Labels
+
+_Place = tuple[int, ...]  # a voxel
+
+
+class Difference(NamedTuple):
+    """One class in two maps A and B; None where a map does not know the class, or there is nothing to say."""
+
+    name: str
+    label_a: int | None
+    label_b: int | None
+    dice: float | None  # as `evaluate_case` has it; None: it is in neither, or one map alone knows it
+    ml_a: float | None  # None for a picture, as the next two
+    ml_b: float | None
+    difference_ml: float | None  # B minus A
+    voxels_a: int | None
+    voxels_b: int | None
+    differing: int | None  # voxels that are of this class in one of the two alone
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of holding map A against map B.
+
+    Attributes:
+        kinds: (*spatial) uint8: `tally.AGREE`, `ONLY_A` (a class in A, none in B), `ONLY_B`, `OTHER` (two
+            different classes).
+        rows: one a class. One that a single map knows counts as background in `kinds`, as it does in a Dice.
+        places: for each row where to look, one voxel for slices across each axis: in the slice with most of its
+            differing voxels the middle of the largest piece; of a picture one pixel; none where they agree.
+    """
+
+    kinds: NDArray[np.uint8]
+    rows: list[Difference]
+    places: list[tuple[_Place, ...]]
+
+
+def compare_labels(
+    a: Labels,
+    b: Labels,
+    spacing: Sequence[float] | None,
+    names_a: Mapping[int, str],
+    names_b: Mapping[int, str],
+) -> Comparison:
+    """Say where two label maps of one grid differ, and how much, class by class.
+
+    Layer by layer: beside the maps and `kinds` memory is that of a few layers. Where a map names an id "ignore", its
+    voxels are left out of everything, as `evaluate_folders` does.
+
+    Args:
+        a: integer labels (x, y, z), or (rows, columns) of a picture.
+        b: integer labels on the same grid.
+        spacing: three voxel edge lengths in mm; None for a picture.
+        names_a: label id -> name, as `match_classes` takes them.
+        names_b: the same of `b`.
+
+    Raises:
+        ValueError: shapes differ or do not fit the spacing, labels that are not whole numbers from 0 to 65535; what
+            `match_classes` raises.
+
+    >>> a, b = np.zeros((2, 4, 4, 4), np.uint8)
+    >>> a[:2, 1, 1], b[1:3, 1, 1] = 1, 7
+    >>> found = compare_labels(a, b, (10.0, 10.0, 10.0), {1: "liver"}, {7: "liver", 8: "spleen"})
+    >>> liver, spleen = found.rows
+    >>> liver.dice, liver.ml_a, liver.differing, spleen.dice, spleen.label_a
+    (0.5, 2.0, 2, None, None)
+    >>> found.kinds[:, 1, 1].tolist(), found.places[0][0]
+    ([1, 0, 2, 0], (0, 1, 1))
+    """
+    steps = compare_steps(a, b, spacing, names_a, names_b)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            comparison: Comparison = done.value
+            return comparison
+
+
+def compare_steps(
+    a: Labels,
+    b: Labels,
+    spacing: Sequence[float] | None,
+    names_a: Mapping[int, str],
+    names_b: Mapping[int, str],
+) -> Generator[tuple[int, int], None, Comparison]:
+    """The same step by step: yields how many steps are done, of how many."""
+    edges = checked_edges(a, b, spacing)
+    slow = int(np.argmax(np.abs(a.strides)))  # layers lie whole in memory
+    layers = list(zip(np.moveaxis(a, slow, 0), np.moveaxis(b, slow, 0), strict=True))
+    seen = np.zeros((2, LARGEST_LABEL + 1), np.bool_)
+    for done, pair in enumerate(layers):
+        _note_labels(seen, pair)
+        yield done, 2 * len(layers)
+    matches = _matches(names_a, names_b, *(set(np.flatnonzero(one).tolist()) for one in seen))
+    codes = Codes(matches, ignore_label(names_a), ignore_label(names_b))
+    kinds = np.empty_like(a, np.uint8, subok=False)
+    sums = Sums(a.shape, slow, codes)
+    for layer, (pair, drawn) in enumerate(zip(layers, np.moveaxis(kinds, slow, 0), strict=True)):
+        sums.add(layer, codes.joint(*pair), drawn)
+        yield len(layers) + layer, 2 * len(layers)
+    ml = None if spacing is None else prod(edges) / 1000
+    rows = [_row(match, number, sums, ml) for number, match in enumerate(matches, start=1)]
+    return Comparison(kinds, rows, [_places(a, b, codes, sums, number) for number in range(1, len(rows) + 1)])
+
+
+def _note_labels(seen: NDArray[np.bool_], pair: tuple[Labels, Labels]) -> None:
+    for found, layer in zip(seen, pair, strict=True):
+        low, high = int(layer.min(initial=0)), int(layer.max(initial=0))
+        if low < 0 or high > LARGEST_LABEL:
+            got = low if low < 0 else high
+            raise ValueError(f"got label {got}; whole numbers from 0 to {LARGEST_LABEL} are allowed: renumber it")
+        found[layer] = True
+
+
+def _matches(a: Mapping[int, str], b: Mapping[int, str], found_a: set[int], found_b: set[int]) -> list[Match]:
+    ignored = [ignore_label(a)], [ignore_label(b)]
+    named = [{k: v for k, v in names.items() if k not in out} for names, out in zip((a, b), ignored, strict=True)]
+    return match_classes(*named, found_a.difference(ignored[0]), found_b.difference(ignored[1]))
+
+
+def _row(match: Match, number: int, sums: Sums, ml: float | None) -> Difference:
+    square = sums.square()
+    sizes = int(square[number].sum()), int(square[:, number].sum())
+    voxels = [None if label is None else size for label, size in zip((match.a, match.b), sizes, strict=True)]
+    volumes = [None if size is None or ml is None else size * ml for size in voxels]
+    change = None if volumes[0] is None or volumes[1] is None else volumes[1] - volumes[0]
+    in_both, whole = int(square[number, number]), sum(sizes)
+    dice = 2 * in_both / whole if match.shared and whole else None
+    differing = whole - 2 * in_both if match.shared else None
+    return Difference(match.name, match.a, match.b, dice, *volumes, change, *voxels, differing)
+
+
+def _places(a: Labels, b: Labels, codes: Codes, sums: Sums, number: int) -> tuple[_Place, ...]:
+    if not sums.profiles[0][number].any():
+        return ()
+    if a.ndim == 2:
+        return (_middle(codes.unlike(a, b, number)),)
+    places = []
+    for axis, profile in enumerate(sums.profiles):
+        most = int(profile[number].argmax())
+        slices = (np.moveaxis(labels, axis, 0)[most] for labels in (a, b))
+        piece = _middle(codes.unlike(*slices, number))
+        places.append((*piece[:axis], most, *piece[axis:]))
+    return tuple(places)
+
+
+def _middle(mask: NDArray[np.bool_]) -> _Place:
+    """The pixel of the largest piece that lies nearest to the piece's centre."""
+    pieces, _ = find_pieces(mask, np.ones((3, 3)))
+    sizes: NDArray[Any] = np.bincount(pieces.ravel())
+    points = np.argwhere(pieces == 1 + int(sizes[1:].argmax()))
+    row, column = points[np.square(points - points.mean(axis=0)).sum(axis=1).argmin()].tolist()
+    return row, column
