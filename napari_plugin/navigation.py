@@ -5,8 +5,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Labels
-from numpy.typing import NDArray
+from napari.layers import Labels, Layer
+from numpy.typing import ArrayLike, NDArray
 
 from monai_unetfamily.inference.measures import Measure
 from napari_plugin.geometry import Grid
@@ -25,10 +25,20 @@ def go_to(viewer: ViewerModel, layer: Labels, grid: Grid | None, measure: Measur
         value: in the layer.
     """
     place = centroid_index(grid, measure, layer.data.shape)
+    for axis in sliding_axes(viewer, layer):
+        place[axis] = nearest_slice(layer.data, value, axis, place[axis])
+    show_voxel(viewer, layer, place)
+
+
+def sliding_axes(viewer: ViewerModel, layer: Layer) -> list[int]:
+    """A layer's axes that are not displayed: those that sliders go along."""
     first = viewer.dims.ndim - layer.ndim
-    for axis in range(layer.ndim):
-        if first + axis in viewer.dims.not_displayed:
-            place[axis] = nearest_slice(layer.data, value, axis, place[axis])
+    return [axis - first for axis in viewer.dims.not_displayed if axis >= first]
+
+
+def show_voxel(viewer: ViewerModel, layer: Layer, place: ArrayLike) -> None:
+    """Bring a voxel of a layer (its index along each axis) into the middle of the view; the zoom stays."""
+    first = viewer.dims.ndim - layer.ndim
     world = np.asarray(layer.data_to_world(place))
     viewer.dims.set_point(range(first, viewer.dims.ndim), world.tolist())
     shown = [world[axis - first] for axis in viewer.dims.displayed if axis >= first]

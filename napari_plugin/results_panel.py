@@ -15,6 +15,8 @@ from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
 from monai_unetfamily.inference.measures import write_csv
 from napari_plugin.corrections import Corrections
+from napari_plugin.drawn import Drawn
+from napari_plugin.isolation import Isolation
 from napari_plugin.latest import Latest
 from napari_plugin.navigation import go_to
 from napari_plugin.plain import plain
@@ -54,6 +56,7 @@ class ResultsPanel(QWidget):
         super().__init__(parent)
         self.viewer = viewer
         self.view = ResultsView(self)
+        self.isolation = Isolation()
         self._latest: Latest[Measured | None] = Latest(self._prepare, self._take, self)
         self._result: _Result | None = None
         self._corrections = Corrections()
@@ -107,12 +110,18 @@ class ResultsPanel(QWidget):
             now = result.now[result.shown.layers.index(layer)]
         return self._corrections.any_in(layer, now)
 
+    def drawn_of(self, layer: Labels) -> Drawn:
+        """The layers that one belongs to: those of the result that is shown, or it alone."""
+        shown = self._result.shown if self._result is not None else None
+        return shown if shown is not None and layer in shown.layers else Drawn([layer])
+
     def _connect(self) -> None:
         self.viewer.layers.events.removed.connect(self._on_removed)
         self.viewer.events.theme.connect(self._follow_theme)
         self.view.model.toggled.connect(lambda label, shown: self._show_classes([label], shown))
         self.view.all_toggled.connect(lambda shown: self._show_classes(self.view.order.labels(), shown))
         self.view.table.alone.connect(self._show_alone)
+        self.view.table.again.connect(self._show_again)
         self.view.table.every.connect(lambda: self._show_classes(self.view.order.labels(), True))
         self.view.table.chosen.connect(self._choose)
         self.view.save_labels.clicked.connect(self._save_labels)
@@ -146,6 +155,7 @@ class ResultsPanel(QWidget):
     def _on_look(self) -> None:
         if self._result is not None:
             self.view.model.set_drawn(self._result.shown.colors(), self._result.shown.hidden())
+            self.view.table.offer_again(self.isolation.active(self._result.shown))
 
     def _on_selected(self) -> None:
         """Mark the label that was picked in the image, or whose number was typed."""
@@ -201,7 +211,11 @@ class ResultsPanel(QWidget):
 
     def _show_alone(self, label: int) -> None:
         if self._result is not None:
-            self._result.shown.hide(self._result.shown.names.keys() - {label})
+            self.isolation.alone(self._result.shown, label)
+
+    def _show_again(self) -> None:
+        if self._result is not None:
+            self.isolation.again(self._result.shown)
 
     def _choose(self, label: int) -> None:
         """Let the brush paint a class, and go to it where it is somewhere."""

@@ -1,5 +1,7 @@
 """The table of classes: mouse, keyboard, and the colours of napari's theme."""
 
+from collections.abc import Callable
+
 from napari.utils.theme import Theme
 from qtpy.QtCore import QItemSelectionModel, QSize, Qt, Signal
 from qtpy.QtGui import QAction, QKeyEvent
@@ -22,11 +24,12 @@ class ResultsTable(QTableView):
     """`chosen(label)` tells which class the user clicked, or went to by the keyboard.
 
     Up and down go from class to class, space shows or hides, enter goes to the class again. The menu of the right
-    button shows a class alone (`alone(label)`), or all that are listed (`every()`).
+    button shows a class alone (`alone(label)`), what was shown before (`again()`), or all that are listed (`every()`).
     """
 
     chosen = Signal(int)
     alone = Signal(int)
+    again = Signal()
     every = Signal()
 
     def __init__(self, rows: ResultsOrder, parent: QWidget | None = None) -> None:
@@ -62,6 +65,10 @@ class ResultsTable(QTableView):
         self.selectionModel().setCurrentIndex(index, flags.ClearAndSelect | flags.Rows)
         self.scrollTo(index)
 
+    def offer_again(self, alone: bool) -> None:
+        """Say whether a class is shown alone, so that there is something to go back to."""
+        self._again.setEnabled(alone)
+
     def sizeHint(self) -> QSize:
         """Qt's: room for the rows, for at least five and at most twelve."""
         rows = min(max(self._rows.rowCount(), _FEWEST), _MOST)
@@ -91,10 +98,16 @@ class ResultsTable(QTableView):
 
     def _add_menu(self) -> None:
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
-        for text, slot in (("Show this class alone", self._show_alone), ("Show all classes", self.every.emit)):
-            action = QAction(text, self)
-            action.triggered.connect(lambda _, slot=slot: slot())
-            self.addAction(action)
+        self._action("Show this class alone", self._show_alone)
+        self._again = self._action("Show the others again", self.again.emit)
+        self._action("Show all classes", self.every.emit)
+        self.offer_again(False)
+
+    def _action(self, text: str, slot: Callable[[], None]) -> QAction:
+        action = QAction(text, self)
+        action.triggered.connect(lambda _: slot())
+        self.addAction(action)
+        return action
 
     def _show_alone(self) -> None:
         if self.currentIndex().isValid():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from monai_unetfamily.volumes.nifti import Labels
 
 # What a person can do something about. torch's errors are RuntimeErrors, which napari's workers take for return values.
-_FAILURES = (ValueError, OSError, MemoryError, RuntimeError, ImportError)
+FAILURES = (ValueError, OSError, MemoryError, RuntimeError, ImportError)
 
 _NICE = 10  # behind the window's thread, of the 40 steps that there are
 
@@ -91,9 +91,9 @@ def open_chosen(root: Path, device: str, trusted: "tuple[Finding, ...]") -> Open
         trust = bool(trusted) and review(root) == trusted
         bundle = open_bundle(root, choose_device(device), trust=trust)
         return Opened(bundle, choices(bundle), list_devices(), trust)
-    except _FAILURES as error:
+    except FAILURES as error:
         findings = getattr(error, "findings", ())  # an UntrustedBundleError has them
-        return Refused(findings) if findings else Failed(_one_line(error))
+        return Refused(findings) if findings else Failed(one_line(error))
 
 
 def run(ask: Ask, stop: Event) -> Generator["Progress", None, Result | Failed | None]:
@@ -111,8 +111,8 @@ def run(ask: Ask, stop: Event) -> Generator["Progress", None, Result | Failed | 
                 except StopIteration as done:
                     labels, presence, notes = done.value
                     return Result(labels, presence, notes, perf_counter() - start)
-    except _FAILURES as error:
-        return Failed(_one_line(error))
+    except FAILURES as error:
+        return Failed(one_line(error))
     return None
 
 
@@ -144,8 +144,9 @@ def unforeseen(error: BaseException) -> Failed:
     >>> unforeseen(KeyError("label")).reason
     "KeyError: 'label': a defect; try another bundle or image, and report it"
     """
-    return Failed(f"{type(error).__name__}: {_one_line(error)}: a defect; try another bundle or image, and report it")
+    return Failed(f"{type(error).__name__}: {one_line(error)}: a defect; try another bundle or image, and report it")
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an error says, without line breaks; its kind where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,6 +1,6 @@
-"""A result in the viewer: one layer of label ids, or where classes may overlap, one layer of a mask for each class."""
+"""A result in the viewer, and what measures it."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.inference.measures import Measure
 from monai_unetfamily.volumes.sources import stem
-from napari_plugin.appearance import Color, color_of, direct_colormap, features_of, own_color
+from napari_plugin.appearance import direct_colormap, features_of, own_color
+from napari_plugin.drawn import Drawn
 from napari_plugin.geometry import grid_of
 from napari_plugin.measuring import fingerprint, measure_layer
 
@@ -26,10 +27,8 @@ class Measured:
     problem: str = ""
 
 
-class Shown:
+class Shown(Drawn):
     """The layers of a result, and the image that it is of.
-
-    Where there are several, that of label id 1 comes first, and whatever is not 0 is the class.
 
     Args:
         layers: as they are in the viewer; `metadata["classes"]` of each names its values.
@@ -38,46 +37,10 @@ class Shown:
     """
 
     def __init__(self, layers: Sequence[LabelsLayer], image: Image, presence: Mapping[int, float]) -> None:
-        self.layers, self.image, self.presence = tuple(layers), image, dict(presence)
+        super().__init__(layers)
+        self.image, self.presence = image, dict(presence)
         self.case = case_name(image)
         self.grid = None if layers[0].ndim == 2 else grid_of(layers[0])
-
-    @property
-    def names(self) -> dict[int, str]:
-        """Label id -> name, without the background."""
-        if len(self.layers) == 1:
-            return {label: name for label, name in self.layers[0].metadata["classes"].items() if label}
-        return {number: layer.metadata["classes"][1] for number, layer in enumerate(self.layers, start=1)}
-
-    def find(self, label: int) -> tuple[LabelsLayer, int]:
-        """The layer of a label id, and its value there."""
-        return (self.layers[0], label) if len(self.layers) == 1 else (self.layers[label - 1], 1)
-
-    def brush(self) -> int | None:
-        """The label id that the brush paints; None where it hangs on the layer that is painted."""
-        return int(self.layers[0].selected_label) if len(self.layers) == 1 else None
-
-    def colors(self) -> dict[int, Color]:
-        """Label id -> the colour that it is drawn in, hidden or not."""
-        found = {label: self.find(label) for label in self.names}
-        return {label: color_of(layer.colormap, value) for label, (layer, value) in found.items()}
-
-    def hidden(self) -> set[int]:
-        """The label ids that are not drawn."""
-        if len(self.layers) > 1:
-            return {number for number, layer in enumerate(self.layers, start=1) if not layer.visible}
-        return {label for label, color in self.colors().items() if not color[3]}
-
-    def hide(self, labels: Collection[int]) -> None:
-        """Draw all but these label ids; no voxel changes, and no colour."""
-        if len(self.layers) > 1:
-            for number, layer in enumerate(self.layers, start=1):
-                layer.visible = number not in labels
-            return
-        [layer] = self.layers
-        colors = direct_colormap(self.colors(), labels)
-        colors.use_selection, colors.selection = layer.show_selected_label, layer.selected_label
-        layer.colormap = colors
 
     def name(self, labels: Mapping[int, str]) -> None:
         """Give names to labels that had none, so that they have a colour, and a name in the file."""

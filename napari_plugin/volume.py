@@ -47,12 +47,12 @@ def labels_layer_data(labels: NDArray[Any], like: "layers.Layer") -> tuple[NDArr
 
     Args:
         labels: ids (X, Y, Z), or (rows, columns) of a picture.
-        like: the layer of the image they are of.
+        like: the layer of the image they are of, or of other labels of it.
     """
     shown = labels if labels.ndim == 2 else grid_of(like).turn.view(labels)
     axes, known = shown.ndim, source_metadata(like) or {}
     metadata = {"affine": known.get("affine"), "header": known.get("header"), "path": None, "notes": ()}
-    metadata["image"] = like.metadata.get("path")
+    metadata["image"] = like.metadata.get("image") or like.metadata.get("path")
     return shown, {
         "scale": like.scale[-axes:],
         "translate": like.translate[-axes:],

@@ -1,4 +1,4 @@
-"""Layers > Segment > Organ segmentation: a bundle, an image, Run; organs appear, are corrected, measured and saved."""
+"""Layers > Segment > Organ segmentation: a bundle, an image, Run; organs appear, are corrected, measured, compared."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,17 +9,19 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from monai_unetfamily.bundles.card import Card
 from monai_unetfamily.bundles.metadata import shipped_bundles
 from napari_plugin.bundle_panel import BundlePanel
 from napari_plugin.command import predict_command
+from napari_plugin.compare_panel import ComparePanel
 from napari_plugin.drawing import keep_programs
 from napari_plugin.geometry import grid_of
 from napari_plugin.image_panel import ImagePanel
 from napari_plugin.opener import Opener
 from napari_plugin.options_panel import OptionsPanel
+from napari_plugin.organ_menu import OrganMenu
 from napari_plugin.partial_labels import GROWING, PartialLabels
 from napari_plugin.plain import plain
 from napari_plugin.planes_panel import PlanesPanel
@@ -42,7 +44,7 @@ class _Asked:
     """What a run was asked for, as far as its result needs it."""
 
     image: Image
-    bundle: str
+    made_by: str  # the bundle, and the depth that was asked for
     command: str | None
 
 
@@ -58,12 +60,15 @@ class OrganSegmentation(QWidget):
         keep_programs()
         self.viewer = viewer
         self.bundles, self.images, self.options = BundlePanel(), ImagePanel(viewer), OptionsPanel(viewer)
-        self.runs, self.results = RunPanel(), ResultsPanel(viewer)
+        self.runs, self.results, self.compare = RunPanel(), ResultsPanel(viewer), ComparePanel(viewer)
+        self.menu = OrganMenu(viewer, self.results.isolation, self.results.drawn_of, self)
         self.opener, self.runner = Opener(self), Runner(self)
         self.opened: Opened | None = None
         self.waiting = ""  # why the bundle is not open
         self._asked: _Asked | None = None  # of the run that is on its way
-        self._made: dict[tuple[Image, str], list[tuple[Labels, str]]] = {}  # the last result of an image and a bundle
+        self._made: dict[
+            tuple[Image, str], list[tuple[Labels, str]]
+        ] = {}  # the last result of an image, a bundle and a depth
         self._lay_out()
         self._connect()
         self._look()
@@ -85,15 +90,20 @@ class OrganSegmentation(QWidget):
         """Stop what runs when napari takes the widget away; a hidden one goes on."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.runner.cancel()
+            self.compare.cancel()
+            self.menu.leave()
         return bool(super().event(event))
 
     def _lay_out(self) -> None:
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(4, 4, 4, 4)
-        for panel in (self.bundles, self.images, PlanesPanel(self.viewer), self.options, self.runs, _line()):
+        for panel in (self.bundles, self.images, PlanesPanel(self.viewer), self.options, self.runs):
             column.addWidget(panel)
-        column.addWidget(self.results, stretch=1)
+        self.outcome = QTabWidget(objectName="outcome")
+        self.outcome.addTab(self.results, "Result")
+        self.outcome.addTab(self.compare, "Compare")
+        column.addWidget(self.outcome, stretch=1)
         scroll = QScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(inside)
@@ -153,9 +163,11 @@ class OrganSegmentation(QWidget):
             self._look()  # the view may have moved since it was looked at last
             return
         layers, bundle = self.images.layers, self.opened.bundle
-        title = f"{layers[0].name} {bundle.root.name}"
-        ask = Ask(bundle, partial(to_image, layers), layers[0].name, self.options.settings(self._box(layers[0])))
-        self._asked = _Asked(layers[0], str(bundle.root), self._command(layers, ask.settings))
+        settings = self.options.settings(self._box(layers[0]))
+        depth = "" if settings.level is None else f" L{settings.level}"  # results of several depths stay side by side
+        title = f"{layers[0].name} {bundle.root.name}{depth}"
+        ask = Ask(bundle, partial(to_image, layers), layers[0].name, settings)
+        self._asked = _Asked(layers[0], f"{bundle.root}{depth}", self._command(layers, settings))
         self.runs.running(title)
         self.runner.start(ask, PartialLabels(self.viewer, layers[0], bundle.names, title))
 
@@ -189,7 +201,7 @@ class OrganSegmentation(QWidget):
         asked, self._asked = self._asked, None
         if asked is None:
             return
-        self._replace((asked.image, asked.bundle), layers)
+        self._replace((asked.image, asked.made_by), layers)
         self.results.show_result(layers, asked.image, result.presence, asked.command)
         for note in result.notes:
             show_info(plain(note))
@@ -227,9 +239,3 @@ def _file_of(image: Image) -> str | None:
     """The file of a layer; of a picture, which napari's own reader opens, what napari says."""
     path = image.metadata.get("path") or (image.source.path if image.ndim == 2 else None)
     return str(path) if path else None
-
-
-def _line() -> QFrame:
-    line = QFrame()
-    line.setFrameShape(QFrame.Shape.HLine)
-    return line

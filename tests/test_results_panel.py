@@ -144,10 +144,15 @@ def test_colours_that_are_shuffled_in_napari_are_those_of_the_table(scene: Scene
 
 def test_the_menu_shows_one_class_alone_or_all(scene: Scene) -> None:
     scene.show()
-    alone, every = scene.panel.view.table.actions()
+    alone, again, every = scene.panel.view.table.actions()
+    scene.click(2, SHOWN)
+    assert not again.isEnabled()
     scene.click(1, CLASS)
     alone.trigger()
     assert scene.panel.view.model.hidden == {1, 3, 4}
+    again.trigger()
+    assert scene.panel.view.model.hidden == {3}
+    assert not again.isEnabled()
     every.trigger()
     assert scene.panel.view.model.hidden == set()
 

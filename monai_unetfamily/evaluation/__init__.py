@@ -22,7 +22,7 @@ would drop exactly the worst cases from a mean.
 """
 
 from monai_unetfamily.evaluation.cases import Score, evaluate_case
-from monai_unetfamily.evaluation.differences import Comparison, Difference, compare_labels
+from monai_unetfamily.evaluation.differences import Comparison, Difference, compare_labels, write_differences
 from monai_unetfamily.evaluation.folders import evaluate_folders
 from monai_unetfamily.evaluation.tables import Summary, format_table, read_csv, summarize, write_csv
 
@@ -38,4 +38,5 @@ __all__ = [
     "read_csv",
     "summarize",
     "write_csv",
+    "write_differences",
 ]

@@ -1,8 +1,11 @@
 """Two label maps of one volume held against each other, neither of them a reference: where and how they differ."""
 
+import csv
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +16,7 @@ from monai_unetfamily.evaluation.cases import checked_edges
 from monai_unetfamily.evaluation.matching import Match, match_classes
 from monai_unetfamily.evaluation.tally import LARGEST_LABEL, Codes, Sums
 from monai_unetfamily.volumes.cases import ignore_label
+from monai_unetfamily.volumes.files import atomic_file
 from monai_unetfamily.volumes.nifti import Labels
 
 _Place = tuple[int, ...]  # a voxel
@@ -116,6 +120,24 @@ def compare_steps(
     ml = None if spacing is None else prod(edges) / 1000
     rows = [_row(match, number, sums, ml) for number, match in enumerate(matches, start=1)]
     return Comparison(kinds, rows, [_places(a, b, codes, sums, number) for number in range(1, len(rows) + 1)])
+
+
+def write_differences(rows: Sequence[Difference], path: Path) -> None:
+    """Write one row a class under a header of `Difference`'s fields; the file appears whole or not.
+
+    What is None is an empty cell, which pandas and R read as missing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "differences.csv"
+    ...     write_differences([Difference("spleen", 2, None, None, 1.5, None, None, 12, None, None)], path)
+    ...     path.read_text().splitlines()[1]
+    'spleen,2,,,1.5,,,12,,'
+    """
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Difference._fields, *rows])
+    with atomic_file(path) as stream:
+        stream.write(text.getvalue().encode())
 
 
 def _note_labels(seen: NDArray[np.bool_], pair: tuple[Labels, Labels]) -> None:

@@ -71,7 +71,7 @@ def _by_id(
     a: Mapping[int, str], b: Mapping[int, str], mine: Mapping[int, str], theirs: Mapping[int, str]
 ) -> list[Match]:
     """A map without names may hold any id of the other."""
-    names = theirs | mine | {label: name for label, name in b.items() if label and label not in a}
+    names = {**theirs, **mine, **{label: name for label, name in b.items() if label and label not in a}}
     known_a, known_b = (mine if _named(a) else names), (theirs if _named(b) else names)
     return [
         Match(names[label], label if label in known_a else None, label if label in known_b else None)

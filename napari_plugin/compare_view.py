@@ -1,0 +1,130 @@
+"""What the panel of comparisons is made of: two lists, a button, the legend, the table and what is to be said of it."""
+
+from napari.utils.theme import Theme
+from qtpy.QtCore import QItemSelectionModel, Qt, Signal
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QFormLayout,
+    QHeaderView,
+    QLabel,
+    QPushButton,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_plugin.compare_model import NUMBER, CompareModel, CompareOrder
+from napari_plugin.comparing import KINDS
+from napari_plugin.line import Line, fit
+
+_ROW, _FEWEST = 24, 5  # pixels of a row; rows that there is room for
+_STYLE = """
+QTableView::item {{ padding: 0px 4px; }}
+QTableView {{ border: 1px solid {primary}; outline: none; }}
+"""
+_SHORT = {1: "only in A", 2: "only in B", 3: "another class"}
+
+
+class CompareView(QWidget):
+    """The widgets, laid out; `chosen(number)` is the row, of the comparison's, that was clicked or gone to."""
+
+    chosen = Signal(int)
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.a, self.b = _list("A"), _list("B")
+        self.start = QPushButton("Compare", objectName="compare")
+        self.line = Line("compare_line")
+        self.legend = QLabel(_legend(), objectName="compare_legend", textFormat=Qt.TextFormat.RichText)
+        fit(self.legend)
+        self.legend.setToolTip("What the colours of the layer of differences mean")
+        self.model = CompareModel()
+        self.table = CompareTable(CompareOrder(self.model))
+        self.save = QPushButton("Save table…", objectName="compare_save", toolTip="Write the numbers as CSV.")
+        self.table.chosen.connect(self.chosen)
+        self.model.modelReset.connect(self._show_result)
+        self._lay_out()
+        self._show_result()
+
+    def _show_result(self) -> None:
+        for part in (self.legend, self.table, self.save):
+            part.setVisible(bool(self.model.rows))
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.addRow("A", self.a)
+        form.addRow("B", self.b)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 4, 0, 0)
+        column.addLayout(form)
+        for part in (self.start, self.line, self.legend):
+            column.addWidget(part)
+        column.addWidget(self.table, 1)
+        column.addWidget(self.save)
+        column.addStretch()
+
+
+class CompareTable(QTableView):
+    """`chosen(number)` tells which row was clicked, or gone to by the keyboard."""
+
+    chosen = Signal(int)
+
+    def __init__(self, rows: CompareOrder) -> None:
+        super().__init__()
+        self.setModel(rows)
+        self.setObjectName("compare_table")
+        self.setAccessibleName("Classes compared")
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setTabKeyNavigation(False)
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setMinimumHeight((_FEWEST + 1) * _ROW)
+        self._set_headers()
+        self.clicked.connect(lambda index: self.chosen.emit(index.data(NUMBER)))
+        rows.modelReset.connect(self._set_widths)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Qt's."""
+        before, key = self.currentIndex(), event.key()
+        super().keyPressEvent(event)
+        now = self.currentIndex()
+        if now.isValid() and (now.row() != before.row() or key in (Qt.Key.Key_Return, Qt.Key.Key_Enter)):
+            flags = QItemSelectionModel.SelectionFlag
+            self.selectionModel().setCurrentIndex(now, flags.ClearAndSelect | flags.Rows)
+            self.chosen.emit(now.data(NUMBER))
+
+    def set_theme(self, theme: Theme) -> None:
+        """Take over the colours of a theme."""
+        self.setStyleSheet(_STYLE.format(primary=theme.primary.as_hex()))
+
+    def _set_headers(self) -> None:
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(_ROW)
+        header = self.horizontalHeader()
+        header.setHighlightSections(False)
+        header.setSortIndicatorClearable(True)
+        header.setMinimumSectionSize(24)
+        self.setSortingEnabled(True)
+        self.sortByColumn(-1, Qt.SortOrder.AscendingOrder)  # as the classes come, until a header is clicked
+
+    def _set_widths(self) -> None:
+        header = self.horizontalHeader()
+        for column in range(self.model().columnCount()):
+            mode = QHeaderView.ResizeMode.ResizeToContents if column else QHeaderView.ResizeMode.Stretch
+            header.setSectionResizeMode(column, mode)
+
+
+def _list(side: str) -> QComboBox:
+    box = QComboBox(objectName=f"compare_{side.lower()}", toolTip="Labels: a result, corrected or not, or a reference")
+    box.setAccessibleName(f"Labels {side}")
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    return box
+
+
+def _legend() -> str:
+    chips = [(bytes(label.color).hex(), _SHORT[kind].replace(" ", "&nbsp;")) for kind, label in KINDS.items()]
+    return "  ".join(f'<span style="color:#{color}">■</span>&nbsp;{text}' for color, text in chips)
