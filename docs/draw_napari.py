@@ -19,6 +19,7 @@ import napari
 from napari.layers import Labels
 from qtpy.QtWidgets import QApplication
 
+from napari_plugin.compare_model import NUMBER
 from napari_plugin.region_panel import DRAWN
 from napari_plugin.widget import OrganSegmentation
 from napari_plugin.writer import save_labels
@@ -83,6 +84,7 @@ def main(folder: Path) -> None:
         session.widget.results._choose(2)  # the spleen
         session.draw("result")
         _save_and_reopen(session, labels)
+        _draw_comparison(session)
         _draw_box(session)
         session.viewer.close()
 
@@ -95,6 +97,21 @@ def _save_and_reopen(session: Session, labels: Labels) -> None:
         if not np.array_equal(again.data, labels.data) or again.metadata["classes"] != labels.metadata["classes"]:
             sys.exit("the file does not hold what the window shows")
         session.viewer.layers.remove(again)
+
+
+def _draw_comparison(session: Session) -> None:
+    """The result against the phantom's own organs: where they differ, at the class that agrees least."""
+    panel = session.widget.compare
+    session.widget.outcome.setCurrentWidget(panel)
+    panel.view.start.click()
+    session.wait(lambda: not panel.busy and panel.shown is not None)
+    rows = panel.view.model.rows
+    panel.view.table.selectRow(min(range(len(rows)), key=lambda number: rows[number].dice or 1.0))
+    panel.view.chosen.emit(panel.view.table.currentIndex().data(NUMBER))
+    session.wait(lambda: not (panel._latest.pending or session.widget.results._latest.pending))
+    session.draw("compare")
+    session.viewer.layers.remove(panel.shown.layer)
+    session.widget.outcome.setCurrentWidget(session.widget.results)
 
 
 def _draw_box(session: Session) -> None:

@@ -30,7 +30,9 @@ def _number(value: float | None, digits: str, signed: bool = False) -> str:
 
 
 def _volume(ml: float | None, signed: bool = False) -> str:
-    return _number(ml, ".1f" if ml is not None and abs(ml) >= 100 else ".2f", signed)
+    """Four digits at most: names need the room."""
+    size = abs(ml or 0.0)
+    return _number(ml, ".0f" if size >= 1000 else ".1f" if size >= 10 else ".2f", signed)
 
 
 def _last(value: float | None) -> float:
@@ -67,6 +69,7 @@ def describe(row: "Difference") -> str:
     >>> print(describe(Difference("liver", 1, 5, 0.95, 1200.0, 1250.0, 50.0, 6000, 6250, 610)))
     liver (label 1 in A, 5 in B)
     Dice 0.950
+    1200.00 ml in A, 1250.00 ml in B
     610 voxels differ, of 6000 in A and 6250 in B
     >>> print(describe(Difference("spleen", None, 2, None, None, 150.0, None, None, 750, None)))
     spleen (label 2 in B)
@@ -79,7 +82,9 @@ def describe(row: "Difference") -> str:
         return f"{head}\n{side} does not know this class: it is left out of the differences"
     if row.dice is None:
         return f"{head}\nis in neither"
-    return f"{head}\nDice {row.dice:.3f}\n{row.differing} voxels differ, of {row.voxels_a} in A and {row.voxels_b} in B"
+    volumes = "" if row.ml_a is None or row.ml_b is None else f"\n{row.ml_a:.2f} ml in A, {row.ml_b:.2f} ml in B"
+    counts = f"{row.differing} voxels differ, of {row.voxels_a} in A and {row.voxels_b} in B"
+    return f"{head}\nDice {row.dice:.3f}{volumes}\n{counts}"
 
 
 class CompareModel(QAbstractTableModel):

@@ -1,6 +1,7 @@
 """The menu of the right button in the image: an organ alone, hidden, and all of them again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from napari.components import ViewerModel
@@ -73,9 +74,9 @@ class OrganMenu(QObject):
             yield from self._actions_of(self.drawn_of(found[0]), *found)
         groups = self._groups() if found is None else [self.drawn_of(found[0])]
         if alone := [drawn for drawn in groups if self.isolation.active(drawn)]:
-            yield "Show the others again", lambda: [self.isolation.again(drawn) for drawn in alone]
+            yield "Show the others again", partial(_each, self.isolation.again, alone)
         if hiding := [drawn for drawn in groups if drawn.hidden()]:
-            yield "Show all classes", lambda: [self.isolation.every(drawn) for drawn in hiding]
+            yield "Show all classes", partial(_each, self.isolation.every, hiding)
 
     def _actions_of(self, drawn: Drawn, layer: Labels, value: int) -> Iterator[tuple[str, Callable[[], None]]]:
         label = drawn.label_of(layer, value)
@@ -89,3 +90,8 @@ class OrganMenu(QObject):
         labels = [layer for layer in self.viewer.layers if isinstance(layer, Labels) and layer.visible]
         groups = {drawn.layers[0].unique_id: drawn for drawn in map(self.drawn_of, labels)}
         return list(groups.values())
+
+
+def _each(act: Callable[[Drawn], None], groups: Iterable[Drawn]) -> None:
+    for drawn in groups:
+        act(drawn)

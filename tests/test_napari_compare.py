@@ -56,6 +56,7 @@ class Table:
         self.a = viewer.add_layer(labels_layer(self.stored[0], NAMES, "first"))
         self.b = viewer.add_layer(labels_layer(self.stored[1], OTHER_NAMES, "second"))
         self.panel = ComparePanel(viewer)
+        self.panel.setMinimumWidth(310)  # as in the widget
         viewer.window.add_dock_widget(self.panel, name="Compare", area="right")
 
     @property
@@ -101,7 +102,7 @@ def test_what_differs_is_shown_told_and_gone_to(table: Table) -> None:
     assert np.array_equal(turn_of(AFFINE).undo(np.asarray(table.layer.data)), expected.kinds)
     assert table.panel.view.model.rows == expected.rows
     liver = expected.rows[0]
-    assert table.cells(0) == ["liver", f"{liver.dice:.3f}", f"{liver.ml_a:.2f}", f"{liver.ml_b:.2f}", "+2.40"]
+    assert table.cells(0) == ["liver", f"{liver.dice:.3f}", "9.60", "12.0", "+2.40"]
     assert table.cells(2) == ["spine", "-", "-", "1.60", "-"]
     assert table.line.startswith(f"{np.count_nonzero(expected.kinds)} voxels (2.8 ml) differ")
     assert "known to B alone: spine" in table.line

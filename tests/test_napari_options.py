@@ -64,6 +64,10 @@ def test_the_depth_is_a_level_of_the_command(desk: Desk, untrained: Path, image:
     slider.setValue(1)
     voxels = in_file_order(desk.run())
     assert np.array_equal(voxels, by_command(bundle, image, tmp_path / "labels", level=1))
+    slider.setValue(2)
+    desk.run()
+    assert [layer.name.removeprefix(desk.viewer.layers[0].name) for layer in desk.labels] == [" bundle L1", " bundle"]
+    assert desk.widget.compare.pair == tuple(desk.labels)
 
 
 def test_a_threshold_of_presence_empties_classes(desk: Desk, bundle: Path) -> None:

@@ -150,21 +150,27 @@ def _note_labels(seen: NDArray[np.bool_], pair: tuple[Labels, Labels]) -> None:
 
 
 def _matches(a: Mapping[int, str], b: Mapping[int, str], found_a: set[int], found_b: set[int]) -> list[Match]:
-    ignored = [ignore_label(a)], [ignore_label(b)]
-    named = [{k: v for k, v in names.items() if k not in out} for names, out in zip((a, b), ignored, strict=True)]
-    return match_classes(*named, found_a.difference(ignored[0]), found_b.difference(ignored[1]))
+    """The classes of both, without what is ignored."""
+    named_a, named_b = ({k: v for k, v in names.items() if k != ignore_label(names)} for names in (a, b))
+    return match_classes(named_a, named_b, found_a - {ignore_label(a)}, found_b - {ignore_label(b)})
 
 
 def _row(match: Match, number: int, sums: Sums, ml: float | None) -> Difference:
     square = sums.square()
-    sizes = int(square[number].sum()), int(square[:, number].sum())
-    voxels = [None if label is None else size for label, size in zip((match.a, match.b), sizes, strict=True)]
-    volumes = [None if size is None or ml is None else size * ml for size in voxels]
-    change = None if volumes[0] is None or volumes[1] is None else volumes[1] - volumes[0]
-    in_both, whole = int(square[number, number]), sum(sizes)
-    dice = 2 * in_both / whole if match.shared and whole else None
-    differing = whole - 2 * in_both if match.shared else None
-    return Difference(match.name, match.a, match.b, dice, *volumes, change, *voxels, differing)
+    in_a, in_b = int(square[number].sum()), int(square[:, number].sum())
+    in_both, whole = int(square[number, number]), in_a + in_b
+    return Difference(
+        match.name,
+        match.a,
+        match.b,
+        dice=2 * in_both / whole if match.shared and whole else None,
+        ml_a=None if ml is None or match.a is None else in_a * ml,
+        ml_b=None if ml is None or match.b is None else in_b * ml,
+        difference_ml=None if ml is None or not match.shared else (in_b - in_a) * ml,
+        voxels_a=None if match.a is None else in_a,
+        voxels_b=None if match.b is None else in_b,
+        differing=whole - 2 * in_both if match.shared else None,
+    )
 
 
 def _places(a: Labels, b: Labels, codes: Codes, sums: Sums, number: int) -> tuple[_Place, ...]:
@@ -175,8 +181,8 @@ def _places(a: Labels, b: Labels, codes: Codes, sums: Sums, number: int) -> tupl
     places = []
     for axis, profile in enumerate(sums.profiles):
         most = int(profile[number].argmax())
-        slices = (np.moveaxis(labels, axis, 0)[most] for labels in (a, b))
-        piece = _middle(codes.unlike(*slices, number))
+        slice_a, slice_b = (np.moveaxis(labels, axis, 0)[most] for labels in (a, b))
+        piece = _middle(codes.unlike(slice_a, slice_b, number))
         places.append((*piece[:axis], most, *piece[axis:]))
     return tuple(places)
 
