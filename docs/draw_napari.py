@@ -83,8 +83,8 @@ def main(folder: Path) -> None:
         labels = session.run()
         session.widget.results._choose(2)  # the spleen
         session.draw("result")
-        _save_and_reopen(session, labels)
         _draw_comparison(session)
+        _save_and_reopen(session, labels)
         _draw_box(session)
         session.viewer.close()
 

@@ -20,6 +20,7 @@ from napari_plugin.comparing import KINDS
 from napari_plugin.line import Line, fit
 
 _ROW, _FEWEST = 24, 5  # pixels of a row; rows that there is room for
+_MARGIN = 16  # pixels beside a cell's text
 _STYLE = """
 QTableView::item {{ padding: 0px 4px; }}
 QTableView {{ border: 1px solid {primary}; outline: none; }}
@@ -112,10 +113,16 @@ class CompareTable(QTableView):
         self.sortByColumn(-1, Qt.SortOrder.AscendingOrder)  # as the classes come, until a header is clicked
 
     def _set_widths(self) -> None:
-        header = self.horizontalHeader()
-        for column in range(self.model().columnCount()):
-            mode = QHeaderView.ResizeMode.ResizeToContents if column else QHeaderView.ResizeMode.Stretch
-            header.setSectionResizeMode(column, mode)
+        """Give the numbers what they need, the names the rest: Qt would keep room for an arrow in every header."""
+        header, rows, metrics = self.horizontalHeader(), self.model(), self.fontMetrics()
+        for column in range(rows.columnCount()):
+            if not column:
+                header.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
+                continue
+            texts = [rows.index(row, column).data() for row in range(rows.rowCount())]
+            texts.append(rows.headerData(column, Qt.Orientation.Horizontal))
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
+            header.resizeSection(column, _MARGIN + max(map(metrics.horizontalAdvance, texts)))
 
 
 def _list(side: str) -> QComboBox:

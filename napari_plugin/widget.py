@@ -9,7 +9,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QTabWidget, QVBoxLayout, QWidget
 
 from monai_unetfamily.bundles.card import Card
 from monai_unetfamily.bundles.metadata import shipped_bundles
@@ -103,6 +103,8 @@ class OrganSegmentation(QWidget):
         self.outcome = QTabWidget(objectName="outcome")
         self.outcome.addTab(self.results, "Result")
         self.outcome.addTab(self.compare, "Compare")
+        self.outcome.currentChanged.connect(self._fit_outcome)
+        self._fit_outcome()
         column.addWidget(self.outcome, stretch=1)
         scroll = QScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -111,6 +113,13 @@ class OrganSegmentation(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(scroll)
+
+    def _fit_outcome(self) -> None:
+        """Let the tab that is seen alone say how high all must be."""
+        for page in (self.results, self.compare):
+            seen = page is self.outcome.currentWidget()
+            vertical = QSizePolicy.Policy.Preferred if seen else QSizePolicy.Policy.Ignored
+            page.setSizePolicy(QSizePolicy.Policy.Preferred, vertical)
 
     def _connect(self) -> None:
         self.bundles.chosen.connect(self._choose)
