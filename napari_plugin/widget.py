@@ -100,7 +100,7 @@ class OrganSegmentation(QWidget):
         column.setContentsMargins(4, 4, 4, 4)
         for panel in (self.bundles, self.images, PlanesPanel(self.viewer), self.options, self.runs):
             column.addWidget(panel)
-        self.outcome = QTabWidget(objectName="outcome")
+        self.outcome = _Tabs(objectName="outcome")
         self.outcome.addTab(self.results, "Result")
         self.outcome.addTab(self.compare, "Compare")
         self.outcome.currentChanged.connect(self._fit_outcome)
@@ -242,6 +242,14 @@ class OrganSegmentation(QWidget):
         self._asked = None
         self._look()
         self.runs.say("Cancelled. What was there before is unchanged.")
+
+
+class _Tabs(QTabWidget):
+    """Tabs as high as the one that is seen needs."""
+
+    def hasHeightForWidth(self) -> bool:
+        """Qt's, which would ask the hidden ones, too."""
+        return False
 
 
 def _file_of(image: Image) -> str | None:
