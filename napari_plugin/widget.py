@@ -9,7 +9,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from monai_unetfamily.bundles.card import Card
 from monai_unetfamily.bundles.metadata import shipped_bundles
@@ -100,11 +100,9 @@ class OrganSegmentation(QWidget):
         column.setContentsMargins(4, 4, 4, 4)
         for panel in (self.bundles, self.images, PlanesPanel(self.viewer), self.options, self.runs):
             column.addWidget(panel)
-        self.outcome = _Tabs(objectName="outcome")
+        self.outcome = QTabWidget(objectName="outcome")
         self.outcome.addTab(self.results, "Result")
         self.outcome.addTab(self.compare, "Compare")
-        self.outcome.currentChanged.connect(self._fit_outcome)
-        self._fit_outcome()
         column.addWidget(self.outcome, stretch=1)
         scroll = QScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -113,13 +111,6 @@ class OrganSegmentation(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(scroll)
-
-    def _fit_outcome(self) -> None:
-        """Let the tab that is seen alone say how high all must be."""
-        for page in (self.results, self.compare):
-            seen = page is self.outcome.currentWidget()
-            vertical = QSizePolicy.Policy.Preferred if seen else QSizePolicy.Policy.Ignored
-            page.setSizePolicy(QSizePolicy.Policy.Preferred, vertical)
 
     def _connect(self) -> None:
         self.bundles.chosen.connect(self._choose)
@@ -242,14 +233,6 @@ class OrganSegmentation(QWidget):
         self._asked = None
         self._look()
         self.runs.say("Cancelled. What was there before is unchanged.")
-
-
-class _Tabs(QTabWidget):
-    """Tabs as high as the one that is seen needs."""
-
-    def hasHeightForWidth(self) -> bool:
-        """Qt's, which would ask the hidden ones, too."""
-        return False
 
 
 def _file_of(image: Image) -> str | None:
