@@ -37,18 +37,18 @@ def run_scored(folder: Path, scores: list[float], patience: int | None = None, e
 def test_the_best_weights_are_those_of_the_best_validation(tmp_path: Path, scores: list[float], best: int) -> None:
     """The first of equals."""
     assert run_scored(tmp_path, scores)[0] == 3
-    assert weight_in(tmp_path / "best.pt") == best
+    assert weight_in(tmp_path / "model_best.pt") == best
 
 
 def test_epochs_without_a_validation_change_nothing(tmp_path: Path) -> None:
     assert run_scored(tmp_path, [0.4, 0.3], patience=2, every=3)[0] == 6
-    assert weight_in(tmp_path / "best.pt") == 3
+    assert weight_in(tmp_path / "model_best.pt") == 3
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (None, 6)])
 def test_training_ends_when_no_validation_is_better_for_long(tmp_path: Path, patience: int | None, epochs: int) -> None:
     assert run_scored(tmp_path, [0.1, 0.3, 0.2, 0.3, 0.1, 0.0], patience)[0] == epochs
-    assert weight_in(tmp_path / "best.pt") == 2
+    assert weight_in(tmp_path / "model_best.pt") == 2
 
 
 def test_patience_below_one_is_refused(tmp_path: Path) -> None:

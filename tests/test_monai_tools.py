@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tiny import weigh
 
 import monai_unetfamily.bundles
 from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles.chosen import chosen_network
 from monai_unetfamily.bundles.metadata import SHIPPED, class_names, image_format, image_shape, shipped_bundles
 
 pytestmark = pytest.mark.slow
@@ -154,3 +156,15 @@ def test_monai_label_finds_all_that_its_bundle_task_reads(bundle: Path) -> None:
     background = {"background": 0} if 0 in class_names(bundle) else {}
     assert labels.items() >= background.items()
     assert set(labels) >= {name.lower() for name in class_names(bundle).values()}
+
+
+def test_the_network_that_monai_label_builds_takes_no_other_weights_though_it_loads_what_fits() -> None:
+    bundle = SHIPPED / "hippocampus_mr"
+    network = deepcopy(chosen_network(str(bundle)))  # as it copies it for each device
+    weights = torch.load(bundle / "models/model.pt", weights_only=True)
+    network.load_state_dict(weights, strict=False)
+    first = next(iter(weights))
+    less = {name: weight for name, weight in weights.items() if name != first}
+    for other in ({"network": weights}, less, weights | {"other": weights[first]}):
+        with pytest.raises(ValueError, match="these weights do not fit PlainUNet"):
+            network.load_state_dict(other, strict=False)

@@ -78,7 +78,7 @@ def test_a_killed_training_goes_on_exactly(recipe: Path, phantoms: Path, tmp_pat
         assert_equal(state_of(killed), state_of(recipe))
         losses = [[(e.epoch, e.loss, e.dice) for e in read_history(b / "logs/history.csv")] for b in (killed, recipe)]
         assert losses[0] == losses[1]
-        best = [torch.load(b / "models/best.pt", weights_only=True) for b in (killed, recipe)]
+        best = [torch.load(b / "models/model_best.pt", weights_only=True) for b in (killed, recipe)]
         assert_equal(*best)
 
 

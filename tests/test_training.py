@@ -446,5 +446,5 @@ def test_the_last_epoch_is_validated_whatever_the_interval(untrained: Path, phan
     (epoch,) = read_history(untrained / "logs/history.csv")
     assert epoch.dice is not None
     assert list(epoch.classes) == ["liver", "spleen", "left_kidney", "right_kidney", "spine"]
-    assert (untrained / "models/best.pt").is_file()
+    assert (untrained / "models/model_best.pt").is_file()
     assert (untrained / "logs/sample.png").is_file()

@@ -17,7 +17,7 @@ from monai_unetfamily.bundles.states import read_states
 from monai_unetfamily.volumes.files import atomic_file, make_folder, remove_parts
 
 CHECKPOINT = "checkpoint.pt"  # everything that resuming needs
-BEST = "best.pt"
+BEST = "model_best.pt"
 
 
 class AtomicCheckpoint:
@@ -79,7 +79,7 @@ class AtomicCheckpoint:
 
 
 class BestWeights:
-    """Write `best.pt` whenever a validation is the best until then; end the training where none is for long.
+    """Write `model_best.pt` whenever a validation is the best until then; end the training where none is for long.
 
     Attach it to the trainer after its ValidationHandler, in every process of a group.
 

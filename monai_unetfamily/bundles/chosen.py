@@ -4,6 +4,7 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 from torch import nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from monai_unetfamily.bundles.metadata import read_metadata
 
@@ -13,6 +14,9 @@ def chosen_network(bundle_root: str) -> nn.Module:
 
     An inference config names it under "_meta_", which MONAI's own runs and this package replace by the metadata itself;
     MONAI Label does not, and gives `bundle_root` instead. It runs what the metadata names, as that config does.
+
+    MONAI Label offers its user each `models/*.pt`, and loads what fits of it, or nothing, with no more than a line in
+    its log. So this network refuses to load other weights than its own, `strict` or not.
 
     Raises:
         FileNotFoundError, ValueError: metadata that cannot be read.
@@ -24,4 +28,15 @@ def chosen_network(bundle_root: str) -> nn.Module:
     """
     parser = ConfigParser({"_meta_": read_metadata(Path(bundle_root))})
     network: nn.Module = parser.get_parsed_content("_meta_#network")
+    network.register_load_state_dict_post_hook(_require_all)
     return network
+
+
+def _require_all(network: nn.Module, differences: _IncompatibleKeys) -> None:
+    """Refuse what `strict=False` would let pass: a network that keeps some of its random weights."""
+    lacking, besides = differences.missing_keys, differences.unexpected_keys
+    if lacking or besides:
+        raise ValueError(
+            f"these weights do not fit {type(network).__name__}: {len(lacking)} of its own are not among them, and "
+            f"{len(besides)} are not its own; choose model.pt or model_best.pt, or those of the same network."
+        )

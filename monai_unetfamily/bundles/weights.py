@@ -58,7 +58,7 @@ def _require_finite(network: nn.Module, file: Path) -> None:
     if bad := [key for key, weight in loaded if weight.is_floating_point() and not weight.isfinite().all()]:
         raise ValueError(
             f"{file}: holds numbers that are not finite, in {listed(bad, 3)}: what such a network says means nothing; "
-            "take weights from before the training failed, such as best.pt, or train anew."
+            "take weights from before the training failed, such as model_best.pt, or train anew."
         )
 
 

@@ -91,7 +91,7 @@ def test_a_killed_training_is_completed_by_resuming(
         ended = train(bundle)
         assert ended.status == 0, (place, times, ended.said)
         assert_equal(state_of(bundle), state_of(untrained))
-        for name in ("models/model.pt", "models/best.pt", "eval/scores.csv"):
+        for name in ("models/model.pt", "models/model_best.pt", "eval/scores.csv"):
             assert (bundle / name).exists(), (place, times, name)
         assert (bundle / "eval/scores.csv").read_bytes() == (untrained / "eval/scores.csv").read_bytes(), place
         assert not list((bundle / "models").glob(".*.part")), (place, times)
