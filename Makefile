@@ -13,10 +13,11 @@ QT_DISPLAY := xvfb xauth libgl1-mesa-dri libegl1 libxcb-cursor0 libxkbcommon-x11
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser display demo test test-fast test-min test-gpu coverage lint types bench bench-docs pictures clean
+.PHONY: help install browser display demo test test-fast test-min test-gpu test-monailabel coverage lint types bench \
+  bench-docs pictures clean
 
 help:  ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "make PYTHON=python3.12 TARGET chooses the interpreter of a new $(VENV)"
 
 install: $(READY)  ## make the environment alone
@@ -71,6 +72,9 @@ test-gpu: $(READY)  ## run the tests that need a CUDA device
 	elif [ "$$count" -eq 0 ]; then echo "no test is marked gpu"; \
 	else $(PYTEST) -m gpu; fi
 
+test-monailabel: $(READY)  ## run MONAI Label's server with our bundles, in an environment of its own (8 GB)
+	@$(VENV)/bin/python .ci/test_monailabel.py
+
 lint: $(READY)  ## check style and format
 	@echo "== Style (ruff) =="
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
@@ -90,7 +94,8 @@ pictures: $(READY) display  ## draw the floors anew, and the pictures of docs/na
 	@PYTHONPATH=. $(VENV)/bin/python docs/draw_napari.py
 
 clean:  ## remove what make made: .venv, caches, build leftovers, demo_output
-	rm -rf $(VENV) .venv-lowest .venv-newest .coverage build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest .venv-newest .venv-monailabel .coverage build dist demo_output *.egg-info \
+	  .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

@@ -29,13 +29,15 @@ from monai_unetfamily.cli import _parser, main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROGRAMS = ("unetfamily", "make", "pip", "python", "napari", "torchrun", "sbatch", "cp", "cd", "git")
+PROGRAMS = ("unetfamily", "make", "pip", "python", "napari", "torchrun", "sbatch", "monailabel", "cp", "cd", "git")
 
 # What a command begins with, and why it is not run here.
 NOT_HERE = {
     "pip install": "asks a package index; test_wheel.py builds and installs the wheel without one",
     "napari": "opens a window that waits for a person; test_napari_reader.py and test_napari_widget.py open one",
     'python -c "import torch, napari;': "likewise",
+    "monailabel": "MONAI Label wants an environment of its own, where make test-monailabel does the same",
+    "cp -r my_bundle apps/": "likewise",
     "torchrun": "two processes: test_training.py::test_two_processes_train_one_network",
     "sbatch": "needs SLURM: test_shards.py gives its variables",
     "unetfamily predict my_bundle scans -o labels --ray": "needs or begins a cluster: test_cluster.py has one for all",

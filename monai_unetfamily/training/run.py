@@ -56,8 +56,8 @@ def train(
 
     The workflow is the one that `python -m monai.bundle run` runs on the bundle's `train` config. After every epoch
     `models/checkpoint.pt` and `models/model.pt` are replaced whole, and `models/model_best.pt` where the validation was
-    the best until then: `model.pt`, the last epoch's, is what prediction uses. The last epoch is always validated; then the
-    presence thresholds of a guided network are set on the cases that were watched (`calibration.py`). History,
+    the best until then: `model.pt`, the last epoch's, is what prediction uses. The last epoch is always validated; then
+    the presence thresholds of a guided network are set on the cases that were watched (`calibration.py`). History,
     learning curve, a validation sample and the cases of either section (`split.json`) lie in `logs/`, beside
     TensorBoard's scalars and the log.
 
