@@ -31,6 +31,7 @@ LABEL = str(Path(sys.executable).with_name("monailabel"))
 LITTLE = ["--features", "4", "8", "8", "--device", "cpu"]
 BUNDLES = ("hippocampus_mr", "planned", "phantom_ct")
 SCANS = [f"phantom_{number:03}" for number in range(7)]  # flipped, permuted, oblique: each grid of the phantoms
+CLOSE = 4.0  # times finer, and as much smaller: for the bundle that resamples to 1 mm
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,23 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def close(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images as if they were of something small, by other names."""
+    folder = tmp_path_factory.mktemp("close")
+    for file in (scans / "imagesTr").iterdir():
+        image = nib.load(file)
+        finer = image.affine @ np.diag([1 / CLOSE, 1 / CLOSE, 1 / CLOSE, 1])
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), finer), folder / f"close_{file.name}")
+    return folder
+
+
+@pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory, scans: Path) -> Path:
     """The app, as MONAI Label's command copies it, with a bundle as shipped, one planned and trained, and a recipe."""
     folder = tmp_path_factory.mktemp("apps")
     subprocess.run([LABEL, "apps", "--download", "--name", "monaibundle", "--output", folder], check=True)
+    with (folder / "monaibundle/main.py").open("a") as main_file:
+        main_file.write("\n" + Path(__file__).with_name("monai_label_task.py").read_text("utf-8"))
     models = folder / "monaibundle/model"
     shutil.copytree(SHIPPED / "hippocampus_mr", models / "hippocampus_mr")
     assert main(["plan", str(scans), "-o", str(models / "planned"), *LITTLE]) == 0
@@ -55,7 +69,7 @@ def app(tmp_path_factory: pytest.TempPathFactory, scans: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(app: Path, scans: Path) -> Iterator[str]:
+def server(app: Path, scans: Path, close: Path) -> Iterator[str]:
     """Its address; it runs as long as the tests."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -63,6 +77,7 @@ def server(app: Path, scans: Path) -> Iterator[str]:
     options = {"models": ",".join(BUNDLES), "zoo_source": "none", "sam2": "false"}
     words = [word for name, value in options.items() for word in ("--conf", name, value)]
     studies = shutil.copytree(scans / "imagesTr", app / "studies")  # where it writes, too
+    shutil.copytree(close, studies, dirs_exist_ok=True)
     command = [LABEL, "start_server", "--app", app, "--studies", studies, *words]
     with (app / "server.log").open("w") as log:
         process = subprocess.Popen(
@@ -107,16 +122,19 @@ def test_the_server_offers_each_bundle_with_its_labels(server: str, app: Path) -
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_its_label_maps_are_those_of_unetfamily(
-    bundle: str, server: str, app: Path, scans: Path, tmp_path: Path
+    bundle: str, server: str, app: Path, scans: Path, close: Path, tmp_path: Path
 ) -> None:
     """Each class' Dice is 0.999 or more, and 0.1 % of the foreground or fewer differ; the grid is the image's."""
-    images = scans / "imagesTr"
-    assert main(["predict", str(app / "model" / bundle), str(images), "-o", str(tmp_path), "--device", "cpu"]) == 0
-    for scan in SCANS:
-        file = tmp_path / f"{scan}_served.nii.gz"
-        file.write_bytes(asked(server, bundle, scan))
-        served, ours = nib.load(file), nib.load(tmp_path / f"{scan}.nii.gz")
-        assert served.shape == nib.load(images / f"{scan}.nii.gz").shape
+    images, labels = close if bundle == "hippocampus_mr" else scans / "imagesTr", tmp_path / "labels"
+    words = ["--device", "cpu", "--no-previews"]
+    assert main(["predict", str(app / "model" / bundle), str(images), "-o", str(labels), *words]) == 0
+    files = sorted(images.iterdir())
+    assert len(files) == len(SCANS)
+    for image in files:
+        file = tmp_path / image.name
+        file.write_bytes(asked(server, bundle, image.name.removesuffix(".nii.gz")))
+        served, ours = nib.load(file), nib.load(labels / image.name)
+        assert served.shape == nib.load(image).shape
         np.testing.assert_allclose(served.affine, ours.affine, atol=1e-4)  # mm; ITK keeps 32 bits of it
         agree(np.asarray(served.dataobj), np.asarray(ours.dataobj))
 
@@ -132,21 +150,27 @@ def agree(served: Any, ours: Any) -> None:
 
 
 def test_the_overlap_that_its_user_sets_is_the_one_of_unetfamily(
-    server: str, app: Path, scans: Path, tmp_path: Path
+    server: str, app: Path, close: Path, tmp_path: Path
 ) -> None:
-    """And it changes what is predicted."""
-    scan = scans / "imagesTr" / f"{SCANS[0]}.nii.gz"
-    words = ["--overlap", "0.75", "--device", "cpu"]
-    assert main(["predict", str(app / "model/planned"), str(scan), "-o", str(tmp_path), *words]) == 0
+    """And it changes what is predicted, where there is more than a window."""
+    scan = close / f"close_{SCANS[0]}.nii.gz"
+    words = ["--overlap", "0.75", "--device", "cpu", "--no-previews"]
+    assert main(["predict", str(app / "model/hippocampus_mr"), str(scan), "-o", str(tmp_path), *words]) == 0
     maps = {}
     for overlap in (0.25, 0.75):
-        (tmp_path / "served.nii.gz").write_bytes(asked(server, "planned", SCANS[0], overlap=overlap))
+        (tmp_path / "served.nii.gz").write_bytes(asked(server, "hippocampus_mr", f"close_{SCANS[0]}", overlap=overlap))
         maps[overlap] = np.array(nib.load(tmp_path / "served.nii.gz").dataobj)
     agree(maps[0.75], np.asarray(nib.load(tmp_path / scan.name).dataobj))
     assert (maps[0.25] != maps[0.75]).any()
 
 
-def test_a_file_that_is_no_weights_is_refused(server: str) -> None:
+def test_a_file_that_is_no_weights_is_refused(server: str, app: Path) -> None:
     """MONAI Label offers each *.pt of a bundle, and loads what fits of it: of a checkpoint, nothing."""
+    with urlopen(f"{server}/info/") as answer:
+        offered = json.load(answer)["models"]["planned"]["config"]["model_filename"]
+    assert offered[0] == "model.pt"  # by default
+    assert sorted(offered) == ["checkpoint.pt", "model.pt", "model_best.pt"]
     with pytest.raises(HTTPError, match="500"):
         asked(server, "planned", SCANS[0], model_filename="checkpoint.pt")
+    urlopen(f"{server}/info/").close()  # by when it has written its log
+    assert "these weights do not fit" in (app / "server.log").read_text()
