@@ -51,7 +51,8 @@ def main() -> int:
     python = install()
     subprocess.run([python, "-c", VERSIONS, *SHOWN], check=True)
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", ROOT / ".ci/monai_label.py"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # the command monailabel runs the first python there
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
