@@ -36,7 +36,7 @@ from napari_plugin.volume import to_image
 if TYPE_CHECKING:
     from monai_unetfamily.inference.settings import Settings
 
-_WIDTH = 330  # pixels: all panels, and a scroll bar beside them
+_WIDTH = 336  # pixels: all panels, and a scroll bar beside them
 
 
 @dataclass(frozen=True)

@@ -66,4 +66,5 @@ for _ in range(3):
 def test_the_session_of_the_documentation_goes_through(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "docs" / "draw_napari.py"
     subprocess.run([sys.executable, script, tmp_path], check=True)
-    assert {file.stem for file in tmp_path.iterdir()} == {f"napari_{n}" for n in ("opened", "running", "result", "box")}
+    drawn = ("opened", "running", "result", "compare", "box")
+    assert {file.stem for file in tmp_path.iterdir()} == {f"napari_{name}" for name in drawn}
