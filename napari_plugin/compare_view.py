@@ -4,22 +4,21 @@ from napari.utils.theme import Theme
 from qtpy.QtCore import QItemSelectionModel, Qt, Signal
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QComboBox,
     QFormLayout,
     QHeaderView,
     QLabel,
     QPushButton,
-    QTableView,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_plugin.class_table import ROW, ClassTable
 from napari_plugin.compare_model import NUMBER, CompareModel, CompareOrder
 from napari_plugin.comparing import KINDS
 from napari_plugin.line import Line, fit
 
-_ROW, _FEWEST = 24, 5  # pixels of a row; rows that there is room for
+_FEWEST = 5  # rows that there is room for
 _MARGIN = 16  # pixels beside a cell's text
 _STYLE = """
 QTableView::item {{ padding: 0px 4px; }}
@@ -67,24 +66,14 @@ class CompareView(QWidget):
         column.addStretch()
 
 
-class CompareTable(QTableView):
+class CompareTable(ClassTable):
     """`chosen(number)` tells which row was clicked, or gone to by the keyboard."""
 
     chosen = Signal(int)
 
     def __init__(self, rows: CompareOrder) -> None:
-        super().__init__()
-        self.setModel(rows)
-        self.setObjectName("compare_table")
-        self.setAccessibleName("Classes compared")
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setTabKeyNavigation(False)
-        self.setShowGrid(False)
-        self.setWordWrap(False)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.setMinimumHeight((_FEWEST + 1) * _ROW)
-        self._set_headers()
+        super().__init__(rows, "compare_table", "Classes compared")
+        self.setMinimumHeight((_FEWEST + 1) * ROW)
         self.clicked.connect(lambda index: self.chosen.emit(index.data(NUMBER)))
         rows.modelReset.connect(self._set_widths)
 
@@ -101,16 +90,6 @@ class CompareTable(QTableView):
     def set_theme(self, theme: Theme) -> None:
         """Take over the colours of a theme."""
         self.setStyleSheet(_STYLE.format(primary=theme.primary.as_hex()))
-
-    def _set_headers(self) -> None:
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(_ROW)
-        header = self.horizontalHeader()
-        header.setHighlightSections(False)
-        header.setSortIndicatorClearable(True)
-        header.setMinimumSectionSize(24)
-        self.setSortingEnabled(True)
-        self.sortByColumn(-1, Qt.SortOrder.AscendingOrder)  # as the classes come, until a header is clicked
 
     def _set_widths(self) -> None:
         """Give the numbers what they need, the names the rest: Qt would keep room for an arrow in every header."""

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from napari.utils.theme import Theme
 from qtpy.QtCore import QItemSelectionModel, QSize, Qt, Signal
 from qtpy.QtGui import QAction, QKeyEvent
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QWidget
 
+from napari_plugin.class_table import ROW, ClassTable
 from napari_plugin.results_model import CLASS, LABEL, SHOWN, ResultsOrder
 
-_ROW = 24  # pixels
 _FEWEST, _MOST = 5, 12  # rows that there is room for
 _STYLE = """
 QTableView::indicator {{ width: 14px; height: 14px; border-radius: 2px; border: 1px solid {secondary};
@@ -20,7 +20,7 @@ QTableView {{ border: 1px solid {primary}; outline: none; }}
 """
 
 
-class ResultsTable(QTableView):
+class ResultsTable(ClassTable):
     """`chosen(label)` tells which class the user clicked, or went to by the keyboard.
 
     Up and down go from class to class, space shows or hides, enter goes to the class again. The menu of the right
@@ -33,21 +33,11 @@ class ResultsTable(QTableView):
     every = Signal()
 
     def __init__(self, rows: ResultsOrder, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+        super().__init__(rows, "results_table", "Classes of the result", parent)
         self._rows = rows
-        self.setModel(rows)
-        self.setObjectName("results_table")
-        self.setAccessibleName("Classes of the result")
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self.setTabKeyNavigation(False)
-        self.setShowGrid(False)
-        self.setWordWrap(False)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names often differ at both ends
         self.setIconSize(QSize(12, 12))
-        self.setMinimumHeight(_FEWEST * _ROW)
-        self._set_headers()
+        self.setMinimumHeight(_FEWEST * ROW)
         self._add_menu()
         self.clicked.connect(lambda index: index.column() != SHOWN and self.chosen.emit(index.data(LABEL)))
         rows.modelReset.connect(self._set_widths)
@@ -72,7 +62,7 @@ class ResultsTable(QTableView):
     def sizeHint(self) -> QSize:
         """Qt's: room for the rows, for at least five and at most twelve."""
         rows = min(max(self._rows.rowCount(), _FEWEST), _MOST)
-        return QSize(super().sizeHint().width(), self.horizontalHeader().sizeHint().height() + rows * _ROW + 4)
+        return QSize(super().sizeHint().width(), self.horizontalHeader().sizeHint().height() + rows * ROW + 4)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Qt's."""
@@ -112,16 +102,6 @@ class ResultsTable(QTableView):
     def _show_alone(self) -> None:
         if self.currentIndex().isValid():
             self.alone.emit(self.currentIndex().data(LABEL))
-
-    def _set_headers(self) -> None:
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(_ROW)
-        header = self.horizontalHeader()
-        header.setHighlightSections(False)
-        header.setSortIndicatorClearable(True)
-        header.setMinimumSectionSize(24)
-        self.setSortingEnabled(True)
-        self.sortByColumn(-1, Qt.SortOrder.AscendingOrder)  # by label, until a header is clicked
 
     def _set_widths(self) -> None:
         header = self.horizontalHeader()
