@@ -5,6 +5,7 @@ example, which it must report, and on a good one, which it must pass; then on ev
 """
 
 import ast
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -152,6 +153,25 @@ def no_pickle(source: Source) -> Offences:
             yield node.lineno, ast.unparse(node)
 
 
+def text_names_its_encoding(source: Source) -> Offences:
+    """Windows and bare machines have others than UTF-8; some libraries change it on the way (GDCM's writer)."""
+    place = {"read_text": 0, "write_text": 1}  # of the encoding among the arguments
+    for node in source.nodes:
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        said = {keyword.arg for keyword in node.keywords}
+        texts = name in place or (name in {"open", "fdopen"} and ("newline" in said or _opens_text(node)))
+        if texts and "encoding" not in said and len(node.args) <= place.get(name, 9):
+            yield node.lineno, ast.unparse(node)
+
+
+def _opens_text(node: ast.Call) -> bool:
+    """Whether a file's mode stands among the arguments, without a b."""
+    modes = [part.value for part in [*node.args, *(k.value for k in node.keywords)] if isinstance(part, ast.Constant)]
+    return any(isinstance(mode, str) and re.fullmatch(r"[rwxa]t?\+?", mode) is not None for mode in modes)
+
+
 Example = tuple[Callable[[Source], Offences], str, str]
 # check, file, what it must report there
 BAD: list[Example] = [
@@ -180,6 +200,11 @@ BAD: list[Example] = [
     (no_pickle, "losses", "from pickle import load"),
     (no_pickle, "losses", "torch.load(path, weights_only=False)"),
     (no_pickle, "losses", "numpy.load(path, allow_pickle=True)"),
+    (text_names_its_encoding, "losses", "path.read_text()"),
+    (text_names_its_encoding, "losses", "path.write_text('a', newline='')"),
+    (text_names_its_encoding, "losses", "path.open(newline='')"),
+    (text_names_its_encoding, "losses", "open(path, 'w')"),
+    (text_names_its_encoding, "losses", "os.fdopen(number, mode='a')"),
 ]
 # check, file, what it must pass there
 GOOD: list[Example] = [
@@ -197,6 +222,8 @@ GOOD: list[Example] = [
     (no_print, "losses", "'>>> print(1)'"),
     (no_guessing_except, "losses", "try: f()\nexcept ValueError: raise Exception"),
     (no_pickle, "losses", "from pickle import UnpicklingError\ntorch.load(path, weights_only=True)"),
+    (text_names_its_encoding, "losses", "path.read_text('utf-8'), path.write_text('a', encoding='utf-8')"),
+    (text_names_its_encoding, "losses", "path.open('wb'), Image.open(path), open(path, 'a', encoding='utf-8')"),
 ]
 CHECKS = [*dict.fromkeys(check for check, *_ in BAD), the_plugin_opens_without_torch]
 FILES = sorted(path for name in ("monai_unetfamily", "napari_plugin") for path in (ROOT / name).rglob("*.py"))

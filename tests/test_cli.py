@@ -1,6 +1,7 @@
 """The command: one line for what it cannot do, exit status as promised, nothing half-written."""
 
 from collections.abc import Sequence
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import nibabel as nib
@@ -98,6 +99,19 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     assert said[0].startswith("unetfamily: ")
     assert message in said[0]
     assert sorted(work.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_a_name_that_a_terminal_cannot_show_stops_nothing(
+    work: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("good.nii.gz").rename("\N{CJK UNIFIED IDEOGRAPH-56F3}.nii.gz")
+    terminal = TextIOWrapper(BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr("sys.stdout", terminal)
+    images = ["short.nii.gz", "\N{CJK UNIFIED IDEOGRAPH-56F3}.nii.gz"]
+    assert main(["predict", str(bundle), *images, "-o", "out"]) == 1
+    assert "\\u56f3" in terminal.buffer.getvalue().decode("ascii")
+    assert (work / "out" / images[1]).is_file()
 
 
 @pytest.mark.slow

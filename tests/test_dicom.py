@@ -1,8 +1,9 @@
 """Laws of DICOM series: a voxel lies where it lay, whatever files are called; what is not even is not guessed."""
 
+import locale
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +334,15 @@ def test_a_header_that_claims_gigabytes_is_held_against_its_file(tmp_path: Path,
         read_series(files[:2])
 
 
+@pytest.fixture
+def own_locale() -> Iterator[None]:
+    """GDCM's writer leaves the process in the locale C, where text is ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
+
+
+@pytest.mark.usefixtures("own_locale")
 @pytest.mark.parametrize("compressor", ["JPEG2000", "JPEG"])
 def test_compressed_slices_read_as_plain_ones(tmp_path: Path, compressor: str) -> None:
     stored = np.random.default_rng(0).integers(0, 2000, (3, 32, 48)).astype(np.int16)

@@ -9,6 +9,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 from monai_unetfamily import __version__
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     _hush()
+    _print_any_name()
     try:
         return int(options.run(options))
     except EXPECTED as error:
@@ -56,8 +58,15 @@ def _hush() -> None:
     """What packages say of themselves and of odd headers is no line of ours."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="monai")  # of its own arguments
     warnings.filterwarnings("ignore", category=UserWarning, module="pydicom|highdicom")
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name's letters, in a picture
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")  # MONAI's, wherever pydicom is
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+
+
+def _print_any_name() -> None:
+    """A terminal or a pipe that lacks a letter of a file's name shows its number, and the run goes on."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:

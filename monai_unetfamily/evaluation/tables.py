@@ -117,7 +117,7 @@ def read_csv(path: Path) -> list[Score]:
         FileNotFoundError: no such file.
         ValueError: another table.
     """
-    with path.open(newline="") as lines:
+    with path.open(encoding="utf-8", newline="") as lines:
         header, *rows = [*csv.reader(lines)] or [[]]
     if header != list(Score._fields):
         raise ValueError(f"{path}: has columns {header}; {list(Score._fields)} are needed: give a table of scores.")

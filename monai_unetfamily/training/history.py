@@ -174,7 +174,7 @@ def read_history(file: Path) -> list[Epoch]:
     """The epochs of a `history.csv`; none where there is no file."""
     if not file.is_file():
         return []
-    with file.open(newline="") as lines:
+    with file.open(encoding="utf-8", newline="") as lines:
         return [_read_epoch(row) for row in csv.DictReader(lines)]
 
 

@@ -104,14 +104,14 @@ def _forget_peak() -> float:
     """Bytes of this process now, from which its high-water mark starts again."""
     if not _STATUS.is_file():
         return nan
-    _STATUS.with_name("clear_refs").write_text("5")
+    _STATUS.with_name("clear_refs").write_text("5", "utf-8")
     return _resident("VmRSS")
 
 
 def _resident(field: str) -> float:
     if not _STATUS.is_file():
         return nan
-    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    (line,) = (line for line in _STATUS.read_text("utf-8").splitlines() if line.startswith(f"{field}:"))
     return 1024.0 * int(line.split()[1])
 
 

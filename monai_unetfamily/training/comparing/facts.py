@@ -53,7 +53,7 @@ def machine(device: torch.device) -> str:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    lines = _CPU.read_text().splitlines() if _CPU.is_file() else []
+    lines = _CPU.read_text("utf-8").splitlines() if _CPU.is_file() else []
     named = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
     threads = torch.get_num_threads()
     return f"{named}, {threads} thread{'s' * (threads != 1)}{', ' + device.type if device.type != 'cpu' else ''}"
