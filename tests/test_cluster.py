@@ -125,7 +125,7 @@ def test_a_worker_that_is_killed_costs_nothing(
     predict = ("predict", str(opened.root), *words, "-o", str(out), "--trust", "--ray", cluster, "--worker-cores", "2")
     child = command(*predict)
     lines = child.said.read().splitlines()
-    assert child.wait() == 1
+    assert child.wait() == 1, lines
     assert sum("is finished already" in line for line in lines) == CASES, lines
     assert f"0 done, {CASES} finished before, 1 failed" in lines
     assert {file: stamp(file) for file in before} == before
