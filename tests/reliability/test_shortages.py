@@ -22,7 +22,7 @@ from monai_unetfamily.bundles.bundle import open_bundle
 
 pytestmark = pytest.mark.slow
 
-ENOUGH_TO_BEGIN = 96  # MB; where none is left for a thread's first steps, Python itself may wait for it for ever
+ENOUGH_TO_BEGIN = 96  # MB; where too little is left for a thread to begin, Python itself may wait for it for ever
 MOST_OF_A_CASE = 4096  # bytes: a record, and no label map
 
 
@@ -158,7 +158,8 @@ def test_too_little_memory_ends_a_training_which_goes_on_with_more(
     set_config(untrained, max_epochs=1, val_interval=1, epoch_batches=2, num_workers=0)
     command = ["train", untrained, "--dataset", phantoms, "--device", "cpu"]
     ended = run(tmp_path / "log", command, with_memory, ENOUGH_TO_BEGIN)
-    assert_one_line(ended, "can't allocate memory")
+    assert_one_line(ended)
+    assert "training on cpu" in ended.said
     ended = run(tmp_path / "log", command)
     assert ended.status == 0, ended.said
     survived("processes", 1)
