@@ -162,7 +162,8 @@ def text_names_its_encoding(source: Source) -> Offences:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
         said = {keyword.arg for keyword in node.keywords}
         texts = name in place or (name in {"open", "fdopen"} and ("newline" in said or _opens_text(node)))
-        if texts and "encoding" not in said and len(node.args) <= place.get(name, 9):
+        by_place = name in place and len(node.args) > place[name]
+        if texts and not by_place and "encoding" not in said:
             yield node.lineno, ast.unparse(node)
 
 
