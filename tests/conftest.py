@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,13 @@ def overlapping_phantoms(phantoms: Path, tmp_path_factory: pytest.TempPathFactor
         masks = np.stack([np.isin(ids, (1, 2, 3, 4)), ids == 1], axis=-1).astype(np.uint8)
         write_masks(masks, {1: "organs", 2: "liver"}, image, file)
     return folder
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training's clock advances by a tenth of a second at each look: its minutes are the same on any machine."""
+    looks = count()
+    monkeypatch.setattr("monai_unetfamily.training.history.monotonic", lambda: next(looks) / 10)
 
 
 @pytest.fixture

@@ -5,14 +5,13 @@ import json
 import signal
 from pathlib import Path
 from shutil import rmtree
-from time import sleep
 from traceback import walk_tb
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from processes import command
+from faults import Ended, die_at, run
 from runs import predict
 
 from monai_unetfamily.bundles.bundle import Bundle, open_bundle
@@ -225,11 +224,11 @@ def test_an_output_folder_that_vanishes_ends_the_run(opened: Bundle, phantoms: P
 
 def test_ctrl_c_ends_the_run_and_leaves_nothing_half_done(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    child = command("predict", str(bundle), str(phantoms / "imagesTr"), "-o", str(out), "--device", "cpu")
-    while child.runs and not list(out.glob("*.nii.gz")):
-        sleep(0.01)
-    child.send(signal.SIGINT)
-    assert child.wait() == 130
+    words = ["predict", bundle, phantoms / "imagesTr", "-o", out, "--device", "cpu"]
+    ended = run(tmp_path / "log", words, die_at, out, "rename phantom_002.nii.gz", 1, signal.SIGINT)
+    assert ended == Ended(130, ended.said)
+    assert ended.said.endswith("unetfamily: interrupted\n")
+    assert labels(out).keys() >= {"phantom_000.nii.gz"}
     assert not list(out.rglob(".*.part"))
     for file in out.glob("*.nii.gz"):
         record = read_record(record_file(out, file.name[:-7]))

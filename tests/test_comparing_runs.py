@@ -127,13 +127,13 @@ def test_a_failed_training_is_tried_again(
     [
         ("epoch 1:", MINUTES),
         ("training on cpu", MINUTES),
-        ("epoch 2:", 0.05),  # long enough for two
+        ("epoch 2:", 0.5),  # long enough for two
         ("predicting and evaluating", MINUTES),
         ("L1: predicting", MINUTES),
     ],
 )
 def test_an_interrupted_comparison_goes_on(
-    moment: str, minutes: float, recipe: Path, phantoms: Path, tmp_path: Path
+    moment: str, minutes: float, recipe: Path, phantoms: Path, tmp_path: Path, clock: None
 ) -> None:
     def interrupt(line: str) -> None:
         if moment in line:

@@ -128,7 +128,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small(shipped: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def small(shipped: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: None) -> None:
     """The shipped bundles are small ones, no process measures memory, and the folder is empty."""
     monkeypatch.setattr(where, "SHIPPED", shipped)
     comparing = importlib.import_module("monai_unetfamily.training.comparing.compare")

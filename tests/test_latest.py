@@ -7,6 +7,8 @@ from qtpy.QtCore import QObject
 
 from napari_plugin.latest import Latest
 
+PATIENCE = 240_000  # milliseconds that end a test that hangs
+
 
 class Bench:
     """Work that waits at a gate, numbered as it is prepared."""
@@ -22,7 +24,7 @@ class Bench:
         def work() -> int:
             if not self.alone.acquire(blocking=False):
                 raise RuntimeError("two at a time")
-            self.gate.wait(10)
+            self.gate.wait()
             self.alone.release()
             return number
 
@@ -33,12 +35,12 @@ def test_the_last_result_alone_arrives(qtbot: QtBot) -> None:
     parent = QObject()
     bench = Bench(parent)
     bench.latest.ask(0)
-    qtbot.waitUntil(lambda: bench.prepared == 1)
+    qtbot.waitUntil(lambda: bench.prepared == 1, timeout=PATIENCE)
     for _ in range(3):  # while the first runs
         bench.latest.ask(0)
         qtbot.wait(20)
     bench.gate.set()
-    qtbot.waitUntil(lambda: not bench.latest.pending, timeout=10000)
+    qtbot.waitUntil(lambda: not bench.latest.pending, timeout=PATIENCE)
     assert (bench.prepared, bench.done) == (2, [2])
 
 
@@ -48,7 +50,7 @@ def test_asked_for_again_by_who_takes_the_result(qtbot: QtBot) -> None:
     bench.latest._done = lambda number: (bench.done.append(number), number < 4 and bench.latest.ask(0))
     bench.gate.set()
     bench.latest.ask(0)
-    qtbot.waitUntil(lambda: bench.done == [1, 2, 3, 4], timeout=10000)
+    qtbot.waitUntil(lambda: bench.done == [1, 2, 3, 4], timeout=PATIENCE)
     assert not bench.latest.pending
 
 
@@ -56,11 +58,11 @@ def test_cancelled_nothing_arrives_and_the_next_does(qtbot: QtBot) -> None:
     parent = QObject()
     bench = Bench(parent)
     bench.latest.ask(0)
-    qtbot.waitUntil(lambda: bench.prepared == 1)
+    qtbot.waitUntil(lambda: bench.prepared == 1, timeout=PATIENCE)
     bench.latest.cancel()
     assert not bench.latest.pending
     bench.latest.ask(0)
     bench.gate.set()
-    qtbot.waitUntil(lambda: bool(bench.done), timeout=10000)
+    qtbot.waitUntil(lambda: bool(bench.done), timeout=PATIENCE)
     qtbot.wait(100)
     assert bench.done == [2]

@@ -7,6 +7,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from desk import SECONDS
 from napari.components import ViewerModel
 from napari.layers import Labels
 from pytestqt.qtbot import QtBot
@@ -76,7 +77,7 @@ class Table:
         self.settle()
 
     def settle(self) -> None:
-        self.qtbot.waitUntil(lambda: not (self.panel.busy or self.panel._latest.pending), timeout=60_000)
+        self.qtbot.waitUntil(lambda: not (self.panel.busy or self.panel._latest.pending), timeout=SECONDS)
 
     def cells(self, row: int) -> list[str]:
         order = self.panel.view.table.model()
@@ -122,14 +123,14 @@ def test_a_comparison_that_is_no_longer_so_says_so(table: Table) -> None:
     fresh = table.layer.name
     table.b.brush_size = 3
     table.b.paint((3, 3, 3), 4)
-    table.qtbot.waitUntil(lambda: "B changed since" in table.line, timeout=20_000)
+    table.qtbot.waitUntil(lambda: "B changed since" in table.line, timeout=SECONDS)
     assert "as of" in table.layer.name
     table.b.visible = True
     table.b.undo()
-    table.qtbot.waitUntil(lambda: "changed" not in table.line, timeout=20_000)
+    table.qtbot.waitUntil(lambda: "changed" not in table.line, timeout=SECONDS)
     assert table.layer.name == fresh
     table.b.paint((3, 3, 3), 4)
-    table.qtbot.waitUntil(lambda: "B changed since" in table.line, timeout=20_000)
+    table.qtbot.waitUntil(lambda: "B changed since" in table.line, timeout=SECONDS)
     table.compare()
     assert "changed" not in table.line
     assert table.layer.name == fresh

@@ -47,11 +47,11 @@ def test_a_box_has_the_labels_of_the_whole_run(desk: Desk, bundle: Path, image: 
 def test_the_view_is_a_box_too(desk: Desk, bundle: Path) -> None:
     desk.choose(bundle)
     desk.viewer.scene.camera.zoom *= 3
-    desk.qtbot.wait(200)
     region = desk.widget.options.region
     region.choice.setCurrentText(VIEW)
+    sizes = desk.viewer.layers[0].data.shape[1:]
+    desk.wait(lambda: all(stop - first < n for (first, stop), n in zip(region.box()[1:], sizes, strict=True)))
     (_, _), *spans = region.box()
-    assert all(stop - first < n for (first, stop), n in zip(spans, desk.viewer.layers[0].data.shape[1:], strict=True))
     labels = np.asarray(desk.run().data)
     (top, bottom), (left, right) = spans
     labels[:, top:bottom, left:right] = 0
@@ -192,9 +192,10 @@ def test_what_is_in_view_of_a_picture_is_a_box(
     desk.viewer.open(sorted((pictures / "imagesTr").glob("*.png"))[8], plugin="napari")
     desk.choose(bundle_2d)
     desk.viewer.scene.camera.zoom *= 3
-    desk.qtbot.wait(200)
     region = desk.widget.options.region
     region.choice.setCurrentText(VIEW)
+    sizes = desk.viewer.layers[0].data.shape[:2]
+    desk.wait(lambda: all(stop - first < n for (first, stop), n in zip(region.box(), sizes, strict=True)))
     (top, bottom), (left, right) = region.box()
     labels = np.array(desk.run().data)
     assert labels[top:bottom, left:right].any()

@@ -113,8 +113,9 @@ def test_labels_appear_while_it_runs(desk: Desk, bundle: Path, gate: threading.S
     assert not desk.labels
     seen = set[int]()
     while desk.widget.runner.busy:
+        done = desk.line.partition(" of ")[0]
         gate.release()
-        desk.qtbot.wait(30)
+        desk.wait(lambda done=done: desk.line.partition(" of ")[0] != done or not desk.widget.runner.busy)
         seen |= {int(np.count_nonzero(layer.data)) for layer in desk.labels}
     assert len(seen) > 2, seen  # it grew
 
@@ -277,8 +278,7 @@ def test_a_closed_widget_stops_its_run_and_hears_nothing_more(
     desk.wait(lambda: "1 of" in desk.line)
     desk.viewer.window.remove_dock_widget(desk.widget)
     gate.release()
-    desk.qtbot.wait(300)
-    assert not gate.acquire(blocking=False)
+    desk.wait(lambda: not gate._value)  # the window is computed, and no one waits for another
     desk.viewer.add_image(np.zeros((4, 4, 4)))
     assert not desk.labels
 

@@ -7,6 +7,8 @@ import torch
 
 from monai_unetfamily.inference.overlap import overlapped
 
+PATIENCE = 240  # seconds that end a test that hangs
+
 
 def test_order_and_results_are_those_of_one_after_the_other() -> None:
     assert list(overlapped(range(20), lambda x: x + 1, lambda x: x * x, str)) == [str((x + 1) ** 2) for x in range(20)]
@@ -35,14 +37,14 @@ def test_the_next_is_read_while_one_is_computed_and_written_while_the_next_is() 
 
     def compute(x: int) -> int:
         if x == 0:
-            assert read_ahead.wait(10)
+            assert read_ahead.wait(PATIENCE)
         computing.set()
         return x
 
     def write(x: int) -> int:
         if x == 0:
             computing.clear()
-            assert computing.wait(10)
+            assert computing.wait(PATIENCE)
         return x
 
     assert list(overlapped(range(2), read, compute, write)) == [0, 1]

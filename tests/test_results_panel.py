@@ -8,6 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from desk import SECONDS
 from napari.components import ViewerModel
 from napari.utils.theme import get_theme
 from pytestqt.qtbot import QtBot
@@ -73,7 +74,7 @@ class Scene:
             self.panel.show_result(self.layer, self.image, **options)
 
     def measured(self) -> Any:
-        return self.qtbot.waitSignal(self.panel.measured, timeout=20000)
+        return self.qtbot.waitSignal(self.panel.measured, timeout=SECONDS)
 
     def cell(self, row: int, column: int) -> str:
         return self.panel.view.order.index(row, column).data()
@@ -407,7 +408,7 @@ def answer_dialog(monkeypatch: pytest.MonkeyPatch, path: Path | None) -> list[st
 def click_and_wait(scene: Scene, name: str, done: Callable[[], bool]) -> None:
     button = scene.panel.findChild(QPushButton, name)
     scene.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-    scene.qtbot.waitUntil(lambda: done() and button.isEnabled(), timeout=20000)
+    scene.qtbot.waitUntil(lambda: done() and button.isEnabled(), timeout=SECONDS)
 
 
 def test_a_file_is_replaced_only_if_the_user_says_so(
@@ -422,7 +423,7 @@ def test_a_file_is_replaced_only_if_the_user_says_so(
         assert file.read_bytes() == b"precious"
         monkeypatch.setattr(QMessageBox, "question", lambda *texts, answer=answer: asked.append(texts[2]) or answer)
         click_and_wait(scene, "results_save_labels", lambda: bool(asked))
-    scene.qtbot.waitUntil(lambda: file.read_bytes() != b"precious", timeout=20000)
+    scene.qtbot.waitUntil(lambda: file.read_bytes() != b"precious", timeout=SECONDS)
     assert [str(file) in text for text in asked] == [True, True]
 
 

@@ -5,14 +5,12 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
-from processes import command
+from faults import die_at, die_at_step, run
 from test_training import TORCHRUN, run_two, set_config
 from torch import Tensor
 
@@ -22,6 +20,15 @@ from monai_unetfamily.training.run import train
 pytestmark = pytest.mark.slow
 
 EPOCHS = 4
+DIES = """
+import os
+from runpy import run_module
+from faults import die_at_step
+
+if os.environ["RANK"] == "0":
+    die_at_step(6)
+run_module("monai.bundle", run_name="__main__", alter_sys=True)
+"""
 CONFIGS = "['configs/train.yaml','configs/multi_gpu_train.yaml']"
 
 
@@ -56,24 +63,18 @@ def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert not differing
 
 
-def kill_after(bundle: Path, data: Path, line: str, seconds: float) -> None:
-    """Train in a process of its own, and kill it so long after it has said this."""
-    child = command("train", str(bundle), "--dataset", str(data), "--device", "cpu")
-    assert any(said.startswith(line) for said in child.said), "it ended before"
-    time.sleep(seconds)
-    child.send(signal.SIGKILL)
-    child.wait()
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_killed_training_goes_on_exactly(recipe: Path, phantoms: Path, tmp_path: Path, workers: int) -> None:
     set_config(recipe, num_workers=workers)
     killed = tmp_path / "killed"
     shutil.copytree(recipe, killed)
     train(recipe, phantoms, device="cpu")
-    for epoch, seconds in ((1, 0.1), (2, 0.0)):  # in the middle of the next epoch, and while it validates or saves
+    words = ["train", killed, "--dataset", phantoms, "--device", "cpu"]
+    in_an_epoch, as_it_saves = (die_at_step, 4), (die_at, killed, "rename models/checkpoint.pt", 3)
+    for fault, *how in (in_an_epoch, as_it_saves):  # the second and the third of four
         shutil.rmtree(killed / "models", ignore_errors=True)
-        kill_after(killed, phantoms, f"epoch {epoch}:", seconds)
+        assert run(tmp_path / "log", words, fault, *how).status == -signal.SIGKILL
+        assert 0 < state_of(killed)["trainer"]["iteration"] < state_of(recipe)["trainer"]["iteration"]
         train(killed, phantoms, resume=True, device="cpu")
         assert_equal(state_of(killed), state_of(recipe))
         losses = [[(e.epoch, e.loss, e.dice) for e in read_history(b / "logs/history.csv")] for b in (killed, recipe)]
@@ -145,13 +146,12 @@ def test_two_processes_are_resumed_by_the_command_that_started_them(
     killed = tmp_path / "killed"
     shutil.copytree(recipe, killed)
     run_two(recipe, phantoms)
-    command = [*TORCHRUN, "monai.bundle", "run", "--config_file", CONFIGS, "--dataset_dir", str(phantoms)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, cwd=killed, env=environment, text=True, **streams) as process:
-        assert any("Epoch[2] Complete" in said for said in process.stdout), "it ended before"
-        for worker in (*psutil.Process(process.pid).children(recursive=True), process):
-            worker.kill()
-    assert state_of(killed)["trainer"]["iteration"] < state_of(recipe)["trainer"]["iteration"]
+    script = tmp_path / "dies.py"
+    script.write_text(DIES)
+    command = [*TORCHRUN[:-1], str(script), "run", "--config_file", CONFIGS, "--dataset_dir", str(phantoms)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    ended = subprocess.run(command, cwd=killed, env=environment, capture_output=True, text=True)
+    assert ended.returncode, ended.stdout[-3000:]
+    assert 0 < state_of(killed)["trainer"]["iteration"] < state_of(recipe)["trainer"]["iteration"], ended.stderr[-3000:]
     run_two(killed, phantoms, resume="true")
     assert_equal(state_of(killed), state_of(recipe))

@@ -203,7 +203,9 @@ def test_a_refused_copy_touches_nothing(
     assert other.exists()
 
 
-def test_a_time_budget_ends_training_and_brings_the_learning_rate_down(quick: Path, phantoms: Path) -> None:
+def test_a_time_budget_ends_training_and_brings_the_learning_rate_down(
+    quick: Path, phantoms: Path, clock: None
+) -> None:
     set_config(quick, max_epochs=1000, val_interval=1000)
     train(quick, phantoms, minutes=0.001, device="cpu")
     assert len(read_history(quick / "logs/history.csv")) == 1
@@ -428,7 +430,7 @@ def test_a_training_ends_with_its_figures_in_the_card(quick: Path, phantoms: Pat
     assert "no weights yet" not in card
 
 
-def test_the_bundle_may_state_its_minutes(quick: Path, phantoms: Path) -> None:
+def test_the_bundle_may_state_its_minutes(quick: Path, phantoms: Path, clock: None) -> None:
     set_config(quick, minutes=0.001, max_epochs=50)
     train(quick, phantoms, device="cpu")
     assert len(read_history(quick / "logs/history.csv")) == 1
@@ -441,7 +443,7 @@ def test_an_option_that_the_config_knows_nothing_of_is_refused(quick: Path, phan
         train(quick, phantoms, fold=1, device="cpu")
 
 
-def test_the_last_epoch_is_validated_whatever_the_interval(untrained: Path, phantoms: Path) -> None:
+def test_the_last_epoch_is_validated_whatever_the_interval(untrained: Path, phantoms: Path, clock: None) -> None:
     train(untrained, phantoms, minutes=0.001, device="cpu")  # one epoch, of an interval of five
     (epoch,) = read_history(untrained / "logs/history.csv")
     assert epoch.dice is not None

@@ -93,7 +93,10 @@ def _init(address: str, own: Mapping[str, Any]) -> None:
     _require_somebody(address)
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (RuntimeError, RayError) as error:
+    except Exception as error:
+        if not isinstance(error, RuntimeError | RayError) and type(error) is not Exception:
+            raise
+        # Ray raises a bare Exception where a node has not started within its limit of 30 seconds
         raise ConnectionError(f"{address}: no Ray cluster could be joined: {error}") from error
 
 

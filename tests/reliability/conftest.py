@@ -1,7 +1,6 @@
-"""What the suite counts, a small file system, and the digests by which it is seen that nothing was lost."""
+"""What the suite counts, and small phantoms."""
 
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,17 +21,3 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def survived(record_property: Callable[[str, object], None]) -> Survived:
     """Told at the end of a test how many cases of a kind came through it."""
     return lambda kind, cases: record_property("survived", (kind, cases))
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small file system: mounting one takes root and CAP_SYS_ADMIN ({mounted.stderr.strip()})")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)

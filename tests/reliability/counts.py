@@ -47,7 +47,11 @@ COUNTS = [
     Count("geometry", "sform and qform that agree, disagree or are missing", len(FORMS)),
     Count("processes", "`kill -9` in `predict`", len(PREDICT_DIES) + len(SPLIT_DIES) + len(SCORES_DIE)),
     Count("processes", "`kill -9` in `train`", len(TRAIN_DIES)),
-    Count("processes", "full disks, read-only folders, too little memory, workers that die", tests_of(test_shortages)),
+    Count(
+        "processes",
+        "writes and allocations that are refused, read-only directories, workers that die",
+        tests_of(test_shortages),
+    ),
     Count("concurrency", "two runs on one folder at the same time", tests_of(test_concurrency)),
     Count("long run", "cases in one process, with no growth in memory or open files", CASES),
     Count(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from cohorts import Survived, assert_whole, labels
+from faults import Ended, start
 from runs import predict
 from test_resume import assert_equal, state_of
 from test_training import set_config
-from victims import Ended, start
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.inference.records import read_records

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from cohorts import Survived, assert_whole, digests, labels
 from deaths import PREDICT_DIES, SCORES_DIE, SPLIT_DIES, TRAIN_DIES
+from faults import Ended, die_at, run
 from test_resume import assert_equal, state_of
 from test_training import set_config
-from victims import Ended, die_at, run
 
 from monai_unetfamily.training.history import read_history
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from cohorts import Survived
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from test_nifti import geometry
@@ -29,7 +29,9 @@ from monai_unetfamily.volumes.nifti import read_volume, save_image, write_labels
 
 pytestmark = pytest.mark.slow
 
-few = settings(max_examples=40, derandomize=True, deadline=None, database=None)
+few = settings(
+    max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)  # no example depends on chance, none on time
 SHAPES = st.tuples(*[st.integers(1, 6)] * 3)
 CODES = st.integers(0, 4)
 STORED = st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.float32])

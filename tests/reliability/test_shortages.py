@@ -1,36 +1,93 @@
-"""Disks that are full, folders that may only be read, too little memory, workers that die: told, and nothing is lost.
+"""Full disks, read-only directories, refused memory and dying workers: one line says so, and nothing is lost.
 
-About 50 seconds of one core.
+The faults are injected: a write, an allocation or a change to a directory raises what the system would raise.
 """
 
+import errno
 import os
 import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, NamedTuple
 
-import nibabel as nib
-import numpy as np
 import pytest
-import torch
 from cohorts import Survived, assert_whole, digests, failures, labels
-from runs import predict
+from faults import Ended, die_at, lose_workers, refuse_changes, run
+from shortages import OUT_OF_MEMORY, Disk, at_call
 from test_resume import assert_equal, state_of
 from test_training import set_config
-from victims import Ended, die_at, fill_disk, fill_now, lose_workers, run, with_files_of, with_memory
+from tiny import shrink, weigh
 
-from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles.bundle import copy_bundle
+from monai_unetfamily.bundles.metadata import find_bundle
+from monai_unetfamily.cli import main
+from monai_unetfamily.nets import UNet3Plus
 
 pytestmark = pytest.mark.slow
 
-ENOUGH_TO_BEGIN = 96  # MB; where too little is left for a thread to begin, Python itself may wait for it for ever
-MOST_OF_A_CASE = 4096  # bytes: a record, and no label map
+QUARTERS = range(4)  # of the bytes of a whole prediction: as many fit on the disk
+Command = Callable[..., Ended]  # words of a command line -> how it ended
+
+
+class Undisturbed(NamedTuple):
+    """A prediction without a fault: its label maps, and the bytes that it wrote."""
+
+    labels: dict[str, bytes]
+    written: int
 
 
 @pytest.fixture
-def undisturbed(bundle: Path, phantoms: Path, tmp_path: Path) -> dict[str, bytes]:
-    opened = open_bundle(bundle, torch.device("cpu"))
-    list(predict(opened, [phantoms / "imagesTr"], tmp_path / "undisturbed"))
-    return labels(tmp_path / "undisturbed")
+def here(capfd: pytest.CaptureFixture[str]) -> Command:
+    """The command in this process; what it prints, and what its threads print, on either stream."""
+
+    def command(*words: str | Path) -> Ended:
+        status = main([str(word) for word in words])
+        return Ended(status, "".join(capfd.readouterr()))
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with random weights, for all predictions: they only read it."""
+    return weigh(new_bundle(tmp_path_factory))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(bundle: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    with Disk(out).mounted() as disk:
+        assert main(list(map(str, predict(bundle, phantoms / "imagesTr", out)))) == 0
+    return Undisturbed(labels(out), disk.written)
+
+
+@pytest.fixture(scope="module")
+def trained(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The state of a training without a fault."""
+    bundle = with_recipe(new_bundle(tmp_path_factory))
+    assert main(list(map(str, train(bundle, phantoms)))) == 0
+    return state_of(bundle)
+
+
+def new_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    copy_bundle(find_bundle("phantom_ct"), folder)
+    return shrink(folder)
+
+
+def with_recipe(bundle: Path, workers: int = 0) -> Path:
+    """Two epochs of two steps, each of which ends with a validation and a checkpoint."""
+    set_config(bundle, max_epochs=2, val_interval=1, epoch_batches=2, num_workers=workers)
+    return bundle
+
+
+def predict(bundle: Path, inputs: Path, out: Path, *options: str) -> list[str | Path]:
+    return ["predict", bundle, inputs, "-o", out, "--device", "cpu", "--no-previews", *options]
+
+
+def train(bundle: Path, data: Path, *options: str) -> list[str | Path]:
+    return ["train", bundle, "--dataset", data, "--device", "cpu", *options]
 
 
 def assert_one_line(ended: Ended, *words: str) -> None:
@@ -41,155 +98,154 @@ def assert_one_line(ended: Ended, *words: str) -> None:
     assert any(all(word in line for word in words) for line in errors), ended.said
 
 
-def command(bundle: Path, inputs: Path, out: Path, *options: str) -> list[str | Path]:
-    return ["predict", bundle, inputs, "-o", out, "--device", "cpu", "--no-previews", *options]
-
-
-@pytest.mark.parametrize("left", [0, MOST_OF_A_CASE, 4 * MOST_OF_A_CASE])
-def test_a_full_disk_ends_a_prediction_which_goes_on_when_there_is_room(
-    left: int,
-    disk: Path,
+@pytest.mark.parametrize(
+    ("quarters", "code"),
+    [*((n, errno.ENOSPC) for n in QUARTERS), (2, errno.EDQUOT), (2, errno.EIO), (0, errno.EFBIG)],
+    ids=[*(f"{n} quarters" for n in QUARTERS), "quota", "input-output error", "file too large"],
+)
+def test_a_full_disk_ends_a_prediction_which_the_same_command_completes(
+    quarters: int,
+    code: int,
     bundle: Path,
     phantoms: Path,
     tmp_path: Path,
-    undisturbed: dict[str, bytes],
+    undisturbed: Undisturbed,
+    here: Command,
     survived: Survived,
 ) -> None:
-    out = disk / "out"
-    out.mkdir()
-    fill_now(disk, left)
-    ended = run(tmp_path / "log", command(bundle, phantoms / "imagesTr", out))
-    assert_one_line(ended, "No space left on device", str(out))
-    done = labels(out)
-    assert done.items() <= undisturbed.items()
-    (disk / "ballast").unlink()
-    again = run(tmp_path / "log", command(bundle, phantoms / "imagesTr", out))
+    out, images = tmp_path / "out", phantoms / "imagesTr"
+    with Disk(out, undisturbed.written * quarters // 4, code).mounted():
+        ended = here(*predict(bundle, images, out))
+    assert_one_line(ended, os.strerror(code), str(out))
+    assert labels(out).items() <= undisturbed.labels.items()
+    again = here(*predict(bundle, images, out))
     assert again.status == 0, again.said
-    assert labels(out) == undisturbed
+    assert labels(out) == undisturbed.labels
     assert_whole(out)
     survived("processes", 1)
 
 
-def test_files_that_may_not_grow_are_told_of(
-    bundle: Path, phantoms: Path, tmp_path: Path, undisturbed: dict[str, bytes], survived: Survived
+def test_a_disk_that_becomes_full_ends_a_training_which_is_resumed(
+    untrained: Path, phantoms: Path, trained: dict[str, Any], here: Command, survived: Survived
 ) -> None:
-    """What a full disk says to a write, where no small one can be mounted."""
-    out = tmp_path / "out"
-    ended = run(tmp_path / "log", command(bundle, phantoms / "imagesTr", out), with_files_of, 1)
-    assert_one_line(ended, "File too large", str(out))
-    assert labels(out) == {}
-    again = run(tmp_path / "log", command(bundle, phantoms / "imagesTr", out))
-    assert again.status == 0, again.said
-    assert labels(out) == undisturbed
+    bundle = with_recipe(untrained)
+    with Disk(bundle, 0, once=bundle / "models/model.pt").mounted():
+        ended = here(*train(bundle, phantoms))
+    assert_one_line(ended, os.strerror(errno.ENOSPC), str(bundle))
+    assert state_of(bundle)["trainer"]["epoch_length"] == 2  # the last good checkpoint is whole
+    assert_resumed(here(*train(bundle, phantoms, "--resume")), bundle, trained)
     survived("processes", 1)
 
 
-def test_a_disk_that_becomes_full_ends_a_training_which_goes_on_when_there_is_room(
-    disk: Path, untrained: Path, phantoms: Path, tmp_path: Path, survived: Survived
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES], ids=["read-only", "denied"])
+@pytest.mark.parametrize("part", [".", "new"])
+def test_an_output_directory_that_may_only_be_read_is_refused_at_once(
+    part: str, code: int, bundle: Path, phantoms: Path, tmp_path: Path, survived: Survived
 ) -> None:
-    set_config(untrained, max_epochs=4, val_interval=2, epoch_batches=4, num_workers=0)
-    shutil.copytree(untrained, disk / "bundle")
-    how = ["--dataset", phantoms, "--device", "cpu"]
-    assert run(tmp_path / "log", ["train", untrained, *how]).status == 0
-    first = disk / "bundle/models/model.pt"
-    ended = run(tmp_path / "log", ["train", disk / "bundle", *how], fill_disk, disk, first)
-    assert_one_line(ended, "No space left on device")
-    assert state_of(disk / "bundle")["trainer"]["epoch_length"] == 4  # the last good checkpoint is whole
-    (disk / "ballast").unlink()
-    ended = run(tmp_path / "log", ["train", disk / "bundle", *how, "--resume"])
-    assert ended.status == 0, ended.said
-    assert_equal(state_of(disk / "bundle"), state_of(untrained))
-    survived("processes", 1)
-
-
-@pytest.fixture
-def read_only(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A folder that may only be read: root, whom permissions do not bind, mounts it so."""
-    if os.geteuid():
-        folder = tmp_path / "read_only"
-        folder.mkdir(mode=0o555)
-        return folder
-    folder = request.getfixturevalue("disk")
-    shutil.copytree(request.getfixturevalue("phantoms") / "imagesTr", folder / "scans")
-    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
-    return Path(folder)
-
-
-def test_an_output_folder_that_may_only_be_read_is_refused_at_once(
-    read_only: Path, bundle: Path, phantoms: Path, tmp_path: Path, survived: Survived
-) -> None:
-    for out in (read_only, read_only / "new"):
-        ended = run(tmp_path / "log", command(bundle, phantoms / "imagesTr", out))
-        assert_one_line(ended, str(out), "name a folder that may be made and written")
-        assert ended.status == 2
+    read_only = tmp_path / "read_only"
+    read_only.mkdir()
+    command = predict(bundle, phantoms / "imagesTr", read_only / part)
+    ended = run(tmp_path / "log", command, refuse_changes, read_only, code)
+    assert_one_line(ended, str(read_only / part), os.strerror(code), "name a folder that may be made and written")
+    assert ended.status == 2
+    assert not list(read_only.iterdir())
     survived("processes", 1)
 
 
 def test_inputs_that_may_only_be_read_are_enough(
-    read_only: Path, bundle: Path, phantoms: Path, tmp_path: Path, undisturbed: dict[str, bytes], survived: Survived
+    bundle: Path, phantoms: Path, tmp_path: Path, undisturbed: Undisturbed, survived: Survived
 ) -> None:
-    scans = read_only / "scans" if (read_only / "scans").exists() else phantoms / "imagesTr"
-    assert run(tmp_path / "log", command(bundle, scans, tmp_path / "out")).status == 0
-    assert labels(tmp_path / "out") == undisturbed
-    survived("processes", 1)
-
-
-def test_a_case_that_takes_more_memory_than_there_is_costs_its_own_line(
-    bundle: Path, phantoms: Path, tmp_path: Path, undisturbed: dict[str, bytes], survived: Survived
-) -> None:
-    scans, voxels = tmp_path / "scans", np.zeros((600, 600, 500), np.int16)
-    shutil.copytree(phantoms / "imagesTr", scans)
-    voxels[0, 0, 0] = 1
-    nib.save(nib.Nifti1Image(voxels, np.eye(4)), scans / "phantom_002_large.nii.gz")  # 720 MB as float32
-    before = digests(scans)
-    ended = run(tmp_path / "log", command(bundle, scans, tmp_path / "out"), with_memory, 600)
-    assert_one_line(ended, "phantom_002_large")
-    assert ended.status == 1
-    assert failures(tmp_path / "out").keys() == {"phantom_002_large"}
-    assert labels(tmp_path / "out") == undisturbed
-    assert_whole(tmp_path / "out")
-    assert digests(scans) == before
-    survived("processes", 1)
-
-
-def test_too_little_memory_ends_a_training_which_goes_on_with_more(
-    untrained: Path, phantoms: Path, tmp_path: Path, survived: Survived
-) -> None:
-    set_config(untrained, max_epochs=1, val_interval=1, epoch_batches=2, num_workers=0)
-    command = ["train", untrained, "--dataset", phantoms, "--device", "cpu"]
-    ended = run(tmp_path / "log", command, with_memory, ENOUGH_TO_BEGIN)
-    assert_one_line(ended)
-    assert "training on cpu" in ended.said
-    ended = run(tmp_path / "log", command)
+    before, out = digests(phantoms), tmp_path / "out"
+    command = predict(bundle, phantoms / "imagesTr", out)
+    ended = run(tmp_path / "log", command, refuse_changes, phantoms, errno.EROFS)
     assert ended.status == 0, ended.said
+    assert labels(out) == undisturbed.labels
+    assert digests(phantoms) == before
+    survived("processes", 1)
+
+
+@pytest.mark.parametrize(
+    ("stage", "memory"),
+    [
+        ("monai_unetfamily.inference.batch.load_case", "NumPy"),
+        *(("monai_unetfamily.nets.UNet3Plus.forward", memory) for memory in OUT_OF_MEMORY),
+        ("monai_unetfamily.inference.outputs.write_labels", "Python"),
+    ],
+    ids=["read", *(f"network, {memory}" for memory in OUT_OF_MEMORY), "write"],
+)
+def test_a_case_that_takes_more_memory_than_there_is_fails_alone(
+    stage: str,
+    memory: str,
+    bundle: Path,
+    phantoms: Path,
+    tmp_path: Path,
+    undisturbed: Undisturbed,
+    here: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    survived: Survived,
+) -> None:
+    before, out, images = digests(phantoms), tmp_path / "out", phantoms / "imagesTr"
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, at_call(3, OUT_OF_MEMORY[memory], resolve_name(stage)))
+        ended = here(*predict(bundle, images, out))
+    assert_one_line(ended, "phantom_002")
+    assert ended.status == 1
+    assert failures(out).keys() == {"phantom_002"}
+    assert labels(out) == {name: data for name, data in undisturbed.labels.items() if "phantom_002" not in name}
+    assert_whole(out)
+    assert here(*predict(bundle, images, out)).status == 0
+    assert labels(out) == undisturbed.labels
+    assert digests(phantoms) == before
+    survived("processes", 1)
+
+
+@pytest.mark.parametrize("memory", ["torch", "Python"])
+def test_too_little_memory_ends_a_training_which_is_resumed(
+    memory: str,
+    untrained: Path,
+    phantoms: Path,
+    trained: dict[str, Any],
+    here: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    survived: Survived,
+) -> None:
+    """Refused as the network runs for the fourth time: after two steps, a validation and a checkpoint."""
+    bundle = with_recipe(untrained)
+    with monkeypatch.context() as patch:
+        patch.setattr(UNet3Plus, "forward", at_call(4, OUT_OF_MEMORY[memory], UNet3Plus.forward))
+        ended = here(*train(bundle, phantoms))
+    assert_one_line(ended)
+    assert_resumed(here(*train(bundle, phantoms, "--resume")), bundle, trained)
     survived("processes", 1)
 
 
 def test_a_loader_that_dies_ends_a_training_which_is_resumed(
     untrained: Path, phantoms: Path, tmp_path: Path, survived: Survived
 ) -> None:
-    set_config(untrained, max_epochs=3, val_interval=3, epoch_batches=8, num_workers=1)
-    killed = tmp_path / "killed"
-    shutil.copytree(untrained, killed)
-    how = ["--dataset", phantoms, "--device", "cpu"]
-    assert run(tmp_path / "log", ["train", untrained, *how]).status == 0
-    ended = run(tmp_path / "log", ["train", killed, *how], lose_workers, killed / "models/model.pt")
-    assert_one_line(ended, "DataLoader worker", "killed")
-    ended = run(tmp_path / "log", ["train", killed, *how, "--resume"])
-    assert ended.status == 0, ended.said
-    assert_equal(state_of(killed), state_of(untrained))
+    bundle, log = with_recipe(untrained, workers=1), tmp_path / "log"  # whose random numbers are a worker's
+    whole = shutil.copytree(bundle, tmp_path / "whole")
+    assert run(log, train(whole, phantoms)).status == 0
+    ended = run(log, train(bundle, phantoms), lose_workers, bundle / "models/model.pt")
+    assert_one_line(ended, "DataLoader worker")
+    assert_resumed(run(log, train(bundle, phantoms, "--resume")), bundle, state_of(whole))
     survived("processes", 1)
 
 
+def assert_resumed(ended: Ended, bundle: Path, trained: dict[str, Any]) -> None:
+    """The resumed training ended well, and with the weights of one without a fault."""
+    assert ended.status == 0, ended.said
+    assert_equal(state_of(bundle), trained)
+
+
 def test_a_shard_that_dies_leaves_the_others_theirs(
-    bundle: Path, phantoms: Path, tmp_path: Path, undisturbed: dict[str, bytes], survived: Survived
+    bundle: Path, phantoms: Path, tmp_path: Path, undisturbed: Undisturbed, survived: Survived
 ) -> None:
     out, images = tmp_path / "out", phantoms / "imagesTr"
     dies = "rename phantom_002.nii.gz"  # of cases 0 and 2
-    assert run(tmp_path / "log", command(bundle, images, out, "--shard", "1/2"), die_at, out, dies).status == -9
-    assert run(tmp_path / "log", command(bundle, images, out, "--shard", "2/2")).status == 0
+    assert run(tmp_path / "log", predict(bundle, images, out, "--shard", "1/2"), die_at, out, dies).status == -9
+    assert run(tmp_path / "log", predict(bundle, images, out, "--shard", "2/2")).status == 0
     assert failures(out) == {"phantom_002": "was not finished; run the same command again"}
-    assert run(tmp_path / "log", command(bundle, images, out, "--shard", "1/2")).status == 0
-    assert labels(out) == undisturbed
+    assert run(tmp_path / "log", predict(bundle, images, out, "--shard", "1/2")).status == 0
+    assert labels(out) == undisturbed.labels
     assert_whole(out)
     survived("processes", 1)

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, into which faults are put: they are killed, starved, or locked out.
+"""Commands in processes of their own, into which faults are put: they are killed, lose a worker, or may not write.
 
 The processes are forked from one that has imported everything (multiprocessing's forkserver), so that each costs
 milliseconds where a new interpreter costs seconds.
@@ -7,12 +7,9 @@ milliseconds where a new interpreter costs seconds.
 import multiprocessing
 import os
 import re
-import resource
-import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,85 +70,84 @@ def _run(log: Path, arguments: list[str], fault: Callable[..., None] | None, how
     os.dup2(stream, 2)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background processes ignore
     multiprocessing.set_start_method("fork", force=True)  # of loaders, as in a command that was not forked itself
     if fault:
         fault(*how)
     sys.exit(main(arguments))
 
 
-def die_at(folder: Path, place: str, times: int = 1) -> None:
-    """`kill -9` as the process is about to change the folder there, for the so-manieth time; "" is anywhere."""
+def die_at(folder: Path, place: str, times: int = 1, number: signal.Signals = signal.SIGKILL) -> None:
+    """Send the process a signal as it is about to change the folder there, for the so-manieth time; "" is anywhere."""
     left = times
 
     def watch(change: str) -> None:
         nonlocal left
-        left -= change.startswith(place)
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
+        is_here = change.startswith(place)
+        left -= is_here
+        if is_here and not left:
+            signal.pthread_kill(threading.main_thread().ident, number)  # where the system delivers Ctrl-C
 
     watch_changes(folder, watch)
 
 
-def note_changes(folder: Path, notes: Path) -> None:
-    """Write down each change to the folder, a line each."""
-    stream = notes.open("a", buffering=1)
-    watch_changes(folder, lambda change: stream.write(f"{change}\n"))
+def die_at_step(number: int) -> None:
+    """`kill -9` before the optimizer's step of this number, counted from one."""
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    left = number
+
+    def count(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    register_optimizer_step_pre_hook(count)
 
 
 def watch_changes(folder: Path, watch: Callable[[str], object]) -> None:
     """Call for each file that is about to be written, renamed to or removed: "rename models/model.pt"."""
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open":
-            path, writes = arguments[0], bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR))
-        else:
-            path, writes = (arguments[_CHANGES[event]], True) if event in _CHANGES else (None, False)
-        if writes and isinstance(path, str | os.PathLike) and str(path).startswith(f"{folder}/"):
+        path = _changed(event, arguments)
+        if path is not None and str(path).startswith(f"{folder}/"):
             name = _CHANCE.sub("", os.path.relpath(path, folder))
             watch(f"{event.removeprefix('os.')} {name}")
 
     sys.addaudithook(hear)
 
 
+def _changed(event: str, arguments: tuple[Any, ...]) -> str | os.PathLike[str] | None:
+    """The path that an audit event says is about to be written, renamed to, removed or made."""
+    if event == "open":
+        path = arguments[0] if (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR) else None
+    else:
+        path = arguments[_CHANGES[event]] if event in _CHANGES else None
+    return path if isinstance(path, str | os.PathLike) else None
+
+
+def refuse_changes(directory: Path, code: int) -> None:
+    """Raise this error for each change to the directory or below it, as a read-only file system does."""
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        path = _changed(event, arguments)
+        if path is not None and Path(path).is_relative_to(directory):
+            raise OSError(code, os.strerror(code), str(path))
+
+    sys.addaudithook(refuse)
+
+
 def lose_workers(once: Path) -> None:
-    """Kill the first loader that is at work after this file has appeared."""
+    """Kill a loader's worker at the first case that it reads after this file has appeared."""
+    import torch
+    from torch.utils.data import get_worker_info
 
-    def lose() -> None:
-        while not once.exists():
-            time.sleep(0.002)
-        before = multiprocessing.active_children()  # they have done all that is wanted of them
-        while not (workers := [child for child in multiprocessing.active_children() if child not in before]):
-            time.sleep(0.002)
-        workers[0].kill()
+    load = torch.load
 
-    threading.Thread(target=lose, daemon=True).start()
+    def load_or_die(*arguments: Any, **how: Any) -> Any:
+        if get_worker_info() is not None and once.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return load(*arguments, **how)
 
-
-def fill_disk(folder: Path, once: Path, left: int = 0) -> None:
-    """Leave so many bytes of a small file system, once this file has appeared."""
-
-    def fill() -> None:
-        while not once.exists():
-            time.sleep(0.002)
-        fill_now(folder, left)
-
-    threading.Thread(target=fill, daemon=True).start()
-
-
-def fill_now(folder: Path, left: int = 0) -> None:
-    """Leave so many bytes of a small file system."""
-    free = shutil.disk_usage(folder).free
-    (folder / "ballast").write_bytes(bytes(max(0, free - left)))
-
-
-def with_memory(megabytes: int) -> None:
-    """No more address space than is taken now, and so much."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + (megabytes << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-
-
-def with_files_of(kilobytes: int) -> None:
-    """No file may grow beyond this: what a disk that is full answers to a write, where none can be mounted."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes << 10, kilobytes << 10))
+    torch.load = load_or_die
