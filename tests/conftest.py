@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pyvirtualdisplay import abstractdisplay
+from system_parts import DISPLAY, PARTS, can_import_qt, must_be_there, require
 from tiny import PHANTOM_SHAPE, shrink, weigh
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # The first adds itself to the registry (test_adding_a_network.py says when); the second measures.
 collect_ignore = ["linknet.py", "benchmarks"]
 os.environ["NAPARI_CONFIG"] = ""  # the user's settings are neither read nor written
+abstractdisplay._X_START_TIMEOUT = 600  # seconds, for 10, in which a busy machine may not start Xvfb
+_USES_QT = re.compile(r"^(?:from|import) (?:desk|magicgui|napari|napari_plugin|pytestqt|qtpy|vispy)\b", re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -147,10 +150,9 @@ def bundle_2d(untrained_2d: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def qapp_args(xvfb: object) -> list[str]:
+def qapp_args() -> list[str]:
     """pytest-qt's; where there is no display, Qt would end the whole process."""
-    if sys.platform == "linux" and xvfb is None and not os.environ.get("DISPLAY"):
-        pytest.fail("no Xvfb on this machine: install it (make display, as root), then test again", pytrace=False)
+    require(DISPLAY)
     return ["tests"]
 
 
@@ -238,9 +240,39 @@ def pytest_runtest_call(item: pytest.Item) -> "Iterator[Any]":
         return (yield)
 
 
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Leave pytest-qt out where it could not import Qt, and would end the whole run."""
+    if not can_import_qt() and not must_be_there():
+        pluginmanager.set_blocked("pytest-qt")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave files out that could not import Qt."""
+    return True if collection_path.suffix == ".py" and _needs_missing_qt(collection_path) else None
+
+
+def _needs_missing_qt(file: Path) -> bool:
+    return not can_import_qt() and not must_be_there() and bool(_USES_QT.search(file.read_text("utf-8")))
+
+
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
+    _tell_what_was_skipped(terminalreporter)
     _tell_what_survived(terminalreporter)
     _tell_what_is_slow(terminalreporter)
+
+
+def _tell_what_was_skipped(terminalreporter: "pytest.TerminalReporter") -> None:
+    """Which tests did not run for want of a part of the system, and what to install."""
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    counts = {part: sum(part.advice in reason for reason in skipped) for part in PARTS.values()}
+    files = [file for file in sorted(Path(__file__).parent.rglob("test_*.py")) if _needs_missing_qt(file)]
+    if not any(counts.values()) and not files:
+        return
+    terminalreporter.section("skipped, since a part of the system is missing")
+    for part, tests in counts.items():
+        more = f" and {len(files)} files" if part is DISPLAY and files else ""
+        if tests or more:
+            terminalreporter.write_line(f"{tests} tests{more}: {part.advice}")
 
 
 def _tell_what_is_slow(terminalreporter: "pytest.TerminalReporter") -> None:
