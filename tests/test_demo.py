@@ -57,11 +57,19 @@ def test_every_step_is_told_and_what_it_names_is_there(demo: Demo) -> None:
     assert demo.steps == ["1/4", "2/4", "3/4", "4/4"]
     visible = {file.name for file in demo.output.iterdir() if not file.name.startswith(".")}
     assert visible == {*OF_PHANTOMS, "mni152", "mni152_labels"}
-    named = {word.strip(",") for line in demo.said for word in line.split() if word.startswith(str(demo.output))}
-    assert len(named) == 7
+    named = {word for line in demo.said for word in line.split() if word.startswith(str(demo.output))}
     assert all(Path(name).exists() for name in named)
-    pictures = [Path(name) for name in named if name.endswith(".png")]
-    assert [file.read_bytes()[:4] for file in pictures] == [b"\x89PNG"] * 3
+
+
+def test_it_ends_with_the_files_to_look_at(demo: Demo) -> None:
+    heading, *lines = demo.said[-1].splitlines()
+    assert heading == "The demo made these files:"
+    files = [Path(line.partition(" - ")[0].strip()) for line in lines]
+    assert [file.name for file in files] == [
+        *("phantom.png", "report.html", "scores.csv", "left.png", "right.png", "report.html")
+    ]
+    assert all(file.read_bytes()[:4] == b"\x89PNG" for file in files if file.suffix == ".png")
+    assert all(file.is_file() and line.partition(" - ")[2] for file, line in zip(files, lines, strict=True))
 
 
 def test_a_phantom_that_no_training_has_seen_is_segmented(demo: Demo) -> None:
@@ -121,5 +129,6 @@ def test_it_may_be_run_again_and_tells_what_it_leaves_out_without_nilearn(
     run_demo(output, device="cpu", log=again.said.append)
     assert again.steps == ["1/4", "2/4"]
     assert "nilearn" in again.said[-1]
+    assert "hippocampus" not in again.said[-2]
     assert "pip install nilearn" in again.said[-1]
     assert {file.name for file in output.iterdir() if not file.name.startswith(".")} == set(OF_PHANTOMS)

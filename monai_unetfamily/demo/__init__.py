@@ -1,7 +1,7 @@
 """The shipped bundles at work in a minute: phantoms against their exact labels, and the hippocampi of a template."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +30,16 @@ _YARDSTICKS = (
     "A hippocampus holds 2.4 to 4.4 ml in the 208 reference labels of the bundle's data set; other ways to draw and\n"
     "measure one gave means from 1.7 to 5.7 ml (Honeycutt and Smith, J Neuroimaging 1995)."
 )
+_PHANTOM_RESULTS = {
+    "phantom.png": "picture of one phantom: predicted organs are filled, their true outlines are dashed",
+    "phantom_labels/report.html": f"page with a picture and the volumes of each of the {CASES} phantoms",
+    "scores.csv": "Dice, surface distance and volume error of each organ in each phantom",
+}
+_HIPPOCAMPUS_RESULTS = {
+    f"mni152_labels/{PREVIEWS}/left.png": "picture of the left hippocampus: anterior part orange, posterior part blue",
+    f"mni152_labels/{PREVIEWS}/right.png": "picture of the right hippocampus, in the same colors",
+    "mni152_labels/report.html": "page with both pictures and the volumes",
+}
 Log = Callable[[str], None]
 
 
@@ -37,13 +47,13 @@ def run_demo(output: Path, *, device: str = "auto", log: Log = lambda line: None
     """Segment phantoms and evaluate them; segment both hippocampi of the MNI152 template and measure them.
 
     Everything lies in `output`: `phantoms`, `phantom_labels`, `scores.csv`, `phantom.png`, `mni152`, `mni152_labels`.
-    The demo may be run again, and then makes it anew. Nothing is downloaded. Without nilearn, which carries the
-    template, the log says that this half is left out.
+    The demo may be run again, and then makes it anew. Nothing is downloaded. Without nilearn, which contains the
+    template, this half is left out, and the last line says so.
 
     Args:
         output: a new or empty folder, or that of an earlier demo.
         device: as `choose_device` takes it.
-        log: is given a line for each step, and the tables.
+        log: is given a line for each step, the tables, and the list of the files to look at.
 
     Raises:
         FileExistsError: where `output` holds something that the demo did not make.
@@ -52,10 +62,16 @@ def run_demo(output: Path, *, device: str = "auto", log: Log = lambda line: None
     chosen = choose_device(device)
     _make_room(output)
     _show_phantoms(output, chosen, log)
-    if find_spec("nilearn") is None:
-        log("No hippocampi: nilearn, which carries the MNI152 template, is not installed; pip install nilearn")
-        return
-    _show_hippocampi(output, chosen, log)
+    has_template = find_spec("nilearn") is not None
+    if has_template:
+        _show_hippocampi(output, chosen, log)
+    log(_describe_results(output, _PHANTOM_RESULTS | (_HIPPOCAMPUS_RESULTS if has_template else {})))
+    if not has_template:
+        log("There are no hippocampi: nilearn, which contains the MNI152 template, is missing: pip install nilearn")
+
+
+def _describe_results(output: Path, results: Mapping[str, str]) -> str:
+    return "\n".join(["The demo made these files:", *(f"  {output / name} - {what}" for name, what in results.items())])
 
 
 def _make_room(output: Path) -> None:
@@ -70,13 +86,12 @@ def _show_phantoms(output: Path, device: torch.device, log: Log) -> None:
     data, predictions, names = output / "phantoms", output / "phantom_labels", class_names(SHIPPED / "phantom_ct")
     log(f"1/4 making {CASES} CT-like phantoms in {data}")
     images = write_phantoms(data, CASES, SEED)
-    log(f"2/4 segmenting them with phantom_ct, which has never seen them; look at {predictions / 'report.html'}")
+    log("2/4 segmenting them with phantom_ct, which has never seen them")
     _predict("phantom_ct", images, predictions, device, log)
     scores = evaluate_folders(predictions, data / "labelsTr", names)
     write_csv(scores, output / "scores.csv")
     log(format_table(summarize(scores)))
     _draw(images[0], predictions / images[0].name, data / "labelsTr" / images[0].name, output / "phantom.png")
-    log(f"prediction and truth of the first one: {output / 'phantom.png'}")
 
 
 def _show_hippocampi(output: Path, device: torch.device, log: Log) -> None:
@@ -84,12 +99,11 @@ def _show_hippocampi(output: Path, device: torch.device, log: Log) -> None:
     log(f"3/4 cropping the MNI152 template around its hippocampi in {crops}")
     make_folder(crops)
     images = write_crops(crops)
-    log(f"4/4 segmenting them with hippocampus_mr; look at {predictions / 'report.html'}")
+    log("4/4 segmenting them with hippocampus_mr")
     records = _predict("hippocampus_mr", images, predictions, device, log)
     log(_format_volumes(records))
     log(_YARDSTICKS)
     log(_compare_sides(*(predictions / image.name for image in images)))
-    log(f"pictures: {', '.join(str(predictions / PREVIEWS / f'{record.name}.png') for record in records)}")
 
 
 def _predict(bundle: str, images: Sequence[Path], output: Path, device: torch.device, log: Log) -> list[Record]:
