@@ -7,6 +7,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pytest
+from builds import built_once
 from PIL import Image
 from tiny import weigh
 
@@ -125,8 +127,12 @@ SETS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
 }
 
 
-def write_planned(name: str, folder: Path) -> Path:
-    """The bundle that is planned for a set, with random weights."""
+def planned_bundle(name: str, factory: pytest.TempPathFactory) -> Path:
+    """Return the bundle that is planned for a set, with random weights; read-only."""
+    return built_once(factory, f"planned_{name}", lambda folder: write_planned(name, folder)) / "bundle"
+
+
+def write_planned(name: str, folder: Path) -> None:
     bundle = folder / "bundle"
     assert main(["plan", str(SETS[name][0](folder / "data")), "-o", str(bundle), *LITTLE]) == 0
-    return weigh(bundle)
+    weigh(bundle)

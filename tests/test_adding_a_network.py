@@ -47,6 +47,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
+@pytest.mark.exhaustive
 def test_it_gets_every_test_that_all_members_have_and_passes_them() -> None:
     said = pytest_says(*WALKS, "-k", "linknet")
     tests = [line.partition("[") for line in said.splitlines() if line.startswith("collected ") and line.endswith("]")]

@@ -63,6 +63,7 @@ def _run_script(script: str, words: tuple[str, ...]) -> None:
     run_path(script, run_name="__main__")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_auto3dseg_trains_ranks_and_averages_the_family(
     phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,6 +20,7 @@ from benchmarks.__main__ import BENCHMARKS, run
 from benchmarks.measure import Result, Spread, Step, compare
 from family import SIZES, small
 from paper_form import PlainLayer, paper_form
+from tiers import sampled
 
 from monai_unetfamily.nets.convolution import ConvLayer
 
@@ -93,7 +94,7 @@ def run_here(command: Sequence[str], cwd: Path, **_: object) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", sampled(BENCHMARKS, "hybrid_loss", "nested"))
 def test_a_benchmark_runs_and_nothing_fails(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "benchmarks.json"
     file.write_text(json.dumps({"before": {}}))

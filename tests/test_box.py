@@ -14,6 +14,7 @@ from monai.inferers import SlidingWindowInferer
 from monai.transforms import Flipd, NormalizeIntensityd, Resized, Rotated
 from runs import predict
 from test_restore import GRIDS, RAS, WAYS, K, Smooth, by_slabs, opened, volume
+from tiers import sampled
 from torch import Tensor, nn
 
 from monai_unetfamily.bundles.bundle import Bundle, open_bundle
@@ -58,7 +59,7 @@ def obeys(bundle: Bundle | list[Bundle], image: MetaTensor, *, n: int = 4, seed:
         assert not outside(ours, box).any()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", sampled(WAYS, "foreground", "up- and downsampled"))
 def test_labels_in_a_box_are_those_of_the_whole_run(way: str) -> None:
     for seed, grid in enumerate(GRIDS.values()):
         obeys(opened(WAYS[way]), volume(SHAPE, grid), n=2, seed=seed)
@@ -78,8 +79,8 @@ WINDOWS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("window", sampled(WINDOWS, "mirror", "batches skipped", "larger along two axes"))
+@pytest.mark.parametrize("overlap", sampled([False, True], False))
 def test_whatever_the_windows(window: str, overlap: bool) -> None:
     bundle = opened(WAYS["up- and downsampled"], overlap=overlap, **WINDOWS[window])
     for grid in ("PIL", "oblique"):
@@ -191,10 +192,13 @@ def scores_of(bundle: Bundle, image: MetaTensor, box: Box | None) -> Any:
     return scores
 
 
+SCORED = {name: WAYS[name] for name in ("flips", "pads", "zoomed")} | {"rotated": [RAS, Rotated(K, 0.2)]}
+
+
 @pytest.mark.parametrize("window", [{}, {"roi": (40, 5, 40)}, {"roi": (8, 7), "slice_axis": 1}, WINDOWS["mirror"]])
-@pytest.mark.parametrize("way", [WAYS["flips"], WAYS["pads"], WAYS["zoomed"], [RAS, Rotated(K, 0.2)]])
-def test_scores_in_a_box_are_those_of_the_whole_run_too(way: list[Any], window: dict[str, Any]) -> None:
-    bundle, image = opened(way, **window), volume((17, 21, 33), GRIDS["LPS"])
+@pytest.mark.parametrize("way", sampled(SCORED, "flips", "rotated"))
+def test_scores_in_a_box_are_those_of_the_whole_run_too(way: str, window: dict[str, Any]) -> None:
+    bundle, image = opened(SCORED[way], **window), volume((17, 21, 33), GRIDS["LPS"])
     whole = scores_of(bundle, image, None)
     for box in boxes((17, 21, 33), 2):
         where = (slice(None), *slices_of(box, (17, 21, 33)))

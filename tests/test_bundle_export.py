@@ -8,11 +8,13 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from tiny import weigh
 
 from monai_unetfamily.bundles import export
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.export import FORMS, Form, export_network
 from monai_unetfamily.bundles.metadata import METADATA
+from monai_unetfamily.bundles.networks import choose_network
 from monai_unetfamily.cli import main
 from monai_unetfamily.cli.export import FORM_NAMES
 
@@ -38,6 +40,8 @@ def inside(file: Path) -> dict[str, Any]:
 def test_a_form_gives_the_networks_logits_at_other_sizes_too_and_carries_the_metadata(
     form: str, bundle_2d: Path, tmp_path: Path
 ) -> None:
+    choose_network(bundle_2d, "unet")  # the exporters take half a minute with UNet 3+
+    weigh(bundle_2d)
     file = tmp_path / f"network{FORMS[form].suffix}"
     assert main(["export", str(bundle_2d), "--to", form, "-o", str(file)]) == 0
     network, run = open_bundle(bundle_2d, torch.device("cpu")).network, FORMS[form].read(file)

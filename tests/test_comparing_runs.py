@@ -22,10 +22,10 @@ from monai_unetfamily.training.comparing.results import Comparison, read_run
 from monai_unetfamily.training.history import read_history
 from monai_unetfamily.volumes.cases import load_cases
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("clock")]
 
 NETWORKS = ("unet", "unetplusplus")
-MINUTES = 0.01
+MINUTES = 0.01  # of the fixture clock: one epoch
 
 
 @pytest.fixture
@@ -75,6 +75,7 @@ def test_two_are_trained_scored_timed_and_reported_once(
         run(recipe, phantoms, tmp_path / "out", networks=("unet", "unet_l1"))
 
 
+@pytest.mark.exhaustive
 @BRIEF
 def test_all_train_alike_and_see_the_same_cases(recipe: Path, phantoms: Path, tmp_path: Path) -> None:
     run(recipe, phantoms, tmp_path / "out", seeds=2, networks=("unet", "unet_l1"))
@@ -88,6 +89,7 @@ def test_all_train_alike_and_see_the_same_cases(recipe: Path, phantoms: Path, tm
     assert len({json.dumps(network_definition(room)) for room in rooms}) == 2
 
 
+@pytest.mark.exhaustive
 @BRIEF
 def test_folds_hold_out_each_case_once(recipe: Path, phantoms: Path, tmp_path: Path) -> None:
     found = run(recipe, phantoms, tmp_path / "out", folds=2, networks=("unet",))
@@ -127,13 +129,13 @@ def test_a_failed_training_is_tried_again(
     [
         ("epoch 1:", MINUTES),
         ("training on cpu", MINUTES),
-        ("epoch 2:", 0.5),  # long enough for two
+        ("epoch 2:", 0.05),  # several epochs
         ("predicting and evaluating", MINUTES),
         ("L1: predicting", MINUTES),
     ],
 )
 def test_an_interrupted_comparison_goes_on(
-    moment: str, minutes: float, recipe: Path, phantoms: Path, tmp_path: Path, clock: None
+    moment: str, minutes: float, recipe: Path, phantoms: Path, tmp_path: Path
 ) -> None:
     def interrupt(line: str) -> None:
         if moment in line:
@@ -153,6 +155,7 @@ def test_an_interrupted_comparison_goes_on(
     assert not [line for line in lines if line.startswith("epoch 1:")] or before == 0
 
 
+@pytest.mark.exhaustive
 def test_a_killed_command_goes_on(recipe: Path, phantoms: Path, tmp_path: Path) -> None:
     """SIGKILL, which no process can answer, in the second training."""
     output = tmp_path / "out"
@@ -226,6 +229,7 @@ def test_requests_that_cannot_be_are_refused(
     assert not (tmp_path / "out" / "request.json").exists()  # a call with other words may follow
 
 
+@pytest.mark.exhaustive
 @BRIEF
 def test_an_open_gate_is_a_variant_of_a_guided_network(recipe: Path, phantoms: Path, tmp_path: Path) -> None:
     found = run(recipe, phantoms, tmp_path / "out", networks=("unet3plus_cgm",))
@@ -237,6 +241,7 @@ def test_an_open_gate_is_a_variant_of_a_guided_network(recipe: Path, phantoms: P
     assert gated <= ungated + 1e-9
 
 
+@BRIEF
 def test_a_data_set_is_planned_trained_and_compared_by_one_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from family import SIZES, heads_of, small
 from paper_form import paper_form
+from tiers import sampled
 from torch import nn
 from torch.nn import functional as F
 
@@ -57,7 +58,7 @@ def test_eval_is_that_of_the_plain_form(name: str, options: dict[str, Any], dims
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("dims", sampled([2, 3], 2))
 @pytest.mark.parametrize(("name", "options"), FORMS, ids=IDS)
 def test_training_is_that_of_the_plain_form(name: str, options: dict[str, Any], dims: int) -> None:
     """Heads, gradients, and what batch norms remember."""

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from _pytest.mark import ParameterSet
 from docs_shelf import ship, take
 from monai.bundle import ConfigParser
 from processes import module
@@ -121,6 +122,16 @@ def left_out(block: Block, command: str) -> bool:
 
 RUN = {block.text: block for block in ALL if not all(left_out(block, command) for command in block.commands)}
 
+# Commands that take seconds each, and that tests of their own run in `make test`; the README's main recipe stays there.
+LONG = re.compile(r"unetfamily (train|compare|export|plan|prune|networks --size)|python -m monai\.bundle")
+RECIPE = "unetfamily plan my_data -o my_bundle"
+
+
+def cases() -> Iterator[ParameterSet]:
+    for block in RUN.values():
+        long = LONG.search(block.text) and not (block.page == "README.md" and block.commands[0] == RECIPE)
+        yield pytest.param(block, id=str(block), marks=[pytest.mark.exhaustive] if long else [])
+
 
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -165,7 +176,7 @@ def run(command: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("block", RUN.values(), ids=str)
+@pytest.mark.parametrize("block", list(cases()))
 def test_commands_do_what_the_page_says(block: Block) -> None:
     made = set[str]()
     for command in block.commands:

@@ -112,7 +112,7 @@ def test_training_and_gradients_are_untouched() -> None:
     [
         torch.jit.trace,
         lambda net, x: torch.export.export(net, (x,)).module(),
-        lambda net, x: torch.compile(net, backend="eager"),
+        pytest.param(lambda net, x: torch.compile(net, backend="eager"), marks=pytest.mark.exhaustive),
     ],
     ids=["traced", "exported", "compiled"],
 )

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from family import small
+from tiers import sampled
 from torch import Tensor, nn
 
 from monai_unetfamily.nets import UNet3Plus, list_networks
@@ -25,6 +26,7 @@ FORMS = [
     ("unetplusplus", {"mode": "accurate"}),
     ("unet3plus", {"cgm": True, "encoder": "residual"}),
 ]
+GUIDED = FORMS[-1:]  # every kind of layer: `make test` exports this one, `make test-all` each
 FEWER = {"fcn32s", "fcn16s", "unet_e", "unet_plus"}  # the nodes of another form here: the exporter to ONNX is slow
 IDS = ["-".join([name, *options]) for name, options in FORMS]
 
@@ -54,8 +56,8 @@ def run(session: onnxruntime.InferenceSession, x: Tensor) -> Tensor:
     return torch.from_numpy(output)
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize(("name", "options"), FORMS, ids=IDS)
+@pytest.mark.parametrize("dims", sampled([2, 3], 2))
+@pytest.mark.parametrize(("name", "options"), sampled(FORMS, *GUIDED), ids=IDS)
 @torch.no_grad()
 def test_torch_export_and_onnx_equal_eager_at_any_batch_and_size(
     name: str, options: dict[str, Any], dims: int, tmp_path: Path
@@ -73,7 +75,7 @@ def test_torch_export_and_onnx_equal_eager_at_any_batch_and_size(
                 torch.testing.assert_close(run(onnx, x), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("background", sampled([True, False], True))
 @torch.no_grad()
 def test_the_guide_gates_in_onnx_as_in_eager(background: bool, tmp_path: Path) -> None:
     net = supervised("unet3plus", 2, {"cgm": True, "background": background})
@@ -93,7 +95,7 @@ def test_the_guide_gates_in_onnx_as_in_eager(background: bool, tmp_path: Path) -
     assert torch.equal(changed, absent)
 
 
-@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("dims", sampled([2, 3], 2))
 @pytest.mark.parametrize(("name", "options"), FORMS, ids=IDS)
 @pytest.mark.filterwarnings("ignore")  # tracing is deprecated in torch, and still what ckpt_export uses
 @torch.no_grad()

@@ -10,10 +10,12 @@ import monai.bundle
 import onnxruntime
 import pytest
 import torch
+from builds import built_once
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import load_net_with_metadata
 from monai.transforms import Compose, LoadImaged, SaveImaged
-from planned_sets import SETS, write_planned
+from planned_sets import SETS, planned_bundle
+from tiers import sampled
 from tiny import weigh
 
 import monai_unetfamily.bundles
@@ -27,14 +29,27 @@ SCHEMA = Path(monai_unetfamily.bundles.__path__[0]) / "metadata_schema.json"
 WINDOW = 32  # voxels an axis, or fewer where a bundle's are: the recipes' are large
 
 
-@pytest.fixture(scope="module", params=[*(folder.name for folder in shipped_bundles()), *SETS])
+NAMES = [*(folder.name for folder in shipped_bundles()), *SETS]
+KINDS = ("hippocampus_mr", "phantom_2d", "few slices", "overlapping classes")
+exported = pytest.mark.parametrize("bundle", sampled(NAMES, "phantom_2d", "few slices"), indirect=True)
+
+
+@pytest.fixture(
+    scope="module", params=sampled(NAMES, "hippocampus_mr", "phantom_2d", "few slices", "overlapping classes")
+)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recipes and planned bundles with random weights."""
-    name, folder = request.param, tmp_path_factory.mktemp("tools")
+    """Return a shipped or planned bundle; those without weights have random ones."""
+    name = request.param
     if name in SETS:
-        return write_planned(name, folder)
+        return planned_bundle(name, tmp_path_factory)
+    folder = built_once(tmp_path_factory, f"tools_{name}", lambda folder: copy_with_weights(name, folder))
+    return folder / name
+
+
+def copy_with_weights(name: str, folder: Path) -> None:
     copy = shutil.copytree(SHIPPED / name, folder / name, ignore=shutil.ignore_patterns("logs", "eval", "cache"))
-    return copy if (copy / "models").exists() else weigh(copy)
+    if not (copy / "models").exists():
+        weigh(copy)
 
 
 def files(bundle: Path, config: str = "inference") -> dict[str, str]:
@@ -108,6 +123,7 @@ def test_it_has_every_property_that_monai_asks_for(config: str, bundle: Path, tm
     assert workflow.check_properties() == []
 
 
+@exported
 @pytest.mark.filterwarnings("ignore")  # tracing is deprecated in torch, and still what ckpt_export uses
 def test_ckpt_export_gives_what_eager_gives(bundle: Path, tmp_path: Path) -> None:
     x, file = window(bundle), tmp_path / "model.ts"
@@ -121,6 +137,7 @@ def test_ckpt_export_gives_what_eager_gives(bundle: Path, tmp_path: Path) -> Non
     assert b"network_def" in extra["inference.json"]
 
 
+@exported
 @pytest.mark.filterwarnings("ignore")  # of torch's exporter, about itself
 def test_onnx_export_gives_what_eager_gives(bundle: Path, tmp_path: Path) -> None:
     x, file = window(bundle), tmp_path / "model.onnx"

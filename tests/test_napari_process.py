@@ -62,6 +62,7 @@ for _ in range(3):
     assert alone(code) == 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("qapp_args")
 def test_the_session_of_the_documentation_goes_through(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "docs" / "draw_napari.py"

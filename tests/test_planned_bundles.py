@@ -11,8 +11,9 @@ import torch
 import yaml
 from fingerprints import fingerprint
 from monai.bundle import ConfigParser
-from planned_sets import LITTLE, SETS, write_planned, write_volumes
+from planned_sets import LITTLE, SETS, planned_bundle, write_volumes
 from processes import module
+from tiers import sampled
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.references import resolved_part
@@ -46,7 +47,7 @@ def planned(name: str, tmp_path: Path) -> tuple[Path, Path]:
     return data, bundle
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", sampled(SETS, "few slices", "channels in files"))
 def test_three_commands_lead_from_data_to_labels(name: str, tmp_path: Path) -> None:
     data, bundle = planned(name, tmp_path)
     assert [file for file in FILES if not (bundle / file).is_file()] == []
@@ -62,7 +63,7 @@ def test_three_commands_lead_from_data_to_labels(name: str, tmp_path: Path) -> N
     assert main(["evaluate", str(tmp_path / "out"), str(data), "--section", "validation"]) == 0
 
 
-@pytest.mark.parametrize("name", ["few slices", "phantom CT"])
+@pytest.mark.parametrize("name", sampled(["few slices", "phantom CT"], "phantom CT"))
 def test_monai_alone_trains_a_planned_bundle(name: str, tmp_path: Path) -> None:
     data, bundle = planned(name, tmp_path)
     options = ["--dataset_dir", str(data), "--max_epochs", "1", "--num_workers", "0"]
@@ -80,9 +81,9 @@ def targets(config: Any) -> Iterator[str]:
         yield from targets(item)
 
 
-@pytest.fixture(scope="module", params=SETS)
+@pytest.fixture(scope="module", params=sampled(SETS, "few slices", "channels in files", "overlapping classes"))
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_planned(request.param, tmp_path_factory.mktemp("planned"))
+    return planned_bundle(request.param, tmp_path_factory)
 
 
 def test_what_it_names_exists_below_training_and_both_configs_agree(written: Path) -> None:

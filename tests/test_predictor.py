@@ -70,6 +70,7 @@ def test_agrees_with_monais_own_run_of_the_bundle(bundle: Path, opened: Bundle, 
     assert labels > len(images(phantoms))  # the random network does tell voxels apart
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_monais_command_with_overrides_gives_what_our_settings_give(
     bundle: Path, opened: Bundle, phantoms: Path, tmp_path: Path

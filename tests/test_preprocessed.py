@@ -76,6 +76,7 @@ def test_functions_that_do_other_things_are_other_transforms(
     assert files[0] == files[1] != files[2]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_another_process_finds_the_same_files(untrained: Path, phantoms: Path, tmp_path: Path) -> None:
     """Transforms as a config builds them, here and in a process with another hash seed."""

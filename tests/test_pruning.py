@@ -13,6 +13,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from runs import predict
+from tiers import sampled
 from tiny import weigh
 from torch import Tensor, nn
 
@@ -72,8 +73,8 @@ def definition_of(bundle: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NESTED)
-@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", sampled(NESTED, "unetplusplus"))
+@pytest.mark.parametrize("dims", sampled([2, 3], 3))
 def test_predicts_what_the_head_of_the_full_network_predicts(
     untrained: Path, untrained_2d: Path, phantoms: Path, pictures: Path, tmp_path: Path, dims: int, name: str
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from fingerprints import FOREGROUND, fingerprint
 from monai.losses import DiceCELoss
+from tiers import sampled
 
 from monai_unetfamily.losses import GuidedLoss, LabelledVoxelsLoss, WeightedHeadsLoss
 from monai_unetfamily.nets import create_network, list_networks
@@ -162,7 +163,7 @@ def test_a_guide_comes_where_classes_are_often_absent(
     assert ("unet has no guide" in reason(without, "guide (CGM)")) is guided
 
 
-@pytest.mark.parametrize("name", list_networks())
+@pytest.mark.parametrize("name", sampled(list_networks(), "fcn8s", "unetplusplus", "unet3plus"))
 @pytest.mark.parametrize("facts", [CROP_MR, FEW_SLICES, THICK_CT], ids=["crop", "slices", "thick"])
 def test_every_member_can_be_planned_and_built(name: str, facts: Fingerprint) -> None:
     plan = small(facts, network=name, memory_gb=2)

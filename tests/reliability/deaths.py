@@ -4,11 +4,12 @@ import random
 
 # Changes to the output folder at which `predict` dies by kill -9, and how often it has made them before.
 PREDICT_DIES: tuple[tuple[str, int], ...] = (
+    ("rename phantom_000.nii.gz", 1),  # the label map is whole under its temporary name
+    ("remove .phantom_000.nii.gz", 1),  # it has its name, and the record is not done
+    ("rename report.html", 1),
     ("open .phantom_000.json", 1),  # nothing is there
     ("rename phantom_000.json", 1),  # the record that claims the case
     ("open .phantom_000.nii.gz", 1),
-    ("rename phantom_000.nii.gz", 1),  # the label map is whole under its temporary name
-    ("remove .phantom_000.nii.gz", 1),  # it has its name, and the record is not done
     ("rename details/previews/phantom_000.png", 1),
     ("rename phantom_000.json", 2),  # the record of a case that is done
     ("remove .phantom_000.json", 2),
@@ -17,7 +18,6 @@ PREDICT_DIES: tuple[tuple[str, int], ...] = (
     ("open .unetfamily.lock", 1),  # the tables
     ("rename volumes.csv", 1),
     ("rename run.json", 1),
-    ("rename report.html", 1),
     *(("", at) for at in random.Random(0).sample(range(1, 40), 4)),  # and at random
 )
 SPLIT_DIES = (("mkdir .phantom_000.", 1), ("rename phantom_000", 2))  # with --split: the folder of masks

@@ -32,7 +32,11 @@ def together(tmp_path: Path, *commands: list[str | Path]) -> list[Ended]:
 
 @pytest.mark.parametrize(
     "options",
-    [([], []), (["--overwrite"], ["--overwrite"]), (["--shard", "1/2"], ["--shard", "2/2"])],
+    [
+        ([], []),
+        pytest.param((["--overwrite"], ["--overwrite"]), marks=pytest.mark.exhaustive),
+        pytest.param((["--shard", "1/2"], ["--shard", "2/2"]), marks=pytest.mark.exhaustive),
+    ],
     ids=["the same", "overwrite", "shards"],
 )
 def test_two_runs_of_one_cohort_come_to_the_results_of_one(

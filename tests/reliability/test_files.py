@@ -15,6 +15,7 @@ from bad_inputs import ROWS, VOXELS, Row, scan
 from cohorts import Survived, assert_told, assert_whole, digests, failures, labels
 from damage import BOMBS, CHECKED, CUTS, FLIPS, FOLDERS, FORMATS, NAMES, REFUSED_NAMES, cut, flip
 from runs import predict
+from tiers import sampled
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.inference.batch import predict_cohort
@@ -39,7 +40,7 @@ def studies_of(row: Row, folder: Path, name: str) -> list[Study]:
     return [replace(study, name=f"{name} {number}") for number, study in enumerate(found)]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", sampled(FORMATS, "NIfTI, gzip", "MetaImage, packed", "DICOM", "PNG"))
 def test_a_file_cut_anywhere_costs_its_own_line(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, survived: Survived
 ) -> None:
@@ -76,7 +77,7 @@ def read(given: Path) -> tuple[np.ndarray | None, str]:
     return voxels, ""
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", sampled(FORMATS, "NIfTI, gzip"))
 def test_flipped_bytes_are_refused_or_read_but_never_crash(name: str, tmp_path: Path, survived: Survived) -> None:
     kind = FORMATS[name]
     source = kind.make(tmp_path)

@@ -18,6 +18,7 @@ from monai_unetfamily.training.history import read_history
 pytestmark = pytest.mark.slow
 
 KILLED = -9
+FEW = 3  # places that `make test` tries
 
 
 def images(phantoms: Path) -> list[Path]:
@@ -33,8 +34,13 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("options", "places"),
-    [((), PREDICT_DIES), (("--split", "--no-previews"), SPLIT_DIES), (("--save-scores", "--no-previews"), SCORES_DIE)],
-    ids=["plain", "split", "scores"],
+    [
+        ((), PREDICT_DIES[:FEW]),
+        pytest.param((), PREDICT_DIES[FEW:], marks=pytest.mark.exhaustive),
+        pytest.param(("--split", "--no-previews"), SPLIT_DIES, marks=pytest.mark.exhaustive),
+        pytest.param(("--save-scores", "--no-previews"), SCORES_DIE, marks=pytest.mark.exhaustive),
+    ],
+    ids=["a few", "plain", "split", "scores"],
 )
 def test_a_killed_prediction_is_completed_by_the_same_command(
     options: tuple[str, ...],
@@ -70,8 +76,13 @@ def test_a_killed_prediction_is_completed_by_the_same_command(
     survived("processes", len(places))
 
 
+@pytest.mark.parametrize(
+    "places",
+    [TRAIN_DIES[-2:-1], pytest.param((*TRAIN_DIES[:-2], TRAIN_DIES[-1]), marks=pytest.mark.exhaustive)],
+    ids=["one", "the others"],
+)
 def test_a_killed_training_is_completed_by_resuming(
-    untrained: Path, phantoms: Path, tmp_path: Path, survived: Survived
+    places: tuple[tuple[str, int], ...], untrained: Path, phantoms: Path, tmp_path: Path, survived: Survived
 ) -> None:
     set_config(untrained, max_epochs=2, val_interval=1, epoch_batches=2, num_workers=0)
     before = digests(phantoms)
@@ -81,11 +92,11 @@ def test_a_killed_training_is_completed_by_resuming(
         command = ["train", bundle, "--dataset", phantoms, "--device", "cpu", *going_on]
         return run(tmp_path / "log", command, *([die_at, bundle, *fault] if fault else []))
 
-    for number in range(len(TRAIN_DIES)):
+    for number in range(len(places)):
         shutil.copytree(untrained, tmp_path / "rooms" / str(number))
     ended = train(untrained)
     assert ended.status == 0, ended.said
-    for number, (place, times) in enumerate(TRAIN_DIES):
+    for number, (place, times) in enumerate(places):
         bundle = tmp_path / "rooms" / str(number)
         assert train(bundle, place, times).status == KILLED, (place, times)
         ended = train(bundle)
@@ -101,4 +112,4 @@ def test_a_killed_training_is_completed_by_resuming(
         ]
         assert lines[0] == lines[1], (place, times)
     assert digests(phantoms) == before
-    survived("processes", len(TRAIN_DIES))
+    survived("processes", len(places))

@@ -48,6 +48,7 @@ def _traced() -> Iterator[None]:
     tracemalloc.stop()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("_traced")
 @pytest.mark.skipif(sys.platform != "linux", reason="open files are read from /proc, which Linux has")
 def test_three_hundred_cases_take_no_more_than_one_hundred(bundle: Path, tmp_path: Path, survived: Survived) -> None:
