@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import threading
@@ -205,6 +206,16 @@ def _clean_themes() -> None:
 @pytest.fixture(autouse=True)
 def _disable_qt_warnings() -> None:
     """Likewise."""
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Give a test the same random numbers whatever ran before it: no test may fail by chance."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 SLOW = 0.25  # seconds of a processor: more, and a test should bear the mark

@@ -11,7 +11,7 @@ import mlflow
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from planned_sets import SETS, write_planned
+from planned_sets import SETS, planned_bundle
 from processes import module
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -97,8 +97,8 @@ def test_the_command_fills_it_alike_the_last_validation_too(untrained: Path, pha
 
 
 @pytest.mark.slow
-def test_a_planned_bundle_has_what_monai_adds_its_handlers_to(tmp_path: Path) -> None:
-    bundle = write_planned(next(iter(SETS)), tmp_path)
+def test_a_planned_bundle_has_what_monai_adds_its_handlers_to(tmp_path_factory: pytest.TempPathFactory) -> None:
+    bundle = planned_bundle(next(iter(SETS)), tmp_path_factory)
     parser = training_parser(bundle, {"dataset_dir": "/data", "device": torch.device("cpu")}, trust=False)
     tracking.track(parser, "mlflow")
     last = [parser["train"]["handlers"][-1], parser["validate"]["handlers"][-1]]
