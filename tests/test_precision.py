@@ -6,6 +6,7 @@ from family import SIZES, heads_of, small
 from torch import Tensor
 
 from monai_unetfamily.nets import list_networks
+from monai_unetfamily.nets.small_grids import SmallGridsInFloat32
 
 DIGITS = {torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of the largest logit: 10 and 7 bits behind some 20 layers
 
@@ -17,7 +18,7 @@ def test_autocast_is_near_to_float32(name: str, dims: int, dtype: torch.dtype) -
     extra = {"cgm": True, "presence_threshold": 0.0} if name == "unet3plus" else {}
     net = small(name, dims, deep_supervision=True, **extra)
     x = torch.randn(1, 2, *SIZES[dims][0])
-    with torch.autocast("cpu", dtype):
+    with torch.autocast("cpu", dtype), SmallGridsInFloat32():
         output = net.train()(x)
         loss = sum((h.float() ** 2).mean() for h in heads_of(output))
     assert isinstance(loss, Tensor)

@@ -7,12 +7,15 @@ import torch
 from monai.inferers import SimpleInferer
 from torch import Tensor
 
+from monai_unetfamily.nets.small_grids import SmallGridsInFloat32
+
 
 class MixedPrecisionInferer(SimpleInferer):
     """Run a network in bfloat16 where the inputs are on a CPU with instructions for it; logits come back in float32.
 
     The same exponents as float32, so that no gradient needs scaling. Losses are computed in float32, and weights stay
-    so. On other CPUs and on GPUs the network runs as it is; there MONAI's own `amp` is the switch.
+    so; grids smaller than a kernel are convolved in float32, too (`nets.small_grids`). On other CPUs and on GPUs the
+    network runs as it is; there MONAI's own `amp` is the switch.
 
     >>> MixedPrecisionInferer()(torch.ones(1, 1, 4), torch.nn.Conv1d(1, 2, 3)).dtype
     torch.float32
@@ -22,7 +25,7 @@ class MixedPrecisionInferer(SimpleInferer):
         """What the network returns: a tensor, or sequences of them."""
         if inputs.device.type != "cpu" or not cpu_has_bfloat16():
             return super().__call__(inputs, network, *args, **kwargs)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16), SmallGridsInFloat32():
             return _in_float32(network(inputs, *args, **kwargs))
 
 

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 from monai_unetfamily.nets.convolution import ConvLayer, Head2d, Head3d, shapes_are_symbols
+from monai_unetfamily.nets.small_grids import small_grids_in_float32
 from monai_unetfamily.nets.upsampling import Upsampled
 
 Layer = str | tuple[str, dict[str, Any]] | None
@@ -42,8 +43,12 @@ class Block(nn.Module):
     def forward(self, *inputs: Any) -> Tensor:
         """Compute the block's output."""
         if not (self.use_checkpoint and self.training and torch.is_grad_enabled()):
+            return self._compute(*inputs)
+        return cast(Tensor, checkpoint(self._compute, *inputs, use_reentrant=False, context_fn=partial(_twice, self)))
+
+    def _compute(self, *inputs: Any) -> Tensor:
+        with small_grids_in_float32():
             return self.compute(*inputs)
-        return cast(Tensor, checkpoint(self.compute, *inputs, use_reentrant=False, context_fn=partial(_twice, self)))
 
     def compute(self, *inputs: Any) -> Tensor:
         """What a block does."""

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from monai_unetfamily.nets.norms import fold_batch_norm, instance_norm
+from monai_unetfamily.nets.small_grids import small_grids_in_float32
 from monai_unetfamily.nets.upsampling import Upsampled, coarse_convolution, coarse_is_cheaper
 
 _BLOCK = 16  # channels that a CPU convolves at once
@@ -132,6 +133,10 @@ class _Head:
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, *spatial) to (N, out_channels, *spatial)."""
+        with small_grids_in_float32():
+            return self._logits(x)
+
+    def _logits(self, x: Tensor) -> Tensor:
         few = self.weight.shape[-1] == 3 and 3 * len(self.weight) <= _BLOCK and x.device.type == "cpu"
         if values_are_symbols(x) or not few:
             return cast(Tensor, super().forward(x)).contiguous()  # type: ignore[misc]

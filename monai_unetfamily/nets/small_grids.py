@@ -1,0 +1,60 @@
+"""Convolutions of small grids in float32 under CPU autocast, where oneDNN's half-precision kernels are wrong.
+
+With AVX-512 BF16, the weight gradient of a 3-D convolution in bfloat16 is read from memory that nobody has written
+where an axis is shorter than the kernel (PyTorch 2.13.0: kernel 3 on a grid of depth 2, kernel 5 on depths 2 to 4), and
+with a stride where one voxel of the last axis is left (PyTorch issue 169688). The gradient is then anything, NaN
+included. Such grids are the deepest ones of a network, so that float32 costs nothing there.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class SmallGridsInFloat32(TorchFunctionMode):
+    """Within this context, and CPU autocast, convolve grids that are smaller than the kernel in float32.
+
+    The result is in the dtype of autocast, as that of every other convolution.
+
+    >>> x, conv = torch.ones(1, 1, 2, 4, 4), torch.nn.Conv3d(1, 1, 3, padding=1)
+    >>> with torch.autocast("cpu", torch.bfloat16), SmallGridsInFloat32():
+    ...     y = conv(x)
+    >>> y.dtype, torch.equal(y, conv(x).bfloat16())
+    (torch.bfloat16, True)
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Call `func`, a convolution of a small grid without autocast."""
+        kwargs = kwargs or {}
+        if func is not torch.conv3d or not torch.is_autocast_enabled("cpu") or not is_small(*args, **kwargs):
+            return func(*args, **kwargs)
+        in_float32 = [each.float() if isinstance(each, Tensor) else each for each in args]
+        named = {name: each.float() if isinstance(each, Tensor) else each for name, each in kwargs.items()}
+        with torch.autocast("cpu", enabled=False):
+            return func(*in_float32, **named).to(torch.get_autocast_dtype("cpu"))
+
+
+def small_grids_in_float32() -> AbstractContextManager[Any]:
+    """Return that context under CPU autocast, and one that does nothing without it."""
+    return SmallGridsInFloat32() if torch.is_autocast_enabled("cpu") else nullcontext()
+
+
+def is_small(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1, *_: Any, **__: Any
+) -> bool:
+    """Return whether an axis of a 3-D grid on the CPU is shorter than the kernel, or than kernel and stride above 1.
+
+    >>> is_small(torch.empty(1, 1, 2, 8, 8), torch.empty(1, 1, 3, 3, 3))
+    True
+    >>> is_small(torch.empty(1, 1, 3, 8, 8), torch.empty(1, 1, 3, 3, 3))
+    False
+    """
+    strides = [stride] * 3 if isinstance(stride, int) else [*stride] * (3 // len(stride))
+    least = [k + (s if s > 1 else 0) for k, s in zip(weight.shape[2:], strides, strict=True)]
+    return input.device.type == "cpu" and any(n < m for n, m in zip(input.shape[2:], least, strict=True))
