@@ -151,6 +151,7 @@ def _timed(network: nn.Module) -> Iterator[list[float]]:
 
 def _now(network: nn.Module) -> float:
     """Seconds on the clock once the network's device has done what it was given."""
-    if next(network.parameters()).device.type != "cpu":
-        torch.accelerator.synchronize()
+    device = next(network.parameters()).device
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return perf_counter()

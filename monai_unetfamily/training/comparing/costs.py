@@ -92,12 +92,12 @@ def _peak(room: Path, variant: str, case: Mapping[str, Any], device: str, thread
     _, prepared = load_case(bundle, case_study(case))
     on_gpu = bundle.device.type == "cuda"
     if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-        before: float = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats(bundle.device)
+        before: float = torch.cuda.memory_allocated(bundle.device)
     else:
         before = _forget_peak()
     _segment(bundle, prepared)
-    return (torch.cuda.max_memory_allocated() if on_gpu else _resident("VmHWM")) - before
+    return (torch.cuda.max_memory_allocated(bundle.device) if on_gpu else _resident("VmHWM")) - before
 
 
 def _forget_peak() -> float:
