@@ -101,6 +101,8 @@ class _StandInMode(TorchDispatchMode):
         if func is _aten.masked_select.default:
             func, args = _aten.index.Tensor, (args[0], [args[1]])
         args, kwargs = _mapped(self._adopted, args), _mapped(self._adopted, kwargs)
+        if "conv" in func.__name__:
+            _require_one_device(args)
         with self.fakes:
             results = func(*_indices(func, _mapped(_fake, args)), **_mapped(_fake, kwargs))
         wrapped = _mapped(_stand_in, results)
@@ -115,6 +117,13 @@ class _StandInMode(TorchDispatchMode):
         with self.fakes:
             fake: Any = self.fakes.from_tensor(thing)
             return _stand_in(torch.empty_like(fake, device=CUDA) if thing.is_meta else fake)
+
+
+def _require_one_device(args: Any) -> None:
+    """Refuse an image and a kernel on two devices: torch's fake convolution looks at the image's alone."""
+    devices = {thing.device for thing in tree_leaves(args) if isinstance(thing, Tensor)}
+    if len(devices) > 1:
+        raise RuntimeError(f"Expected all tensors to be on the same device, but found {devices}")
 
 
 def _is_elsewhere(thing: Any) -> bool:
