@@ -1,7 +1,7 @@
 """The U-Net family for MONAI.
 
 Public names are imported when they are first used, so that `import monai_unetfamily` itself loads neither
-torch nor monai nor numpy.
+torch nor monai nor numpy. `dir()` lists the names that are loaded, `__all__` all names; `__init__.pyi` has their types.
 
 >>> import monai_unetfamily as uf
 >>> uf.list_networks()
@@ -45,10 +45,9 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:
+    # No __dir__ lists these names: MONAI's ComponentLocator calls inspect.getmembers, which would import them all.
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_HOME]
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

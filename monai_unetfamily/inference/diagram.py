@@ -3,17 +3,15 @@
 from io import BytesIO
 from math import dist
 from pathlib import Path
-from typing import Any
-
-from matplotlib import style
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
+from typing import TYPE_CHECKING, Any
 
 from monai_unetfamily.nets.diagram import IMAGE, LOGITS, Edge, Graph, Node
 from monai_unetfamily.volumes.files import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Point = tuple[float, float]  # inches from the image's node, y up
 
@@ -44,6 +42,8 @@ def save_diagram(graph: Graph, path: Path) -> None:
     ...     'id="En_0-skip-De_0"' in (Path(folder) / "unet.svg").read_text()
     True
     """
+    from matplotlib import style
+
     suffix = path.suffix.lower()
     if suffix not in (".svg", ".png"):
         raise ValueError(f"{path}: a diagram is written as .svg or .png: name such a file")
@@ -55,7 +55,9 @@ def save_diagram(graph: Graph, path: Path) -> None:
         file.write(stream.getvalue())
 
 
-def _draw(graph: Graph) -> Figure:
+def _draw(graph: Graph) -> "Figure":
+    from matplotlib.figure import Figure
+
     places = _places(graph)
     bends = {edge: _bend(places, edge) for edge in graph.edges}
     points = [point for edge, bend in bends.items() for point in _arc(places[edge.source], places[edge.target], bend)]
@@ -107,7 +109,9 @@ def _arc(start: Point, end: Point, bend: float) -> list[Point]:
     ]
 
 
-def _draw_row(axes: Axes, row: int, stride: tuple[int, ...]) -> None:
+def _draw_row(axes: "Axes", row: int, stride: tuple[int, ...]) -> None:
+    from matplotlib.patches import Rectangle
+
     left, right = axes.get_xlim()
     if row % 2 == 0:
         band = Rectangle(
@@ -118,7 +122,9 @@ def _draw_row(axes: Axes, row: int, stride: tuple[int, ...]) -> None:
     axes.text(left + 0.12, -row * _ROW, text, color=_FAINT, fontsize=7.5, va="center")
 
 
-def _draw_edge(axes: Axes, edge: Edge, start: Point, end: Point, bend: float) -> None:
+def _draw_edge(axes: "Axes", edge: Edge, start: Point, end: Point, bend: float) -> None:
+    from matplotlib.patches import FancyArrowPatch
+
     kind = "skip" if edge.skip else edge.direction
     arrow = FancyArrowPatch(
         start,
@@ -137,7 +143,9 @@ def _draw_edge(axes: Axes, edge: Edge, start: Point, end: Point, bend: float) ->
     axes.add_patch(arrow)
 
 
-def _draw_node(axes: Axes, node: Node, place: Point, on_the_way: bool, trained: bool) -> None:
+def _draw_node(axes: "Axes", node: Node, place: Point, on_the_way: bool, trained: bool) -> None:
+    from matplotlib.patches import Circle
+
     x, y = place
     ground = "white" if node.name in (IMAGE, LOGITS) else _WAY if on_the_way else _BESIDE
     circle = Circle(place, _RADIUS, facecolor=ground, edgecolor=_INK, linewidth=0.9, zorder=2, clip_on=False)
@@ -154,8 +162,10 @@ def _draw_node(axes: Axes, node: Node, place: Point, on_the_way: bool, trained: 
         axes.add_patch(dot)
 
 
-def _handles(graph: Graph, trained: bool) -> list[Artist]:
+def _handles(graph: Graph, trained: bool) -> "list[Artist]":
     """What the legend explains: the lines and dots that there are."""
+    from matplotlib.lines import Line2D
+
     directions = {edge.direction for edge in graph.edges}
     lines = [(_COLORS[direction], direction, words) for direction, words in _WORDS.items() if direction in directions]
     lines += [(_INK, "skip", "skip")] * any(edge.skip for edge in graph.edges)

@@ -4,17 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.legend import Legend
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
@@ -22,6 +14,14 @@ from monai_unetfamily.inference.planes import Image, Plane, picture_plane, radio
 from monai_unetfamily.volumes.colors import hex_color, palette
 from monai_unetfamily.volumes.files import atomic_file
 from monai_unetfamily.volumes.nifti import Labels
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
+    from matplotlib.text import Text
 
 _GROUND, _FRAME, _FAINT, _INK = "#0b0d10", "#3c4043", "#9aa0a6", "#e8eaed"
 _OPACITY = 0.35
@@ -106,8 +106,11 @@ def _guess_window(values: Image) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _draw(planes: list[Plane], window: tuple[float, float], names: Mapping[int, str], title: str) -> FigureCanvasAgg:
+def _draw(planes: list[Plane], window: tuple[float, float], names: Mapping[int, str], title: str) -> "FigureCanvasAgg":
     """All lengths are inches from the lower left corner; the height follows from the legend and the title."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     widths = [_panel_width(plane) for plane in planes]
     total = sum(widths) + (len(planes) - 1) * _GAP + 2 * _EDGE
     figure = Figure(figsize=(total, _PANEL), dpi=_DPI, facecolor=_GROUND)
@@ -133,7 +136,7 @@ def _panel_width(plane: Plane) -> float:
     return float(_PANEL * min(max(ratio, _NARROWEST), _WIDEST))
 
 
-def _draw_plane(axes: Axes, plane: Plane, window: tuple[float, float]) -> None:
+def _draw_plane(axes: "Axes", plane: Plane, window: tuple[float, float]) -> None:
     aspect = plane.spacing[0] / plane.spacing[1]
     axes.set(facecolor="black", xticks=[], yticks=[])  # black also where the image is not finite
     axes.spines[:].set_color(_FRAME)
@@ -161,7 +164,7 @@ def _tint(labels: Labels) -> NDArray[np.float64]:
     return colors
 
 
-def _outline(axes: Axes, labels: Labels, style: Any) -> None:
+def _outline(axes: "Axes", labels: Labels, style: Any) -> None:
     """Lines along voxel edges: contours run halfway between samples, so a voxel has one near each edge."""
     rows, columns = (np.repeat(np.arange(-1, size + 1), 2) for size in labels.shape[:2])
     y, x = rows + np.resize(_NEAR_EDGES, rows.size), columns + np.resize(_NEAR_EDGES, columns.size)
@@ -199,7 +202,7 @@ def _areas(*slices: Labels | None) -> Counter[int]:
     return areas
 
 
-def _add_legend(figure: Figure, planes: list[Plane], names: Mapping[int, str]) -> Legend:
+def _add_legend(figure: "Figure", planes: list[Plane], names: Mapping[int, str]) -> "Legend":
     """As many columns as fit."""
     entries = _entries(planes, names)
     narrow = _legend(figure, entries, columns=1)
@@ -208,8 +211,11 @@ def _add_legend(figure: Figure, planes: list[Plane], names: Mapping[int, str]) -
     return _legend(figure, entries, max(1, min(columns, len(entries))))
 
 
-def _entries(planes: list[Plane], names: Mapping[int, str]) -> list[tuple[Artist, str]]:
+def _entries(planes: list[Plane], names: Mapping[int, str]) -> "list[tuple[Artist, str]]":
     """One handle and name for each of the largest labels in view, then what the lines mean."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     predicted, true = _areas(*(plane.labels for plane in planes)), _areas(*(plane.reference for plane in planes))
     areas = predicted + true
     largest = sorted(label for label, _ in areas.most_common(_NAMED))
@@ -226,7 +232,7 @@ def _entries(planes: list[Plane], names: Mapping[int, str]) -> list[tuple[Artist
     return entries or [(Line2D([], [], linestyle="none"), "no label in view")]
 
 
-def _legend(figure: Figure, entries: list[tuple[Artist, str]], columns: int) -> Legend:
+def _legend(figure: "Figure", entries: "list[tuple[Artist, str]]", columns: int) -> "Legend":
     handles, names = zip(*entries, strict=True)
     legend = figure.legend(
         handles,
@@ -247,14 +253,14 @@ def _legend(figure: Figure, entries: list[tuple[Artist, str]], columns: int) -> 
     return legend
 
 
-def _write(figure: Figure, x: float, bottom: float, text: str, size: float) -> Text:
+def _write(figure: "Figure", x: float, bottom: float, text: str, size: float) -> "Text":
     style: dict[str, Any] = {"color": _INK, "size": size, "ha": "center", "va": "bottom", "parse_math": False}
     return figure.text(x, bottom, text, transform=figure.dpi_scale_trans, **style)
 
 
-def _height(artist: Artist) -> float:
+def _height(artist: "Artist") -> float:
     return float(artist.get_window_extent().height / _DPI)
 
 
-def _width(artist: Artist) -> float:
+def _width(artist: "Artist") -> float:
     return float(artist.get_window_extent().width / _DPI)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from monai_unetfamily.nets.blocks import SPATIAL_DIMS, Axes
 from monai_unetfamily.nets.registry import MEMBERS, create_network
@@ -103,6 +102,8 @@ def count_macs(network: nn.Module, shape: Sequence[int]) -> int:
     >>> count_macs(nn.Conv2d(1, 8, kernel_size=3, padding=1, device="meta"), (1, 1, 10, 10))
     7200
     """
+    from torch.utils.flop_counter import FlopCounterMode  # loads triton where it is installed
+
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(_image(network, shape))
     return counter.get_total_flops() // 2

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from matplotlib.figure import Figure
 from monai.engines import Evaluator
 
 from monai_unetfamily.inference.report import save_overlay
@@ -198,6 +197,8 @@ def write_history(epochs: Sequence[Epoch], file: Path) -> None:
 
 def draw_curve(epochs: Sequence[Epoch], file: Path) -> None:
     """Draw training loss (left axis) and validation Dice, mean and each class (right axis), over minutes."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     loss = figure.subplots()
     loss.plot([e.seconds / 60 for e in epochs], [e.loss for e in epochs], color="#0072B2", lw=1)

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import cos, pi, sin
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
+
 
 _Place = tuple[int, float, float]  # how far from the point, right, up
 _AWAY = (7, 12, 18, 26, 36, 48, 62, 78, 96)  # points of typography, from a point to its name
@@ -15,7 +18,7 @@ _LEADER = 15  # from here on a line leads from the name to its point
 _POINT = 5  # half the width that a marker takes
 
 
-def place_labels(axes: Axes, points: Mapping[str, tuple[float, float]], *, color: str, leader: str) -> None:
+def place_labels(axes: "Axes", points: Mapping[str, tuple[float, float]], *, color: str, leader: str) -> None:
     """Write each name as near to its point as there is room; where there is none, where it covers least.
 
     Args:
@@ -24,6 +27,9 @@ def place_labels(axes: Axes, points: Mapping[str, tuple[float, float]], *, color
         color: of names.
         leader: of the lines from names that lie apart.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.transforms import Bbox
+
     canvas = FigureCanvasAgg(axes.figure)  # type: ignore[arg-type]
     canvas.draw()  # the layout
     spots = {name: axes.transData.transform(point) for name, point in points.items()}
@@ -39,8 +45,10 @@ def place_labels(axes: Axes, points: Mapping[str, tuple[float, float]], *, color
             axes.annotate("", points[name], (0.9 * dx, 0.9 * dy), textcoords="offset points", arrowprops=line)
 
 
-def _covered(label: Annotation, place: _Place, taken: Sequence[Bbox], canvas: FigureCanvasAgg) -> float:
+def _covered(label: "Annotation", place: _Place, taken: "Sequence[Bbox]", canvas: "FigureCanvasAgg") -> float:
     """Pixels of names and points that a label would cover there, and of itself beyond the axes."""
+    from matplotlib.transforms import Bbox
+
     box = _box(label, place, canvas)
     inside = Bbox.intersection(box, label.axes.bbox)  # type: ignore[union-attr]
     outside = box.width * box.height - (inside.width * inside.height if inside else 0)
@@ -48,7 +56,7 @@ def _covered(label: Annotation, place: _Place, taken: Sequence[Bbox], canvas: Fi
     return round(outside + sum(both.width * both.height for both in shared), 3)
 
 
-def _box(label: Annotation, place: _Place, canvas: FigureCanvasAgg) -> Bbox:
+def _box(label: "Annotation", place: _Place, canvas: "FigureCanvasAgg") -> "Bbox":
     _, dx, dy = place
     label.xyann = (dx, dy)
     label.set_horizontalalignment("left" if dx > 2 else "right" if dx < -2 else "center")

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from math import isfinite, isnan
-from typing import Any, NamedTuple
-
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monai_unetfamily.training.comparing.analysis import Analysis, Row
 from monai_unetfamily.training.comparing.labels import place_labels
 from monai_unetfamily.training.comparing.statistics import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDE, NARROW = 10.0, 4.6  # inches
 _GROUND, _INK, _MUTED, _LINE = "#fffffe", "#1a1c1f", "#565b63", "#cfd4da"
@@ -78,10 +78,12 @@ class Plot:
     name: str
     title: str
     about: str
-    draw: Callable[[float], Figure]
+    draw: "Callable[[float], Figure]"
 
     def svg(self, width: float) -> str:
         """The picture as text; equal numbers give equal text."""
+        from matplotlib import rc_context
+
         text = StringIO()
         with rc_context({**_STYLE, "svg.hashsalt": f"{self.name}{width}"}):
             self.draw(width).savefig(text, format="svg", metadata={"Date": None})
@@ -158,13 +160,19 @@ def _by_class(analysis: Analysis) -> Plot:
     )
 
 
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def _intervals(
     rows: Sequence[Row], panels: Sequence[tuple[str, Callable[[Row], Interval]]], width: float, unit: str, columns: int
-) -> Figure:
+) -> "Figure":
     """A panel for each measure, a line for each network: its value and its interval."""
     columns = min(columns, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(width, lines * (0.75 + _ROW * len(rows)) + 0.3), layout="constrained")
+    figure = _figure(width, lines * (0.75 + _ROW * len(rows)) + 0.3)
     grid = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
     for axes, (title, measure) in zip(grid, panels, strict=False):
         for y, row in enumerate(rows):
@@ -178,7 +186,7 @@ def _intervals(
     return figure
 
 
-def _interval(axes: Axes, row: Row, interval: Interval, y: int) -> None:
+def _interval(axes: "Axes", row: Row, interval: Interval, y: int) -> None:
     look = _LOOKS[row.entrant.kind]
     if isfinite(interval.low + interval.high):
         axes.plot([interval.low, interval.high], [y, y], color=look.color, lw=1.6, solid_capstyle="butt")
@@ -186,7 +194,7 @@ def _interval(axes: Axes, row: Row, interval: Interval, y: int) -> None:
         axes.plot(interval.value, y, look.marker, color=look.color, ms=5.5)
 
 
-def _legend(figure: Figure, rows: Sequence[Row]) -> None:
+def _legend(figure: "Figure", rows: Sequence[Row]) -> None:
     kinds = dict.fromkeys(row.entrant.kind for row in rows)
     marks: list[Any] = []
     for kind in kinds:
@@ -196,8 +204,8 @@ def _legend(figure: Figure, rows: Sequence[Row]) -> None:
     figure.legend(handles=marks, loc="outside upper left", ncols=columns, columnspacing=1.2, handletextpad=0.1)
 
 
-def _pareto(analysis: Analysis, width: float) -> Figure:
-    figure = Figure(figsize=(width, 5.2 if width == WIDE else 5.6), layout="constrained")
+def _pareto(analysis: Analysis, width: float) -> "Figure":
+    figure = _figure(width, 5.2 if width == WIDE else 5.6)
     axes = figure.subplots()
     rows = [row for row in analysis.rows if isfinite(row.entrant.cost.seconds) and isfinite(row.overall.dice.value)]
     front = sorted((row.entrant.cost.seconds, row.overall.dice.value) for row in rows if row.on_front)
@@ -217,7 +225,7 @@ def _pareto(analysis: Analysis, width: float) -> Figure:
     return figure
 
 
-def _logarithmic(axes: Axes, seconds: Sequence[float]) -> None:
+def _logarithmic(axes: "Axes", seconds: Sequence[float]) -> None:
     """An axis with room for names, and numbers that are read at once: 0.2, 0.5, 1, 2, 5."""
     low, high = min(seconds) / 1.3, max(seconds) * 1.5
     steps = [m * 10.0**power for power in range(-4, 6) for m in (1, 2, 5)]
@@ -227,8 +235,8 @@ def _logarithmic(axes: Axes, seconds: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
 
 
-def _depth(analysis: Analysis, width: float) -> Figure:
-    figure = Figure(figsize=(width, 4.2), layout="constrained")
+def _depth(analysis: Analysis, width: float) -> "Figure":
+    figure = _figure(width, 4.2)
     axes = figure.subplots()
     nested, plain = depths(analysis)
     lines = (
@@ -254,11 +262,11 @@ def _depth(analysis: Analysis, width: float) -> Figure:
     return figure
 
 
-def _learning(analysis: Analysis, width: float) -> Figure:
+def _learning(analysis: Analysis, width: float) -> "Figure":
     rows = [row for row in analysis.trained if row.entrant.curves]
     columns = 4 if width == WIDE else 2
     lines = -(-len(rows) // columns)
-    figure = Figure(figsize=(width, 1.6 * lines + 0.3), layout="constrained")
+    figure = _figure(width, 1.6 * lines + 0.3)
     grid = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
     base = analysis.named(analysis.comparison.baseline)
     for axes, row in zip(grid, rows, strict=False):
