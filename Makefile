@@ -11,11 +11,11 @@ READY  := $(VENV)/ready
 DEMO   := $(VENV)/demo-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install system demo test test-fast test-min test-gpu test-monailabel coverage lint types bench \
-  bench-docs pictures clean
+.PHONY: help install system demo test test-fast test-min test-default-torch test-gpu test-monailabel coverage \
+  lint types bench bench-docs pictures clean
 
 help:  ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "make PYTHON=python3.12 TARGET chooses the interpreter of a new $(VENV)"
 
 install: $(READY)  ## make the environment alone
@@ -37,6 +37,9 @@ test-fast: $(READY) system  ## run the tests that are not marked slow
 
 test-min: $(READY) system  ## run test-fast on the lowest and on the newest versions, in environments of their own (12 GB)
 	@$(VENV)/bin/python .ci/test_versions.py
+
+test-default-torch: $(READY) system  ## test bundles, commands and napari on the wheels that pip brings users (7 GB)
+	@$(VENV)/bin/python .ci/test_default_torch.py
 
 coverage: $(READY) system  ## run all tests and count: fails below 95 % of the package, 85 % of the plugin
 	@echo "== Tests and doctests, counted =="
@@ -76,8 +79,8 @@ pictures: $(READY)  ## draw the floors anew, and the pictures of docs/napari.md 
 	@PYTHONPATH=. $(VENV)/bin/python docs/draw_napari.py
 
 clean:  ## remove what make made: .venv, caches, build leftovers, demo_output
-	rm -rf $(VENV) .venv-lowest .venv-newest .venv-monailabel .coverage build dist demo_output *.egg-info \
-	  .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest .venv-newest .venv-default-torch .venv-monailabel .coverage build dist demo_output \
+	  *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 define MAKE_VENV
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

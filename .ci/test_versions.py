@@ -11,9 +11,11 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+NEWEST = ("--upgrade", "--upgrade-strategy=eager")
 FAST = ("-m", "not slow", "-n", "2", "-q", "-p", "no:cacheprovider")
 
 
@@ -42,27 +44,28 @@ def split(requirement: str) -> tuple[str, str]:
 def pins(which: str) -> list[str]:
     """What pip is told: the floors exactly, or to take the newest of everything."""
     if which == "newest":
-        return ["--upgrade", "--upgrade-strategy=eager"]
+        return list(NEWEST)
     return ["==".join(split(requirement)) for requirement in requirements()]
 
 
-def install(which: str) -> Path:
-    """Make or renew the environment; returns its interpreter."""
+def interpreter(which: str) -> Path:
+    """The interpreter of an environment, which is made where it is not there."""
     folder = ROOT / f".venv-{which}"
     if not (folder / "bin/pip").is_file():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-    python = folder / "bin/python"
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, *pins(which), "-e", f"{ROOT}[test]"], check=True)
-    return python
+    return folder / "bin/python"
+
+
+def install(python: Path, *arguments: str) -> None:
+    """Install what pip's arguments ask for; constraints.txt is not used."""
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments], check=True)
 
 
 VERSIONS = "import sys\nfrom importlib.metadata import version\nfor name in sys.argv[1:]: print(version(name))"
 
 
-def versions(python: Path) -> list[str]:
-    """What is installed of each requirement."""
-    names = [split(requirement)[0] for requirement in requirements()]
+def versions(python: Path, names: Iterable[str]) -> list[str]:
+    """What is installed of each package."""
     return subprocess.check_output([python, "-c", VERSIONS, *names], text=True).split()
 
 
@@ -78,13 +81,15 @@ def tested(python: Path) -> str:
 
 def main(asked: list[str]) -> int:
     """Test each, then print what was tested and how it ended, side by side."""
-    columns = {}
+    names, columns = [split(requirement)[0] for requirement in requirements()], {}
     for which in asked or ["lowest", "newest"]:
         print(f"== The {which} versions, in .venv-{which} (about 6 GB where torch brings CUDA) ==", flush=True)
-        python = install(which)
-        columns[which] = [*versions(python), tested(python)]
-    names = ["package", *(split(requirement)[0] for requirement in requirements()), "fast tests"]
-    for name, *row in zip(names, *([which, *column] for which, column in columns.items()), strict=True):
+        python = interpreter(which)
+        install(python, *pins(which), "-e", f"{ROOT}[test]")
+        columns[which] = [*versions(python, names), tested(python)]
+    for name, *row in zip(
+        ["package", *names, "fast tests"], *([which, *column] for which, column in columns.items()), strict=True
+    ):
         print(f"{name:28}", *(f"{cell:16}" for cell in row))
     return int(any(results[-1].startswith("FAILED") for results in columns.values()))
 
