@@ -3,6 +3,7 @@ SHELL  := /bin/bash
 PYTHON ?= python3
 VENV   := .venv
 PYTEST := $(VENV)/bin/python -m pytest
+RUN_TESTS := OMP_NUM_THREADS=1 $(PYTEST) -n 2
 # Bytecode is compiled when a module is first imported: pip would compile all of them, one after another.
 PIP    := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 SYSTEM := $(VENV)/bin/python tests/system_parts.py
@@ -11,7 +12,7 @@ READY  := $(VENV)/ready
 DEMO   := $(VENV)/demo-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install system demo test test-fast test-min test-default-torch test-gpu test-monailabel coverage \
+.PHONY: help install system demo test test-all test-fast test-random test-min test-default-torch test-gpu test-monailabel coverage \
   lint types bench bench-docs pictures clean
 
 help:  ## list the targets
@@ -27,13 +28,21 @@ demo: $(or $(wildcard $(READY)),$(DEMO))  ## show the shipped bundles at work, o
 system: $(READY)  ## install the Chromium and the display that tests use; not as root: name the system packages
 	@$(SYSTEM)
 
-test: $(READY) system  ## run all tests and doctests
+test: $(READY) system  ## check every promise once, doctests included
 	@echo "== Tests and doctests =="
-	@OMP_NUM_THREADS=1 $(PYTEST) -n 2
+	@$(RUN_TESTS) -m "not exhaustive"
+
+test-all: $(READY) system  ## run the exhaustive tables, too: faults, fuzzing, long runs, every exporter on every bundle
+	@echo "== All tests and doctests =="
+	@$(RUN_TESTS)
 
 test-fast: $(READY) system  ## run the tests that are not marked slow
 	@echo "== Fast tests and doctests =="
-	@OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m "not slow"
+	@$(RUN_TESTS) -m "not slow and not exhaustive"
+
+test-random: $(READY) system  ## run make test-all in random order three times at once, so that each run is under load
+	@echo "== All tests and doctests, three runs at once in random order =="
+	@$(VENV)/bin/python .ci/test_random.py
 
 test-min: $(READY) system  ## run test-fast on the lowest and on the newest versions, in environments of their own (12 GB)
 	@$(VENV)/bin/python .ci/test_versions.py
@@ -43,7 +52,7 @@ test-default-torch: $(READY) system  ## test bundles, commands and napari on the
 
 coverage: $(READY) system  ## run all tests and count: fails below 95 % of the package, 85 % of the plugin
 	@echo "== Tests and doctests, counted =="
-	@OMP_NUM_THREADS=1 $(PYTEST) -n 2 --cov --cov-report=
+	@$(RUN_TESTS) -m "not exhaustive" --cov --cov-report=
 	@$(VENV)/bin/coverage report --skip-covered --include='monai_unetfamily/*' --fail-under=95
 	@$(VENV)/bin/coverage report --skip-covered --include='napari_plugin/*' --fail-under=85
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NEWEST = ("--upgrade", "--upgrade-strategy=eager")
-FAST = ("-m", "not slow", "-n", "2", "-q", "-p", "no:cacheprovider")
+FAST = ("-m", "not slow and not exhaustive", "-n", "2", "-q", "-p", "no:cacheprovider")
 
 
 def requirements() -> list[str]:

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
