@@ -27,6 +27,7 @@ def start(seed: int, basetemp: str) -> "subprocess.Popen[bytes]":
 
 
 def main() -> int:
+    """Run them, print the last line of each, and return the exit status."""
     LOGS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         runs = {seed: start(seed, f"{folder}/{seed}") for seed in SEEDS}

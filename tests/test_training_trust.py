@@ -189,6 +189,7 @@ def test_each_door_to_training_refuses_it(
     assert not [file for file in tmp_path.rglob("out/*") if file.name != "request.json"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its code leaves a file open
 @pytest.mark.slow
 def test_a_trusted_bundle_says_what_it_runs_first(
     untrained: Path, phantoms: Path, canary: Path, capsys: pytest.CaptureFixture[str]
