@@ -12,8 +12,8 @@ READY  := $(VENV)/ready
 DEMO   := $(VENV)/demo-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install system demo test test-all test-fast test-random test-min test-default-torch test-gpu test-monailabel coverage \
-  lint types bench bench-docs pictures clean
+.PHONY: help install system demo test test-all test-fast test-random test-min test-default-torch test-gpu \
+  test-monailabel coverage lint types bench bench-gpu bench-docs pictures clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ types: $(READY)  ## check types
 
 bench: $(READY)  ## measure time and memory against peers: an hour, alone on the machine; QUICK=1: 5 minutes
 	@PYTHONPATH=tests $(VENV)/bin/python -m benchmarks $(if $(QUICK),--quick) $(ONLY)
+
+bench-gpu: $(READY)  ## run the tests marked gpu, then measure on a CUDA device; QUICK=1: smaller, for a trial
+	@PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.gpu $(if $(QUICK),--quick) $(ONLY)
 
 bench-docs: $(READY)  ## show what make bench measured in docs/performance.md and the README
 	@PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.publish

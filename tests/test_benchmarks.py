@@ -2,8 +2,11 @@
 
 import json
 import logging
+import math
+import re
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict
@@ -17,7 +20,11 @@ import pytest
 import torch
 from benchmarks import cohort, measure, napari_window, plot, publish, table, windows
 from benchmarks.__main__ import BENCHMARKS, run
-from benchmarks.measure import Result, Spread, Step, compare
+from benchmarks.gpu import command, device, networks, prediction, training
+from benchmarks.gpu.networks import Formed, Part
+from benchmarks.measure import PACKAGES, Result, Spread, Step, compare, measured_together
+from benchmarks.members import member
+from benchmarks.steps import network_step, rounding
 from family import SIZES, small
 from paper_form import PlainLayer, paper_form
 from tiers import sampled
@@ -63,6 +70,25 @@ def test_memory_is_what_the_step_adds_and_a_failure_costs_its_row() -> None:
     assert results["failing"].failure == "MemoryError: too much"
 
 
+def test_one_process_measures_all_candidates_and_a_failure_costs_its_row() -> None:
+    """As on a GPU."""
+    candidates = {"small": partial(allocating, 1), "failing": out_of_memory, "large": partial(allocating, 2)}
+    results = measured_together(candidates, 2, "cpu", torch.get_num_threads())
+    assert [len(result.seconds) for result in results.values()] == [2, 0, 2]
+    assert [result.failure for result in results.values()] == [None, "MemoryError: too much", None]
+
+
+@pytest.mark.slow
+def test_what_measuring_processes_are_forked_from_never_asks_for_cuda() -> None:
+    """CUDA cannot be used in a process forked from one that has asked for it, were it whether there is a device."""
+    asks = ("torch.cuda.is_available", "torch.cuda.device_count", "torch.cuda.init", "torch.accelerator.is_available")
+    code = "import torch, importlib, sys\nasked = []\n"
+    code += "".join(f"{name} = lambda *_: asked.append({name!r})\n" for name in asks)
+    code += f"[importlib.import_module(name) for name in {PACKAGES}]\nsys.exit(' '.join(asked) or 0)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
     """No processes but windows, no repetition, a tiny bundle in the window: toy sizes are about running at all."""
@@ -74,7 +100,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
         finally:
             torch.set_num_threads(threads)
 
-    monkeypatch.setattr(measure, "in_fresh_process", call)
+    for module in (measure, prediction, training):
+        monkeypatch.setattr(module, "in_fresh_process", call)
     monkeypatch.setattr(measure, "SAMPLE", 0.0)
     monkeypatch.setattr(cohort, "subprocess", SimpleNamespace(run=run_here))
     monkeypatch.setattr(napari_window, "BUNDLE", str(bundle))
@@ -109,6 +136,112 @@ def test_a_benchmark_runs_and_nothing_fails(name: str, tmp_path: Path, capsys: p
     assert "Error" not in table.markdown(rows)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("name", command.BENCHMARKS)
+def test_a_gpu_benchmark_runs_on_a_cpu_and_nothing_fails(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "gpu.json"
+    assert command.run(name, "toy", "cpu", file, until=math.inf)
+    record = json.loads(file.read_text())[name]
+    rows = table.from_json(record["rows"])
+    assert table.markdown(rows) in capsys.readouterr().out
+    assert publish.shown(record)
+    figures = [cell for row in rows for cell in row.values() if isinstance(cell, Spread | float)]
+    assert len(figures) >= len(rows)
+
+
+def test_a_run_on_a_gpu_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, seen = tmp_path / "gpu.json", []
+
+    def part(rows: int) -> Iterator[table.Row]:
+        for number in range(rows):
+            yield {"number": number, "peak MiB": 10 * number}
+            seen.append(json.loads(file.read_text())["some"]["rows"])
+        if rows == 2:
+            raise RuntimeError("the device was lost")
+
+    def parts(scale: str, place: str) -> Iterator[Part]:
+        yield partial(part, 1)
+        yield partial(part, 2)
+
+    monkeypatch.setitem(command.BENCHMARKS, "some", command.Benchmark("Some", parts))
+    assert not command.run("some", "toy", "cpu", file, until=math.inf)
+    assert [len(rows) for rows in seen] == [1, 2, 3]
+    assert json.loads(file.read_text())["some"]["rows"][-1] == {"failed": "RuntimeError: the device was lost"}
+    assert command.most_memory(file) == 10
+    assert not command.run("some", "toy", "cpu", file, until=-math.inf)
+    assert "left out" in json.loads(file.read_text())["some"]["rows"][0]["failed"]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "listed", "said"),
+    [
+        (None, [], "no CUDA device: torch finds none and nvidia-smi lists none"),
+        (None, ["GPU 0: A"], r"lists GPU 0: A, but torch .* is built without CUDA: replace it with .*'torch===2\.\d+"),
+        ("13.0", ["GPU 0: A"], r"cannot use it \(RuntimeError: the driver is too old\): update the NVIDIA driver"),
+    ],
+)
+def test_a_device_that_torch_cannot_use_is_named_with_the_fix(
+    cuda: str | None, listed: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise RuntimeError("the driver is too old. Buy one.")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", refuse)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(device, "listed_devices", lambda: listed)
+    problem = device.problem()
+    assert problem is not None
+    assert re.search(said, problem)
+    assert "\n" not in problem
+
+
+def test_without_a_device_the_command_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "problem", lambda: "no CUDA device.")
+    monkeypatch.setattr(sys, "argv", ["bench-gpu"])
+    assert command.main() == 1
+    assert capsys.readouterr() == ("", "make bench-gpu: no CUDA device.\n")
+
+
+def test_tf32_is_on_for_its_own_steps_alone() -> None:
+    def allowed() -> tuple[bool, bool]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before, on_gpu = allowed(), SimpleNamespace(device=torch.device("cuda"))
+    with rounding(on_gpu, "tf32"):
+        assert allowed() == (True, True)
+        with rounding(on_gpu, "float32"):
+            assert allowed() == (False, False)
+        assert allowed() == (True, True)
+    assert allowed() == before
+
+
+@pytest.mark.slow
+def test_the_coarse_grid_form_is_switched_on_and_off() -> None:
+    case = networks.Case((48, 48), 1, 8, 4)
+    build = partial(member, "unet3plus", 2, case.widths)
+    assert networks.coarse_layers(build, case) > 0
+    assert networks.coarse_layers(partial(member, "unet", 2, case.widths), case) == 0
+    taken: dict[str, int] = {}
+    outputs = []
+    for form, rule in networks.FORMS.items():
+        taken[form] = 0
+
+        def counted(x: Any, kernel: Any, form: str = form, rule: networks.Rule = rule) -> bool:
+            chosen = rule(x, kernel)
+            taken[form] += chosen
+            return chosen
+
+        outputs.append(Formed(network_step(build, case.size, "eval"), counted)())
+    assert taken == {"on": networks.coarse_layers(build, case), "off": 0}
+    torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
+
+
 def test_a_table_goes_through_json_unchanged() -> None:
     rows = [{"a": "x", "b": Spread(1.0, 0.5, 2.0), "c": 1234}, {"a": "y", "b": None, "c": 0.25}]
     assert table.from_json(json.loads(json.dumps(table.to_json(rows)))) == rows
@@ -124,7 +257,7 @@ def test_a_table_goes_through_json_unchanged() -> None:
 def test_a_page_shows_the_run_that_is_committed_with_it(page: Path) -> None:
     text = page.read_text("utf-8")
     assert publish.filled(text, json.loads(publish.RESULTS.read_text("utf-8"))) == text
-    assert set(publish.TABLE.findall(text)) <= set(BENCHMARKS)
+    assert set(publish.TABLE.findall(text)) <= {*BENCHMARKS, *command.BENCHMARKS}
 
 
 def test_a_table_goes_into_its_place_alone() -> None:

@@ -3,16 +3,18 @@
 A *candidate* is a picklable function (usually a `functools.partial` of one at module level) that builds whatever it
 needs and returns the step to measure. It is called in processes of its own, so that nothing that ran before it, and
 no other candidate, is in its figures. The processes are forked from a server that has imported the packages and done
-nothing else.
+nothing else; it never asks for a GPU, since CUDA cannot be used in a process forked from one that did.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median, quantiles
-from typing import ParamSpec, TypeVar
+from time import perf_counter
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch.utils.benchmark import Timer
@@ -24,7 +26,17 @@ Candidate = Callable[[], Step]
 
 PACKAGES = ["torch", "monai.networks.nets", "monai.inferers", "monai_unetfamily.nets"]
 SAMPLE = 0.05  # seconds that one sample takes at least: a faster step is run several times
-FAILURES = (RuntimeError, MemoryError, ValueError, TypeError, ImportError, OSError)  # a killed process is the first
+FAILURES = (  # a killed process is the first
+    RuntimeError,
+    MemoryError,
+    ValueError,
+    TypeError,
+    ImportError,
+    OSError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+)
 
 
 @dataclass(frozen=True)
@@ -63,16 +75,17 @@ def compare(candidates: Mapping[str, Candidate], *, rounds: int, device: str = "
     """Measure the candidates against each other; one that fails has a result that says why.
 
     Each candidate's memory is measured in a fresh process; then one more process runs those that came back in turns,
-    A B C A B C ..., `rounds` times after a round that warms up (0: memory alone).
+    A B C A B C ..., `rounds` times after a round that warms up (0: memory alone). On a GPU, whose allocator counts
+    each candidate's memory by itself, one process does all: starting CUDA takes seconds.
     """
     print(f"  {', '.join(candidates)}: memory, then {rounds} rounds", flush=True)
+    if device == "cuda":
+        try:
+            return in_fresh_process(measured_together, candidates, rounds, device, torch.get_num_threads())
+        except FAILURES as error:  # of the process
+            return {name: Result(failure=reason(error)) for name in candidates}
     results = {name: _memory(candidate, device) for name, candidate in candidates.items()}
-    alive = {name: candidate for name, candidate in candidates.items() if results[name].failure is None and rounds}
-    try:
-        seconds = in_fresh_process(interleave, alive, rounds, torch.get_num_threads())
-    except FAILURES as error:
-        return {name: replace(result, failure=result.failure or reason(error)) for name, result in results.items()}
-    return {name: replace(result, seconds=tuple(seconds.get(name, ()))) for name, result in results.items()}
+    return _timed(results, candidates, rounds, partial(in_fresh_process, interleave))
 
 
 def interleave(candidates: Mapping[str, Candidate], rounds: int, threads: int) -> dict[str, list[float]]:
@@ -93,6 +106,7 @@ def peak_bytes(candidate: Candidate, device: str, threads: int) -> int:
     torch.set_num_threads(threads)
     step = candidate()
     if device == "cuda":
+        torch.ones(1, 1, device=device).mm(torch.ones(1, 1, device=device))  # cuBLAS's workspace, which all share
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
@@ -121,6 +135,36 @@ def _memory(candidate: Candidate, device: str) -> Result:
         return Result(peak_bytes=in_fresh_process(peak_bytes, candidate, device, torch.get_num_threads()))
     except FAILURES as error:
         return Result(failure=reason(error))
+
+
+def measured_together(candidates: Mapping[str, Candidate], rounds: int, device: str, threads: int) -> dict[str, Result]:
+    """What `compare` gives, in this process: each candidate's peak, then the rounds of those that came back."""
+    results: dict[str, Result] = {}
+    for name, candidate in candidates.items():
+        try:
+            results[name] = Result(peak_bytes=peak_bytes(candidate, device, threads))
+        except FAILURES as error:
+            results[name] = Result(failure=reason(error))
+    return _timed(results, candidates, rounds, interleave)
+
+
+def _timed(
+    results: Mapping[str, Result], candidates: Mapping[str, Candidate], rounds: int, run: Callable[..., Any]
+) -> dict[str, Result]:
+    """The results with the seconds of each round, which `run` measures as `interleave` does."""
+    alive = {name: candidate for name, candidate in candidates.items() if results[name].failure is None and rounds}
+    try:
+        seconds = run(alive, rounds, torch.get_num_threads())
+    except FAILURES as error:
+        return {name: replace(result, failure=result.failure or reason(error)) for name, result in results.items()}
+    return {name: replace(result, seconds=tuple(seconds.get(name, ()))) for name, result in results.items()}
+
+
+def now(device: str) -> float:
+    """Seconds on the clock once the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return perf_counter()
 
 
 def resident(field: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import in_one_line
-from benchmarks.plot import draw
+from benchmarks.plot import DRAWN, draw
 from benchmarks.table import from_json, markdown
 
 ROOT = Path(__file__).parents[2]
@@ -23,10 +23,12 @@ TABLE = re.compile(r"<!-- benchmark (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def publish(file: Path) -> None:
-    """Take a run's file into the documentation; benchmarks that it lacks stay as they are."""
-    results = json.loads(RESULTS.read_text("utf-8")) | json.loads(file.read_text("utf-8"))
+    """Take a run's file into the documentation; benchmarks that are not in it stay as they are."""
+    measured = json.loads(file.read_text("utf-8"))
+    results = json.loads(RESULTS.read_text("utf-8")) | measured
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    draw(results, PICTURE)
+    if DRAWN & set(measured):
+        draw(results, PICTURE)
     for page in PAGES:
         page.write_text(filled(page.read_text("utf-8"), results), "utf-8")
 

@@ -9,13 +9,12 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
 from typing import Any
 
 import torch
 from monai.bundle import ConfigWorkflow
 
-from benchmarks.measure import in_fresh_process
+from benchmarks.measure import in_fresh_process, now
 from benchmarks.table import Row
 from monai_unetfamily.bundles.bundle import copy_bundle
 from monai_unetfamily.bundles.metadata import config_file, find_bundle
@@ -58,13 +57,14 @@ def interleave(cases: int, shape: tuple[int, int, int], rounds: int, threads: in
     with TemporaryDirectory() as folder:
         write_phantoms(Path(folder, "data"), cases, shape=shape)
         trainers = {
-            name: _trainer(Path(folder), name, changes, workers, cases // 2) for name, changes in RECIPES.items()
+            name: trainer_of(Path(folder), name, changes, workers, cases // 2) for name, changes in RECIPES.items()
         }
-        times = [{name: _rate(trainer) for name, trainer in trainers.items()} for _ in range(1 + rounds)][1:]
+        times = [{name: rate(trainer) for name, trainer in trainers.items()} for _ in range(1 + rounds)][1:]
     return {name: median(each[name] for each in times) for name in trainers}
 
 
-def _trainer(folder: Path, name: str, changes: dict[str, Any], workers: int, batches: int) -> Any:
+def trainer_of(folder: Path, name: str, changes: dict[str, Any], workers: int, batches: int) -> Any:
+    """The trainer of phantom_ct with changes to its config, on the phantoms in `folder`/data; it never validates."""
     room = folder / name.replace(", ", "_").replace(" ", "_")
     copy_bundle(find_bundle("phantom_ct"), room)
     workflow = ConfigWorkflow(
@@ -81,9 +81,9 @@ def _trainer(folder: Path, name: str, changes: dict[str, Any], workers: int, bat
     return workflow.trainer
 
 
-def _rate(trainer: Any) -> float:
-    """Of one more epoch."""
+def rate(trainer: Any, device: str = "cpu") -> float:
+    """Samples a second of one more epoch."""
     trainer.state.max_epochs = trainer.state.epoch + 1
-    start = perf_counter()
+    start = now(device)
     trainer.run()
-    return len(trainer.data_loader.sampler) / (perf_counter() - start)
+    return len(trainer.data_loader.sampler) / (now(device) - start)

@@ -1,0 +1,132 @@
+"""What `make bench-gpu` does: the tests marked gpu, then every table; each row goes into the JSON file at once.
+
+At full size, what was measured goes into docs/performance.md at the end.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+from benchmarks.gpu import networks, prediction, processes, training
+from benchmarks.gpu.device import gpu_machine, problem
+from benchmarks.gpu.networks import Part
+from benchmarks.machine import in_one_line
+from benchmarks.measure import FAILURES, reason
+from benchmarks.table import Row, markdown, to_json
+
+ROOT = Path(__file__).parents[3]
+RESULTS = "gpu.json"
+TEST_MINUTES = 3.0
+MINUTES = 7.0  # of a run, after which no further part of a table is begun
+
+
+class Benchmark(NamedTuple):
+    """One table: `parts` has its parts at a scale ("full", "quick", or "toy" for tests), for a device."""
+
+    title: str
+    parts: Callable[[str, str], Iterator[Part]]
+
+
+BENCHMARKS: dict[str, Benchmark] = {  # in the order of a run
+    "gpu_networks": Benchmark("The family, evaluation, coarse-grid form on and off", networks.parts),
+    "gpu_training": Benchmark("Training, float32 and mixed precision", training.parts),
+    "gpu_processes": Benchmark("Training in two processes, a device each (NCCL)", processes.parts),
+    "gpu_prediction": Benchmark("Predict with phantom_ct, scores summed on GPU and CPU", prediction.parts),
+}
+
+
+def main() -> int:
+    """Run it; the exit status is 0, 1 where a test or a row failed or there is no device, and 2 for wrong usage."""
+    parser = ArgumentParser(prog="make bench-gpu", description="Test and measure on a CUDA device.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"tables to measure (all): {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="smaller inputs and fewer rounds: a trial")
+    parser.add_argument("-o", "--output", type=Path, help="directory of the results (build/bench/gpu)")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.names) - set(BENCHMARKS)):
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if missing := problem():
+        print(f"make bench-gpu: {missing}", file=sys.stderr)
+        return 1
+    until = monotonic() + 60 * MINUTES
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # a process that was asked for CUDA this way can still be forked
+    scale = "quick" if arguments.quick else "full"
+    folder = arguments.output or Path("build/bench/gpu", *(["quick"] if arguments.quick else []))
+    folder.mkdir(parents=True, exist_ok=True)
+    print(in_one_line(gpu_machine()), flush=True)
+    passed = tests_pass()
+    whole = [run(name, scale, "cuda", folder / RESULTS, until) for name in arguments.names or BENCHMARKS]
+    print(f"\nwritten to {folder / RESULTS}; most memory of the device: {most_memory(folder / RESULTS):,} MiB")
+    if scale == "full":
+        show(folder / RESULTS)
+    return 0 if passed and all(whole) else 1
+
+
+def tests_pass() -> bool:
+    """Run the files that have tests marked gpu, and these alone."""
+    sources = sorted((ROOT / "tests").glob("test_*.py"))
+    files = [str(file) for file in sources if "pytest.mark.gpu" in file.read_text("utf-8")]
+    print("\n== Tests marked gpu ==", flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *files]
+    try:
+        return subprocess.run(command, cwd=ROOT, check=False, timeout=60 * TEST_MINUTES).returncode == 0
+    except subprocess.TimeoutExpired:
+        print(f"the tests did not end in {TEST_MINUTES:g} minutes and were stopped")
+        return False
+
+
+def run(name: str, scale: str, device: str, file: Path, until: float) -> bool:
+    """Run one benchmark, write its rows as they come, print the table, and tell whether every row has its figures.
+
+    After the time `until` no further part is begun.
+    """
+    benchmark, start = BENCHMARKS[name], monotonic()
+    print(f"\n== {benchmark.title} ({name}, {scale}) ==", flush=True)
+    rows: list[Row] = []
+    try:
+        for part in benchmark.parts(scale, device):
+            if monotonic() > until:
+                rows.append({"failed": f"{MINUTES:g} minutes of the run were over: further rows are left out"})
+                break
+            for row in part():
+                rows.append(row)
+                write(file, name, _record(benchmark, scale, rows, start))
+    except FAILURES as error:  # of what every row needs
+        rows.append({"failed": reason(error)})
+    record = _record(benchmark, scale, rows, start)
+    write(file, name, record)
+    print(f"{markdown(rows)}\n{record['minutes']} minutes", flush=True)
+    return not any("failed" in row for row in rows)
+
+
+def _record(benchmark: Benchmark, scale: str, rows: list[Row], start: float) -> dict[str, object]:
+    minutes = round((monotonic() - start) / 60, 1)
+    header = {"title": benchmark.title, "scale": scale, "machine": gpu_machine(), "minutes": minutes}
+    return {**header, "rows": to_json(rows)}
+
+
+def write(file: Path, name: str, record: Mapping[str, object]) -> None:
+    """Put a record into the file; the others stay."""
+    before = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    whole = file.with_suffix(".part")
+    whole.write_text(json.dumps(before | {name: record}, indent=1) + "\n", "utf-8")
+    whole.replace(file)
+
+
+def most_memory(file: Path) -> int:
+    """The highest peak of the device in all tables, in MiB."""
+    rows = [row for record in json.loads(file.read_text("utf-8")).values() for row in record["rows"]]
+    return max((row.get(title) or 0 for row in rows for title in ("peak MiB", "device MiB")), default=0)
+
+
+def show(file: Path) -> None:
+    """Write the tables into the documentation."""
+    from benchmarks.publish import publish  # matplotlib, which nothing before needs
+
+    publish(file)
+    print("docs/performance.md has the tables")
