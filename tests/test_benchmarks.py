@@ -138,7 +138,7 @@ def test_a_benchmark_runs_and_nothing_fails(name: str, tmp_path: Path, capsys: p
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
-@pytest.mark.parametrize("name", command.BENCHMARKS)
+@pytest.mark.parametrize("name", sampled(command.BENCHMARKS, "gpu_prediction"))
 def test_a_gpu_benchmark_runs_on_a_cpu_and_nothing_fails(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

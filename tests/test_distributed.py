@@ -1,13 +1,11 @@
 """Two processes train every member as one: DistributedDataParallel with no parameter left unused."""
 
 import os
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
 from family import heads_of, small
-from processes import PACKAGES
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -51,8 +49,7 @@ def work(rank: int, folder: str) -> None:
 
 
 def test_gradients_of_two_processes_are_the_mean_of_both(tmp_path: Path) -> None:
-    get_context("forkserver").set_forkserver_preload(PACKAGES)
-    torch.multiprocessing.start_processes(work, (str(tmp_path),), PROCESSES, start_method="forkserver")
+    torch.multiprocessing.start_processes(work, (str(tmp_path),), PROCESSES, start_method="spawn")
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
     for name in list_networks():
         net = supervised(name)

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from family import heads_of, small
-from processes import PACKAGES
 from test_distributed import PROCESSES, batch, loss_of, supervised
 from test_early_exit import HELD, full, guided
 from torch import Tensor
@@ -189,8 +187,7 @@ def two_devices() -> None:
 
 @pytest.mark.usefixtures("two_devices")
 def test_gradients_of_two_processes_are_the_mean_of_both(tmp_path: Path) -> None:
-    get_context("forkserver").set_forkserver_preload(PACKAGES)
-    torch.multiprocessing.start_processes(work, (str(tmp_path),), PROCESSES, start_method="forkserver")
+    torch.multiprocessing.start_processes(work, (str(tmp_path),), PROCESSES, start_method="spawn")
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
     for name in list_networks():
         net = supervised(name).cuda()
