@@ -127,6 +127,7 @@ def stamp(file: Path) -> tuple[int, int]:
     return file.stat().st_ino, file.stat().st_mtime_ns
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_is_killed_costs_nothing(
     cluster: str, opened: Bundle, studies: list[Study], tmp_path: Path
 ) -> None:

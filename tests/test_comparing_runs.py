@@ -127,10 +127,10 @@ def test_a_failed_training_is_tried_again(
 @pytest.mark.parametrize(
     ("moment", "minutes"),
     [
-        ("epoch 1:", MINUTES),
-        ("training on cpu", MINUTES),
+        pytest.param("epoch 1:", MINUTES, marks=pytest.mark.exhaustive),
+        pytest.param("training on cpu", MINUTES, marks=pytest.mark.exhaustive),
         ("epoch 2:", 0.05),  # several epochs
-        ("predicting and evaluating", MINUTES),
+        pytest.param("predicting and evaluating", MINUTES, marks=pytest.mark.exhaustive),
         ("L1: predicting", MINUTES),
     ],
 )

@@ -21,6 +21,7 @@ import torch
 from cuda_stand_in import CPU, CUDA, StandIn, assert_like_on_the_cpu, stand_ins
 from monai.data import set_track_meta
 from monai.losses import DiceCELoss, DiceFocalLoss
+from tiers import sampled
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -181,7 +182,7 @@ def without_meta() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["unet3plus", "unetplusplus"])
+@pytest.mark.parametrize("network", sampled(["unet3plus", "unetplusplus"], "unet3plus"))
 @pytest.mark.parametrize("bundle", ["untrained", "untrained_2d"])
 @pytest.mark.usefixtures("without_meta")
 def test_training_and_validation(

@@ -24,6 +24,7 @@ from _pytest.mark import ParameterSet
 from docs_shelf import ship, take
 from monai.bundle import ConfigParser
 from processes import module
+from tiers import sampled
 
 from monai_unetfamily.bundles import metadata as where
 from monai_unetfamily.cli import _parser, main
@@ -112,6 +113,10 @@ def python(page: Path) -> Iterator[str]:
             yield code
 
 
+def has_python(page: Path) -> bool:
+    return any(True for _ in python(page))
+
+
 ALL = [block for page in PAGES for block in blocks(page)]
 
 
@@ -125,6 +130,9 @@ RUN = {block.text: block for block in ALL if not all(left_out(block, command) fo
 # Commands that take seconds each, and that tests of their own run in `make test`; the README's main recipe stays there.
 LONG = re.compile(r"unetfamily (train|compare|export|plan|prune|networks --size)|python -m monai\.bundle")
 RECIPE = "unetfamily plan my_data -o my_bundle"
+EXAMPLES = [
+    page for page in PAGES if page.name in ("bundles.md", "overlapping_classes.md")
+]  # of Python, without exports
 
 
 def cases() -> Iterator[ParameterSet]:
@@ -187,7 +195,9 @@ def test_commands_do_what_the_page_says(block: Block) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("page", [page for page in PAGES if list(python(page))], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", sampled([page for page in PAGES if list(python(page))], *EXAMPLES), ids=lambda page: page.name
+)
 def test_a_pages_python_runs_from_top_to_bottom(page: Path) -> None:
     names: dict[str, object] = {}
     for code in python(page):

@@ -278,7 +278,7 @@ def test_a_closed_widget_stops_its_run_and_hears_nothing_more(
     desk.wait(lambda: "1 of" in desk.line)
     desk.viewer.window.remove_dock_widget(desk.widget)
     gate.release()
-    desk.wait(lambda: not gate._value)  # the window is computed, and no one waits for another
+    desk.wait(lambda: not desk.labels)  # the window is computed, and the run's layer is removed
     desk.viewer.add_image(np.zeros((4, 4, 4)))
     assert not desk.labels
 

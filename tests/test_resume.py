@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from faults import die_at, die_at_step, run
 from test_training import TORCHRUN, run_two, set_config
+from tiers import sampled
 from torch import Tensor
 
 from monai_unetfamily.training.history import read_history
@@ -63,7 +65,7 @@ def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert not differing
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", sampled([0, 1], 1))
 def test_a_killed_training_goes_on_exactly(recipe: Path, phantoms: Path, tmp_path: Path, workers: int) -> None:
     set_config(recipe, num_workers=workers)
     killed = tmp_path / "killed"
@@ -101,8 +103,10 @@ def test_a_training_that_is_complete_is_not_resumed(recipe: Path, phantoms: Path
         train(recipe, phantoms, resume=True, device="cpu")
 
 
-@pytest.mark.parametrize("minutes", [None, 0.001])
-@pytest.mark.parametrize("last", ["epoch 1:", "predicting and evaluating"])
+@pytest.mark.parametrize(
+    ("last", "minutes"),
+    sampled(product(["epoch 1:", "predicting and evaluating"], [None, 0.001]), ("epoch 1:", 0.001)),
+)
 def test_a_training_that_lacks_its_figures_gets_them(
     recipe: Path, phantoms: Path, last: str, minutes: float | None
 ) -> None:
@@ -139,6 +143,7 @@ def test_a_resumed_run_keeps_its_cases(recipe: Path, phantoms: Path, tmp_path: P
         train(recipe, data, resume=True, device="cpu")
 
 
+@pytest.mark.exhaustive
 def test_two_processes_are_resumed_by_the_command_that_started_them(
     recipe: Path, phantoms: Path, tmp_path: Path
 ) -> None:

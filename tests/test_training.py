@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from processes import module
+from tiers import sampled
 
 from monai_unetfamily.bundles.bundle import copy_bundle, open_bundle
 from monai_unetfamily.bundles.metadata import find_bundle
@@ -64,7 +65,7 @@ def weights_of(bundle: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-@pytest.mark.parametrize("network", ["unet3plus", "unetplusplus"])
+@pytest.mark.parametrize("network", sampled(["unet3plus", "unetplusplus"], "unet3plus"))
 def test_trains_then_predicts_and_leaves_its_traces(quick: Path, phantoms: Path, tmp_path: Path, network: str) -> None:
     said: list[str] = []
     new = tmp_path / "new"
@@ -116,7 +117,7 @@ def test_trains_on_channels_in_files_of_their_own(quick: Path, two_channels: Pat
     assert main(["evaluate", str(tmp_path / "out"), *section]) == 0
 
 
-@pytest.mark.parametrize("network", ["unet3plus", "unetplusplus"])
+@pytest.mark.parametrize("network", sampled(["unet3plus", "unetplusplus"], "unetplusplus"))
 def test_trains_on_pictures_in_paired_folders(
     quick_2d: Path, paired: Path, pictures: Path, tmp_path: Path, network: str
 ) -> None:

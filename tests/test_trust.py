@@ -379,6 +379,7 @@ def test_what_is_allowed_goes_to_monai_by_its_full_name(zoo: Path, canary: Path)
     assert parser["step::reader"] == [f"monai.data.image_reader.{name}" for name in ("ITKReader", "PydicomReader")]
 
 
+@pytest.mark.filterwarnings("ignore:there are more than 1 component:UserWarning")  # MONAI's, of this very case
 def test_a_short_name_that_another_module_takes_is_not_taken_for_monais(
     zoo: Path, canary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
