@@ -110,7 +110,7 @@ endef
 
 $(DEMO): pyproject.toml constraints.txt
 	$(MAKE_VENV)
-	@echo "== Installing what the demo needs into $(VENV) (about 1.8 GB with a CPU build of torch, once) =="
+	@echo "== Installing what the demo needs into $(VENV) (about 1.5 GB with a CPU build of torch, once) =="
 	@$(PIP) -e '.[demo]'
 	@touch $@
 
