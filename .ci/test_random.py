@@ -1,5 +1,7 @@
 """Run the whole suite three times at once, each time in another random order, so that each run is under load.
 
+    python .ci/test_random.py [PYTEST_ARGUMENT ...]
+
 Each run writes its output to build/random/SEED.log; the exit status is 1 if one of them failed.
 """
 
@@ -19,7 +21,7 @@ def start(seed: int, basetemp: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "randomly", f"--randomly-seed={seed}", ORDER_ALONE]
     with (LOGS / f"{seed}.log").open("w") as log:
         return subprocess.Popen(
-            [*command, f"--basetemp={basetemp}", "-p", "no:cacheprovider"],
+            [*command, f"--basetemp={basetemp}", "-p", "no:cacheprovider", *sys.argv[1:]],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=log,
             stderr=subprocess.STDOUT,

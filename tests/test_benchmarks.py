@@ -78,6 +78,7 @@ def test_one_process_measures_all_candidates_and_a_failure_costs_its_row() -> No
     assert [result.failure for result in results.values()] == [None, "MemoryError: too much", None]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_what_measuring_processes_are_forked_from_never_asks_for_cuda() -> None:
     """CUDA cannot be used in a process forked from one that has asked for it, were it whether there is a device."""
@@ -136,9 +137,10 @@ def test_a_benchmark_runs_and_nothing_fails(name: str, tmp_path: Path, capsys: p
     assert "Error" not in table.markdown(rows)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
-@pytest.mark.parametrize("name", sampled(command.BENCHMARKS, "gpu_prediction"))
+@pytest.mark.parametrize("name", command.BENCHMARKS)
 def test_a_gpu_benchmark_runs_on_a_cpu_and_nothing_fails(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,7 +65,8 @@ def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert not differing
 
 
-@pytest.mark.parametrize("workers", sampled([0, 1], 1))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_killed_training_goes_on_exactly(recipe: Path, phantoms: Path, tmp_path: Path, workers: int) -> None:
     set_config(recipe, num_workers=workers)
     killed = tmp_path / "killed"

@@ -48,7 +48,7 @@ CASES = {
 def rows(scale: str) -> list[Row]:
     """One row for each figure: the median of the processes, the largest, and what is aimed at."""
     if which("Xvfb") is None:
-        return [{"what": "a napari window", "failed": "no Xvfb on this machine (make display, as root)"}]
+        return [{"what": "a napari window", "failed": "no Xvfb on this machine (make system, as root)"}]
     case, root = CASES[scale], find_bundle(BUNDLE).resolve()
     with TemporaryDirectory() as folder, display() as environment:
         image = write_image(case, Path(folder, "ct.nii"))
