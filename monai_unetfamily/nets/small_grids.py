@@ -32,12 +32,19 @@ class SmallGridsInFloat32(TorchFunctionMode):
     ) -> Any:
         """Call `func`, a convolution of a small grid without autocast."""
         kwargs = kwargs or {}
-        if func is not torch.conv3d or not torch.is_autocast_enabled("cpu") or not is_small(*args, **kwargs):
-            return func(*args, **kwargs)
-        in_float32 = [each.float() if isinstance(each, Tensor) else each for each in args]
-        named = {name: each.float() if isinstance(each, Tensor) else each for name, each in kwargs.items()}
-        with torch.autocast("cpu", enabled=False):
-            return func(*in_float32, **named).to(torch.get_autocast_dtype("cpu"))
+        if func is torch.conv3d and torch.is_autocast_enabled("cpu") and is_small(*args, **kwargs):
+            return _in_float32(func, args, kwargs).to(torch.get_autocast_dtype("cpu"))
+        return func(*args, **kwargs)
+
+
+def _in_float32(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        y: Tensor = func(*map(_as_float32, args), **{name: _as_float32(each) for name, each in kwargs.items()})
+    return y
+
+
+def _as_float32(argument: Any) -> Any:
+    return argument.float() if isinstance(argument, Tensor) else argument
 
 
 def small_grids_in_float32() -> AbstractContextManager[Any]:
