@@ -12,6 +12,7 @@ READY  := $(VENV)/ready
 DEMO   := $(VENV)/demo-ready
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help install system demo test test-all test-fast test-random test-min test-default-torch test-gpu \
   test-monailabel coverage lint types bench bench-gpu bench-docs pictures clean
 
@@ -50,7 +51,7 @@ test-min: $(READY) system  ## run test-fast on the lowest and on the newest vers
 test-default-torch: $(READY) system  ## test bundles, commands and napari on the wheels that pip brings users (7 GB)
 	@$(VENV)/bin/python .ci/test_default_torch.py
 
-coverage: $(READY) system  ## run all tests and count: fails below 95 % of the package, 85 % of the plugin
+coverage: $(READY) system  ## make test with coverage: fails below 95 % of the package, 85 % of the plugin
 	@echo "== Tests and doctests, counted =="
 	@$(RUN_TESTS) -m "not exhaustive" --cov --cov-report=
 	@$(VENV)/bin/coverage report --skip-covered --include='monai_unetfamily/*' --fail-under=95

@@ -36,7 +36,7 @@ def has_triton(python: Path) -> bool:
 
 
 def chosen() -> list[Path]:
-    """The files of tests.
+    """Return the test files that match FILES.
 
     Raises:
         FileNotFoundError: a pattern of FILES matches none.

@@ -12,17 +12,19 @@ import tempfile
 from pathlib import Path
 
 SEEDS = (1, 2, 3)
-LOGS = Path("build/random")
-ORDER_ALONE = "--randomly-dont-reset-seed"  # tests seed their own random numbers
+ROOT = Path(__file__).parents[1]
+LOGS = ROOT / "build/random"
+KEEP_SEEDS = "--randomly-dont-reset-seed"  # pytest-randomly shuffles only; tests seed themselves
 
 
 def start(seed: int, basetemp: str) -> "subprocess.Popen[bytes]":
     """Start the suite with two workers, in the order of a seed."""
-    command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "randomly", f"--randomly-seed={seed}", ORDER_ALONE]
+    command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "randomly", f"--randomly-seed={seed}", KEEP_SEEDS]
     with (LOGS / f"{seed}.log").open("w") as log:
         return subprocess.Popen(
             [*command, f"--basetemp={basetemp}", "-p", "no:cacheprovider", *sys.argv[1:]],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
+            cwd=ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -35,7 +37,8 @@ def main() -> int:
         runs = {seed: start(seed, f"{folder}/{seed}") for seed in SEEDS}
         failed = {seed: run.wait() for seed, run in runs.items()}
     for seed in SEEDS:
-        print(f"seed {seed}: {(LOGS / f'{seed}.log').read_text().splitlines()[-1]}")
+        lines = (LOGS / f"{seed}.log").read_text().splitlines() or ["no output"]
+        print(f"seed {seed}: {lines[-1]}")
     return int(any(failed.values()))
 
 

@@ -1,6 +1,7 @@
-"""Trained bundles, reports and data sets that several tests read, built once in a run of the suite."""
+"""Bundles and reports that several tests only read, built once per run and shared by pytest's workers."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
     folder, done = shared / name, shared / f"{name}.done"
     with FileLock(shared / f"{name}.lock"):
         if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a build that failed
             folder.mkdir()
             build(folder)
             for file in folder.rglob("*"):

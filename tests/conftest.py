@@ -211,7 +211,7 @@ def _disable_qt_warnings() -> None:
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    """Give a test the same random numbers whatever ran before it: no test may fail by chance."""
+    """Seed what is loaded before each test: no test may fail by chance. Shared fixtures seed themselves."""
     random.seed(0)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
@@ -258,9 +258,15 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
         pluginmanager.set_blocked("pytest-qt")
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave files out that could not import Qt."""
-    return True if collection_path.suffix == ".py" and _needs_missing_qt(collection_path) else None
+class _FilesWithoutQt:
+    """Leave out files that could not import Qt: a hook of this file itself would see those of tests/ alone."""
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        return True if collection_path.suffix == ".py" and _needs_missing_qt(collection_path) else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_FilesWithoutQt())
 
 
 def _needs_missing_qt(file: Path) -> bool:
@@ -268,19 +274,21 @@ def _needs_missing_qt(file: Path) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
-    _tell_what_was_skipped(terminalreporter)
+    _report_missing_parts(terminalreporter)
     _tell_what_survived(terminalreporter)
     _tell_what_is_slow(terminalreporter)
 
 
-def _tell_what_was_skipped(terminalreporter: "pytest.TerminalReporter") -> None:
-    """Which tests did not run for want of a part of the system, and what to install."""
+def _report_missing_parts(terminalreporter: "pytest.TerminalReporter") -> None:
+    """Report the tests that did not run because a system package is missing, and what to install."""
     skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
     counts = {part: sum(part.advice in reason for reason in skipped) for part in PARTS.values()}
-    files = [file for file in sorted(Path(__file__).parent.rglob("test_*.py")) if _needs_missing_qt(file)]
+    root = Path(__file__).parents[1]
+    sources = [*(root / "tests").rglob("test_*.py"), *(root / "napari_plugin").rglob("*.py")]
+    files = [file for file in sources if _needs_missing_qt(file)]
     if not any(counts.values()) and not files:
         return
-    terminalreporter.section("skipped, since a part of the system is missing")
+    terminalreporter.section("skipped because a system package is missing")
     for part, tests in counts.items():
         more = f" and {len(files)} files" if part is DISPLAY and files else ""
         if tests or more:

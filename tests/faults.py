@@ -44,7 +44,7 @@ class Running(NamedTuple):
     log: Path
 
     def end(self) -> Ended:
-        self.process.join(timeout=300)
+        self.process.join()
         return Ended(self.process.exitcode, self.log.read_text("utf-8", "replace"))
 
 

@@ -1,4 +1,4 @@
-"""What tests need of the system beyond Python packages, and the Debian packages that bring it.
+"""System packages that the tests need, and their installation.
 
 `python tests/system_parts.py [--required] [PART ...]` installs what is missing, where root runs it on a system with
 apt-get. Elsewhere it names the packages; that is an error with `--required` and where the environment has CI=true.
@@ -51,7 +51,7 @@ class Part(NamedTuple):
     def advice(self) -> str:
         """One sentence: what is missing, and what to install."""
         ways = " or ".join(" ".join(names) for names in self.packages)
-        return f"{self.name} is missing, which {self.tests} need; install the system packages: {ways}"
+        return f"{self.name} is missing; {self.tests} need it: install the system packages {ways}"
 
 
 def find_chromium() -> str | None:
@@ -122,6 +122,7 @@ def install(part: Part) -> bool:
         command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *names]
         if not subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
             break
+    can_import_qt.cache_clear()
     return part.is_there()
 
 
@@ -136,7 +137,7 @@ def main() -> int:
     missing = [part for part in missing if not (may_install and install(part))]
     is_error = options.required or must_be_there()
     for part in missing:
-        print(part.advice + ("" if is_error else "; they are skipped"), file=sys.stderr, flush=True)
+        print(part.advice + ("" if is_error else "; until then these tests are skipped"), file=sys.stderr, flush=True)
     return int(bool(missing) and is_error)
 
 

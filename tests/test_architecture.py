@@ -134,12 +134,18 @@ def no_print(source: Source) -> Offences:
     yield from ((call.lineno, "print") for call in calls if ast.unparse(call.func) == "print")
 
 
+def raises_others_first(handler: ast.ExceptHandler) -> bool:
+    """Whether its first statement is `if ...: raise`."""
+    first = handler.body[0]
+    last = first.body[-1] if isinstance(first, ast.If) else None
+    return isinstance(last, ast.Raise) and last.exc is None
+
+
 def no_guessing_except(source: Source) -> Offences:
     for node in source.nodes:
         if isinstance(node, ast.ExceptHandler):
             caught = {ast.unparse(part) for part in ast.walk(node.type)} if node.type else {"Exception"}
-            raises_others = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(node))
-            if caught & {"Exception", "BaseException"} and not raises_others:
+            if caught & {"Exception", "BaseException"} and not raises_others_first(node):
                 yield node.lineno, "catches every exception"
 
 
@@ -199,6 +205,7 @@ BAD: list[Example] = [
     (no_print, "losses", "def f():\n    print('hi')"),
     (no_guessing_except, "losses", "try: f()\nexcept: pass"),
     (no_guessing_except, "losses", "try: f()\nexcept (OSError, Exception): pass"),
+    (no_guessing_except, "losses", "try: f()\nexcept Exception:\n    g()\n    if bad: raise"),
     (no_pickle, "losses", "from pickle import load"),
     (no_pickle, "losses", "torch.load(path, weights_only=False)"),
     (no_pickle, "losses", "numpy.load(path, allow_pickle=True)"),

@@ -26,7 +26,7 @@ from monai_unetfamily.inference.batch import begin_run, predict_cohort
 from monai_unetfamily.inference.cluster import _orders, _outcome, predict_on_cluster
 from monai_unetfamily.inference.crew import TRIES, Crew, Done, Lost
 from monai_unetfamily.inference.outcomes import FAILURES, Outcome
-from monai_unetfamily.inference.ray_session import LOCAL, Slots, _require_somebody, find_slots, joined
+from monai_unetfamily.inference.ray_session import LOCAL, Slots, _keep_private, _require_somebody, find_slots, joined
 from monai_unetfamily.inference.records import read_records
 from monai_unetfamily.inference.settings import DEFAULTS
 from monai_unetfamily.inference.worker import Worker, _portable
@@ -52,6 +52,12 @@ def hold(x):
             time.sleep(0.01)
     return x
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _private() -> None:
+    """Ray looks at these settings when it is first imported, in whatever test."""
+    _keep_private()
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,6 @@ def test_all_train_alike_and_see_the_same_cases(recipe: Path, phantoms: Path, tm
     assert len({json.dumps(network_definition(room)) for room in rooms}) == 2
 
 
-@pytest.mark.exhaustive
 @BRIEF
 def test_folds_hold_out_each_case_once(recipe: Path, phantoms: Path, tmp_path: Path) -> None:
     found = run(recipe, phantoms, tmp_path / "out", folds=2, networks=("unet",))

@@ -135,6 +135,11 @@ EXAMPLES = [
 ]  # of Python, without exports
 
 
+def test_the_main_recipe_is_in_the_readme() -> None:
+    """Or else no run of `make test` would plan, train and predict as the README says."""
+    assert any(block.page == "README.md" and block.commands[0] == RECIPE for block in RUN.values())
+
+
 def cases() -> Iterator[ParameterSet]:
     for block in RUN.values():
         long = LONG.search(block.text) and not (block.page == "README.md" and block.commands[0] == RECIPE)
@@ -195,9 +200,7 @@ def test_commands_do_what_the_page_says(block: Block) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(
-    "page", sampled([page for page in PAGES if list(python(page))], *EXAMPLES), ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", sampled(filter(has_python, PAGES), *EXAMPLES), ids=lambda page: page.name)
 def test_a_pages_python_runs_from_top_to_bottom(page: Path) -> None:
     names: dict[str, object] = {}
     for code in python(page):

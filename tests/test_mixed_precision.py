@@ -44,6 +44,13 @@ def test_small_grids_are_convolved_in_float32(size: tuple[int, ...], kernel: int
     torch.testing.assert_close(torch.autograd.grad(mixed.float().square().sum(), conv.weight), expected)
 
 
+def test_autocast_keeps_what_it_does_not_round() -> None:
+    conv, x = torch.nn.Conv3d(2, 3, 3, padding=1), torch.randn(2, 2, 4, 4)  # one image without a batch axis
+    with torch.autocast("cpu", torch.bfloat16), SmallGridsInFloat32():
+        assert torch.equal(conv(x), conv(x[None])[0])
+        assert conv.double()(x.double()).dtype == torch.float64
+
+
 @pytest.mark.parametrize("use_checkpoint", [False, True])
 def test_a_network_whose_deepest_grid_is_small_trains_with_finite_gradients(use_checkpoint: bool) -> None:
     network = small("unet3plus", 3, deep_supervision=True, use_checkpoint=use_checkpoint).train()

@@ -34,9 +34,7 @@ KINDS = ("hippocampus_mr", "phantom_2d", "few slices", "overlapping classes")
 exported = pytest.mark.parametrize("bundle", sampled(NAMES, "phantom_2d", "few slices"), indirect=True)
 
 
-@pytest.fixture(
-    scope="module", params=sampled(NAMES, "hippocampus_mr", "phantom_2d", "few slices", "overlapping classes")
-)
+@pytest.fixture(scope="module", params=sampled(NAMES, *KINDS))
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a shipped or planned bundle; those without weights have random ones."""
     name = request.param
@@ -115,7 +113,9 @@ def test_its_network_takes_and_gives_what_its_metadata_says(bundle: Path) -> Non
 @pytest.mark.parametrize("config", ["train", "inference"])
 def test_it_has_every_property_that_monai_asks_for(config: str, bundle: Path, tmp_path: Path) -> None:
     case = [{"image": "image.nii.gz", "label": "label.nii.gz"}]
-    given = {"train#cases": case, "validate#cases": case} if config == "train" else {"dataset_dir": str(tmp_path)}
+    folders = {"output_dir": str(tmp_path / "logs"), "cache_dir": str(tmp_path / "cache")}  # the bundle is shared
+    training = {"train#cases": case, "validate#cases": case, **folders}
+    given = training if config == "train" else {"dataset_dir": str(tmp_path)}
     workflow = ConfigWorkflow(
         workflow_type=config, logging_file=False, bundle_root=str(bundle), **given, **files(bundle, config)
     )

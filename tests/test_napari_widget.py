@@ -276,6 +276,7 @@ def test_a_closed_widget_stops_its_run_and_hears_nothing_more(
     desk.press("run")
     gate.release(1)
     desk.wait(lambda: "1 of" in desk.line)
+    assert desk.labels
     desk.viewer.window.remove_dock_widget(desk.widget)
     gate.release()
     desk.wait(lambda: not desk.labels)  # the window is computed, and the run's layer is removed

@@ -16,8 +16,10 @@ def sampled(values: Iterable[Any], *kept: Any) -> Parameters:
     """
     values = list(values)
     missing = [value for value in kept if value not in values]
-    if missing or not kept:
-        raise ValueError(f"kept values {missing or kept} are not in the table {values}; name at least one that is")
+    if not kept:
+        raise ValueError("no value is kept: name at least one of the table, which make test then runs")
+    if missing:
+        raise ValueError(f"kept values {missing} are not in the table {values}: name values of the table")
     return [
         pytest.param(
             *(value if isinstance(value, tuple) else (value,)),

@@ -1,9 +1,9 @@
 """Convolutions of small grids in float32 under CPU autocast, where oneDNN's half-precision kernels are wrong.
 
-With AVX-512 BF16, the weight gradient of a 3-D convolution in bfloat16 is read from memory that nobody has written
-where an axis is shorter than the kernel (PyTorch 2.13.0: kernel 3 on a grid of depth 2, kernel 5 on depths 2 to 4), and
-with a stride where one voxel of the last axis is left (PyTorch issue 169688). The gradient is then anything, NaN
-included. Such grids are the deepest ones of a network, so that float32 costs nothing there.
+With AVX-512 BF16, the weight gradient of a 3-D convolution in bfloat16 depends on uninitialised memory if an axis is
+shorter than the kernel (PyTorch 2.13.0: kernel 3 with depth 2, kernel 5 with depths 2 to 4), or if a stride above 1
+leaves one voxel along the last axis (PyTorch issue 169688). Its values are then arbitrary and may be NaN. Such grids
+are the smallest of a network. Dilated and transposed convolutions are not covered.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,7 +55,9 @@ def small_grids_in_float32() -> AbstractContextManager[Any]:
 def is_small(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1, *_: Any, **__: Any
 ) -> bool:
-    """Return whether an axis of a 3-D grid on the CPU is shorter than the kernel, or than kernel and stride above 1.
+    """Return whether an axis of a 3-D grid is shorter than the kernel, or, for a stride above 1, than both together.
+
+    Only inputs on the CPU that autocast rounds, not float64, are looked at.
 
     >>> is_small(torch.empty(1, 1, 2, 8, 8), torch.empty(1, 1, 3, 3, 3))
     True
@@ -64,4 +66,5 @@ def is_small(
     """
     strides = [stride] * 3 if isinstance(stride, int) else [*stride] * (3 // len(stride))
     least = [k + (s if s > 1 else 0) for k, s in zip(weight.shape[2:], strides, strict=True)]
-    return input.device.type == "cpu" and any(n < m for n, m in zip(input.shape[2:], least, strict=True))
+    rounded = input.device.type == "cpu" and input.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return rounded and any(n < m for n, m in zip(input.shape[-3:], least, strict=True))

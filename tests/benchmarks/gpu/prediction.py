@@ -138,7 +138,7 @@ def whole_run(files: Sequence[Path], device: str, place: str, threads: int) -> W
         predict_volume(bundle, file)
         seconds = now(device) - start
     on_device = torch.cuda.max_memory_allocated() if device == "cuda" else None
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # which gVisor has, unlike VmHWM
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # available without /proc
     return Whole(seconds, on_device, host)
 
 
