@@ -22,18 +22,18 @@ help:  ## list the targets
 
 install: $(READY)  ## make the environment alone
 
-demo: $(or $(wildcard $(READY)),$(DEMO))  ## show the shipped bundles at work, on phantoms and on a brain template
+demo: $(or $(wildcard $(READY)),$(DEMO))  ## segment phantoms and a brain template with the shipped bundles (3 min and 1.5 GB the first time)
 	@echo "== Demo =="
 	@$(VENV)/bin/unetfamily demo
 
 system: $(READY)  ## install the Chromium and the display that tests use; not as root: name the system packages
 	@$(SYSTEM)
 
-test: $(READY) system  ## check every promise once, doctests included
+test: $(READY) system  ## run the test suite without the exhaustive tables (10 min; 2.4 GB with the environment)
 	@echo "== Tests and doctests =="
 	@$(RUN_TESTS) -m "not exhaustive"
 
-test-all: $(READY) system  ## run the exhaustive tables, too: faults, fuzzing, long runs, every exporter on every bundle
+test-all: $(READY) system  ## run the whole test suite: about twice as long
 	@echo "== All tests and doctests =="
 	@$(RUN_TESTS)
 
