@@ -220,7 +220,7 @@ def test_too_little_memory_ends_a_training_which_is_resumed(
 
 
 def test_a_loader_without_shared_memory_ends_a_training_with_the_fix(
-    untrained: Path, phantoms: Path, here: Command, monkeypatch: pytest.MonkeyPatch
+    untrained: Path, phantoms: Path, here: Command, monkeypatch: pytest.MonkeyPatch, survived: Survived
 ) -> None:
     error = RuntimeError(
         "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's ..."
@@ -228,6 +228,7 @@ def test_a_loader_without_shared_memory_ends_a_training_with_the_fix(
     bundle = with_recipe(untrained)
     monkeypatch.setattr("monai.data.DataLoader.__iter__", at_call(1, lambda: error, lambda self: iter(())))
     assert_one_line(here(*train(bundle, phantoms)), "/dev/shm", "--shm-size", "num_workers: 0", "Bus error")
+    survived("processes", 1)
 
 
 def test_a_loader_that_dies_ends_a_training_which_is_resumed(
