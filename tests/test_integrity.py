@@ -9,9 +9,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from tiers import sampled
 
+from monai_unetfamily.training.checks import check_dataset
+from monai_unetfamily.training.planning import across
+from monai_unetfamily.training.planning.facts import CaseFacts
 from monai_unetfamily.training.planning.fingerprint import Fingerprint, format_fingerprint
 from monai_unetfamily.training.planning.integrity import check_integrity
+from monai_unetfamily.training.planning.planner import plan_dataset
 from monai_unetfamily.training.planning.problems import Problem, format_problems
 from monai_unetfamily.volumes.masks import write_masks
 
@@ -209,6 +214,36 @@ BREAK: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "dataset.json",
         "got the name '%spleen'; MONAI's configs resolve",
     ),
+    "a name that steers a terminal": (
+        lambda d: relist(d, labels=TABLE | {"2": "spleen\x1b[2J"}),
+        "error",
+        "dataset.json",
+        "got the name 'spleen\\x1b[2J'",
+    ),
+    "a background of another name": (
+        lambda d: relist(d, labels=TABLE | {"0": "bg"}),
+        "warning",
+        "dataset.json",
+        "names label 0 'bg': it is read as the background",
+    ),
+    "0 for ignored voxels": (
+        lambda d: relist(d, labels={"0": "Ignore", "1": "liver", "2": "spleen", "3": "kidney"}),
+        "error",
+        "dataset.json",
+        "got label 0 'Ignore'; 0 is the background",
+    ),
+    "one case": (
+        lambda d: relist(d, training=entries(d)[:1], numTraining=1),
+        "error",
+        "",
+        "section 'training' is empty",
+    ),
+    "a split without validation": (
+        lambda d: (d / "splits.json").write_text('{"training": ["c0", "c1"], "validation": []}'),
+        "error",
+        "splits.json",
+        "section 'validation' is empty",
+    ),
     "no table": (lambda d: relist(d, labels={}), "error", "dataset.json", 'has no table "labels"'),
     "another number": (lambda d: relist(d, numTraining=9), "warning", "dataset.json", 'states "numTraining" 9, and 5'),
     "a case twice": (
@@ -251,6 +286,66 @@ def test_each_kind_of_break_is_found(kind: str, sound: Path) -> None:
     assert [(each.severity, each.file) for each in found] == [(severity, sound / file)]
     assert len(problems) == 1 + BESIDES.get(kind, 0), format_problems(problems)
     assert not any(str(sound) in problem.what for problem in problems if problem.file != sound)
+
+
+WARNED = [kind for kind, (_, severity, *_) in BREAK.items() if severity == "warning"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sampled(WARNED, "a background of another name", "a class unseen"))
+def test_what_plan_lets_pass_training_lets_pass(kind: str, sound: Path, tmp_path: Path) -> None:
+    BREAK[kind][0](sound)
+    plan_dataset(sound, tmp_path / "bundle", network="unet", features=(4, 8), device="cpu", log=lambda line: None)
+    check_dataset(tmp_path / "bundle", sound, lambda line: None)
+
+
+def test_overlapping_classes_of_which_the_first_is_called_background_are_refused(sound: Path) -> None:
+    for case in range(5):
+        file = sound / f"labelsTr/c{case}.nii.gz"
+        classes = {1: "background", 2: "core"}
+        write_masks(np.stack([labels() == 1, labels() == 2], -1).astype(np.uint8), classes, nib.load(file), file)
+    relist(sound, labels={"1": "background", "2": "core"})
+    [problem, *_], _ = check_integrity(sound)
+    assert (problem.severity, problem.what.split(",")[0]) == ("error", "names label 1 'background'")
+
+
+def volumes_found(volumes: list[float]) -> list[Problem]:
+    """Findings in cases c0, c1, ... with these volumes of a spleen."""
+    facts = [
+        CaseFacts(f"c{number}", SHAPE, (1, 1, 1), "RAS", "int16", "uint8", {"spleen": volume}, (0, 0, 0), (), ())
+        for number, volume in enumerate(volumes)
+    ]
+    cases = {case.name: {"image": f"{case.name}.nii", "label": f"{case.name}_label.nii"} for case in facts}
+    return list(across.volumes({0: "background", 1: "spleen"}, facts, cases))
+
+
+def test_volumes_far_from_the_median_are_told_on_either_side_and_absent_classes_are_not() -> None:
+    usual = [200.0 * 1.1**number for number in range(-6, 7)]
+    assert volumes_found([*usual, 0.0, 0.0]) == []
+    high, low = volumes_found([*usual, 0.0, 20.0 * 200, 200 / 20.0])
+    assert [(each.severity, each.case, each.file.name) for each in (high, low)] == [
+        ("warning", "c14", "c14_label.nii"),
+        ("warning", "c15", "c15_label.nii"),
+    ]
+    assert high.what.startswith("'spleen' has 4000 ml, the median of the 15 cases with it is 200 ml: another structure")
+    assert low.what.startswith("'spleen' has 10 ml, the median of the 15 cases with it is 200 ml: it may be cut")
+
+
+def test_volumes_that_vary_much_or_are_few_have_no_outlier() -> None:
+    assert volumes_found([2.0**number for number in range(15)]) == []  # as of tumours
+    assert volumes_found([*[200.0] * 8, 4000.0]) == []
+    assert len(volumes_found([*[200.0] * 9, 4000.0])) == 1
+    assert volumes_found([*[200.0] * 9, 500.0]) == []  # equal volumes do not make small differences outliers
+
+
+@pytest.mark.exhaustive
+def test_a_spinal_cord_of_542_ml_is_among_few_findings_in_clinical_contours(data_dir: Path) -> None:
+    problems, _ = check_integrity(data_dir / "headneck_ct")
+    found = {each.case: each.what for each in problems if "the median of the" in each.what}
+    assert found["headneck_216"].startswith(
+        "'spinal_cord' has 542.7 ml, the median of the 96 cases with it is 26.47 ml"
+    )
+    assert len(found) == 4
 
 
 def test_all_findings_are_in_one_table_and_the_sound_cases_are_measured(sound: Path) -> None:

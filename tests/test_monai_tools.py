@@ -12,6 +12,7 @@ import pytest
 import torch
 from builds import built_once
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.utils import load_bundle_config
 from monai.data import load_net_with_metadata
 from monai.transforms import Compose, LoadImaged, SaveImaged
 from planned_sets import SETS, planned_bundle
@@ -147,10 +148,57 @@ def test_onnx_export_gives_what_eager_gives(bundle: Path, tmp_path: Path) -> Non
     close(torch.from_numpy(output), eager(bundle, x))
 
 
+def test_monai_loads_the_network_with_its_weights_from_any_directory(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = monai.bundle.load(bundle.name, bundle_dir=bundle.parent, device="cpu")
+    assert_weights(network, bundle)
+
+
+@pytest.mark.parametrize("config", ["train.yaml", "inference.yaml", "train.json"])
+def test_a_loaded_config_keeps_the_metadata_and_builds_the_network(
+    config: str, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parser = load_bundle_config(str(bundle), config)
+    assert parser["_meta_"] == json.loads((bundle / "configs/metadata.json").read_text())
+    network = parser.get_parsed_content("network_def")
+    network.load_state_dict(torch.load(bundle / "models/model.pt", weights_only=True))
+
+
+def test_a_workflow_that_is_told_the_bundles_root_loads_its_weights_from_any_directory(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    how = {"workflow_type": "inference", "logging_file": False, "dataset_dir": str(tmp_path)}
+    how |= {"device": "$torch.device('cpu')"}
+    config = str(bundle / "configs/inference.yaml")
+    workflow = monai.bundle.create_workflow(config_file=config, bundle_root=str(bundle), **how)
+    load = workflow.parser.get_parsed_content("handlers#0")
+    load(workflow.evaluator)
+    assert_weights(workflow.evaluator.network, bundle)
+    lost = monai.bundle.create_workflow(config_file=config, **how)
+    with pytest.raises(FileNotFoundError, match="models/model.pt"):
+        lost.parser.get_parsed_content("handlers#0")(lost.evaluator)
+
+
+def assert_weights(network: torch.nn.Module, bundle: Path) -> None:
+    saved = torch.load(bundle / "models/model.pt", weights_only=True)
+    state = network.state_dict()
+    assert state.keys() == saved.keys()
+    assert all(torch.equal(state[name], saved[name]) for name in saved)
+
+
 def test_monai_label_finds_all_that_its_bundle_task_reads(bundle: Path) -> None:
-    """As its monailabel/tasks/infer/bundle.py reads a bundle: one config, no metadata in it, bundle_root and device."""
+    """As its monailabel/tasks/infer/bundle.py reads a bundle, with our task: one config, bundle_root and device."""
     parser = ConfigParser()
     parser.read_config(bundle / "configs/inference.yaml")
+    assert parser["network_def"] == "@_meta_#network"  # which .ci/monai_label_task.py replaces by this
+    parser["network_def"] = {
+        "_target_": "monai_unetfamily.bundles.chosen.chosen_network",
+        "bundle_root": "@bundle_root",
+    }
     parser.config.update({"bundle_root": str(bundle), "device": "cpu"})
     network = parser.get_parsed_content("network_def", instantiate=True)
     network.load_state_dict(torch.load(bundle / "models/model.pt", weights_only=True))

@@ -13,6 +13,7 @@ from torch import nn
 from monai_unetfamily.bundles.agreement import check_background, check_postprocessing
 from monai_unetfamily.bundles.metadata import class_names, config_file, weights_file
 from monai_unetfamily.bundles.reading import require_inside
+from monai_unetfamily.bundles.reasons import reason_of
 from monai_unetfamily.bundles.references import read_config
 from monai_unetfamily.bundles.trust import PREDICTION, reviewed_parser
 from monai_unetfamily.bundles.weights import load_weights
@@ -96,6 +97,7 @@ def open_bundle(root: Path, device: torch.device, *, trust: bool = False) -> Bun
     """
     names, file = class_names(root), config_file(root, "inference")
     parser = reviewed_parser(root, "inference", PREDICTION, device, trust=trust)
+    preprocess = _resolve(parser, "preprocessing", file)  # first: postprocessing inverts it, and would be blamed
     postprocess = _resolve(parser, "postprocessing", file)
     check_postprocessing(names, postprocess, file)
     network = _resolve(parser, "network_def", file)
@@ -109,7 +111,7 @@ def open_bundle(root: Path, device: torch.device, *, trust: bool = False) -> Bun
         names=names,
         device=device,
         network=network.to(device).eval(),
-        preprocess=_resolve(parser, "preprocessing", file),
+        preprocess=preprocess,
         inferer=inferer,
         postprocess=postprocess,
     )
@@ -151,17 +153,3 @@ def _resolve(parser: ConfigParser, part: str, file: Path) -> Any:
         return parser.get_parsed_content(part)
     except (RuntimeError, ValueError, TypeError, KeyError, ImportError, SyntaxError) as error:
         raise ValueError(f"{file}: {part} cannot be built: {reason_of(error)}") from error
-
-
-def reason_of(error: BaseException) -> str:
-    """The innermost reason of an error, in one line: MONAI wraps what went wrong in what it was doing.
-
-    >>> try:
-    ...     raise RuntimeError("Failed to instantiate") from ValueError("features is (); give one width")
-    ... except RuntimeError as error:
-    ...     reason_of(error)
-    'features is (); give one width'
-    """
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__

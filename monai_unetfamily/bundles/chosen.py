@@ -1,4 +1,4 @@
-"""The network that a bundle's metadata chooses, for tools that read its inference config and no metadata."""
+"""The network that a bundle's metadata chooses, for tools that read its configs without the metadata."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from monai_unetfamily.bundles.metadata import read_metadata
 def chosen_network(bundle_root: str) -> nn.Module:
     """Build the network that the metadata of a bundle chooses, without its weights.
 
-    An inference config names it under "_meta_", which MONAI's own runs and this package replace by the metadata itself;
-    MONAI Label does not, and gives `bundle_root` instead. It runs what the metadata names, as that config does.
+    A config refers to it under "_meta_", where MONAI and this package put the metadata. MONAI Label does not;
+    `.ci/monai_label_task.py` has it call this. It runs what the metadata names, as that config does.
 
     MONAI Label offers its user each `models/*.pt`, and loads what fits of it, or nothing, with no more than a line in
     its log. So this network refuses to load other weights than its own, `strict` or not.

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from monai_unetfamily.bundles.bundle import reason_of
 from monai_unetfamily.bundles.metadata import METADATA, config_file, read_metadata
 from monai_unetfamily.bundles.parts import expand
+from monai_unetfamily.bundles.reasons import reason_of
 from monai_unetfamily.bundles.references import read_config
 from monai_unetfamily.bundles.trust import restricted_parser
 from monai_unetfamily.nets import list_networks

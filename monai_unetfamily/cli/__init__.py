@@ -34,13 +34,18 @@ from monai_unetfamily.cli.train import add_train
 
 # What the library raises on input it cannot use; anything else is a defect and shows its traceback.
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ImportError)
+_TALKATIVE = tuple(
+    f"monai.{module}"
+    for module in ("bundle.scripts", "bundle.workflows", "data.image_writer", "inferers.inferer", "networks.utils")
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    _hush()
+    if not options.debug:
+        _hush()
     _print_any_name()
     try:
         return int(options.run(options))
@@ -56,11 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _hush() -> None:
     """What packages say of themselves and of odd headers is no line of ours."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="monai")  # of its own arguments
+    warnings.filterwarnings("ignore", module=r"monai\.")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="monai")  # laid at its callers' door: ours
     warnings.filterwarnings("ignore", category=UserWarning, module="pydicom|highdicom")
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name's letters, in a picture
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")  # MONAI's, wherever pydicom is
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    for name in _TALKATIVE:  # MONAI gives a logger that is new a handler to standard output
+        logging.getLogger(name).addHandler(logging.NullHandler())
 
 
 def _print_any_name() -> None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from monai_unetfamily.bundles.reasons import explained
+
 if TYPE_CHECKING:
     from monai_unetfamily.volumes.datasets import Case
     from monai_unetfamily.volumes.splits import Fold, Section
@@ -79,5 +81,5 @@ def one_line(error: BaseException) -> str:
     >>> one_line(ValueError("\x1b[2J:\n no weights"))
     '\\x1b[2J: no weights'
     """
-    line = " ".join(str(error).split()) or type(error).__name__
+    line = explained(error)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -5,6 +5,7 @@ from pathlib import Path
 from time import perf_counter
 from traceback import clear_frames
 
+from monai_unetfamily.bundles.reasons import explained
 from monai_unetfamily.inference.records import Record
 from monai_unetfamily.volumes.studies import Study
 
@@ -37,8 +38,7 @@ def timed(record: Record, stage: str, start: float) -> Record:
 
 def failed(study: Study, record: Record, before: Record | None, error: Exception) -> Outcome:
     """A failed case; what an earlier run wrote of it stays known, so that a file changed since is kept."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return Outcome(study, failure(record, before, reason), error=_without_voxels(error))
+    return Outcome(study, failure(record, before, explained(error)), error=_without_voxels(error))
 
 
 def failure(record: Record, before: Record | None, reason: str | None) -> Record:

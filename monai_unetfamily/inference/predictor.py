@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from monai_unetfamily.bundles.bundle import Bundle, reason_of
+from monai_unetfamily.bundles.bundle import Bundle
 from monai_unetfamily.bundles.inputs import check_kind, check_values
 from monai_unetfamily.bundles.metadata import image_channels
+from monai_unetfamily.bundles.reasons import reason_of
 from monai_unetfamily.inference.segment import Case, prepare, segment
 from monai_unetfamily.volumes.headers import MAX_VOXELS
 from monai_unetfamily.volumes.nifti import Labels

@@ -12,10 +12,10 @@ from torch import nn
 from yaml import YAMLError
 
 from monai_unetfamily.bundles.agreement import check_background
-from monai_unetfamily.bundles.bundle import reason_of
 from monai_unetfamily.bundles.checkpoint import CHECKPOINT, saved_epoch
 from monai_unetfamily.bundles.metadata import WEIGHTS, class_names, config_file, find_weights
 from monai_unetfamily.bundles.networks import choose_network, forget_thresholds
+from monai_unetfamily.bundles.reasons import reason_of
 from monai_unetfamily.bundles.training_trust import training_parser
 from monai_unetfamily.bundles.weights import start_from
 from monai_unetfamily.inference.device import choose_device
@@ -112,7 +112,7 @@ def train(
             if tracking:
                 end_tracking(workflow.parser)
             validate(room, load_cases(dataset, "validation", settings.get("fold")), names, chosen, log, trust=trust)
-        except (RuntimeError, TypeError, KeyError, ModuleNotFoundError, YAMLError) as error:
+        except (RuntimeError, TypeError, KeyError, ImportError, YAMLError) as error:
             raise ValueError(f"{config_file(room, 'train')}: {reason_of(error)}") from error
     return room / "models" / WEIGHTS
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from monai_unetfamily.volumes.datasets import Case, CaseFolder, channel_names, list_dataset, open_dataset
 from monai_unetfamily.volumes.headers import require_pixdim
-from monai_unetfamily.volumes.masks import may_overlap, require_channel_names
+from monai_unetfamily.volumes.masks import BACKGROUND, may_overlap, require_channel_names
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift, open_volume
 from monai_unetfamily.volumes.sources import is_picture, read_channels, read_label_map
 from monai_unetfamily.volumes.splits import Fold, Section, section_names
@@ -64,8 +64,6 @@ def load_cases(dataset_dir: Path | str, section: Section = "training", fold: Fol
         more = f" (the first of {len(flaws)} findings)" if len(flaws) > 1 else ""
         raise ValueError(f"{flaws[0].file}: {flaws[0].what}{more}")
     names = section_names(dataset.folder, list(cases), section, fold)
-    if not names:
-        raise ValueError(f"{dataset_dir}: section {section!r} is empty; one case is needed, add cases to it")
     for name in names:
         for file in (*image_files(cases[name]), Path(cases[name]["label"])):
             if not file.is_file():
@@ -84,29 +82,43 @@ def image_files(case: Mapping[str, Any]) -> list[Path]:
 
 
 def read_label_names(dataset_dir: Path) -> dict[int, str]:
-    """Read the label table of a `dataset.json`, id -> name, sorted by id; MSD has 0 for the background.
+    """Read the label table of a `dataset.json`, id -> name, sorted by id.
 
-    nnU-Net's table, name -> id, is turned round. Paired folders have no table: it is empty.
+    Id 0 is "background", whatever the data set calls it. nnU-Net's table, name -> id, is turned round. Paired folders
+    have no table: it is empty.
 
     Raises:
         FileNotFoundError: neither `dataset.json` nor paired folders.
-        ValueError: invalid JSON, no table, ids that are not integers from 0 up, one id twice; nnU-Net's regions
-            (several ids of one name), and its table without a background.
+        ValueError: invalid JSON, no table, ids that are not integers from 0 up, one id twice, 0 for ignored voxels;
+            nnU-Net's regions (several ids of one name), and its table without a background.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     _ = (Path(folder) / "dataset.json").write_text('{"labels": {"1": "liver", "0": "background"}}')
+    ...     _ = (Path(folder) / "dataset.json").write_text('{"labels": {"1": "liver", "0": "bg"}}')
     ...     read_label_names(Path(folder))
     {0: 'background', 1: 'liver'}
     """
     dataset = open_dataset(Path(dataset_dir))
+    names = stated_label_names(dataset)
+    return names | {0: BACKGROUND} if 0 in names else names
+
+
+def stated_label_names(dataset: CaseFolder) -> dict[int, str]:
+    """The label table as `read_label_names` reads it, with the data set's own name of id 0.
+
+    Raises:
+        ValueError: as `read_label_names`.
+    """
     if dataset.layout == "paired folders":
         return {}
     table = dataset.listing.get("labels")
     if not isinstance(table, dict) or not table:
         raise ValueError(f'{dataset.file}: has no table "labels"; {{"0": "background", ...}} is needed, add it')
     inverse = any(isinstance(value, int | list) for value in table.values())
-    return _names_by_id(table, dataset.file) if inverse else _names(table, dataset.file)
+    names = _names_by_id(table, dataset.file) if inverse else _names(table, dataset.file)
+    if ignore_label(names) == 0:
+        raise ValueError(f"{dataset.file}: got label 0 {names[0]!r}; 0 is the background, give it another id")
+    return names
 
 
 def read_facts(dataset_dir: Path) -> Facts:

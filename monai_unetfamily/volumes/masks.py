@@ -21,7 +21,7 @@ from monai_unetfamily.volumes.nifti import Labels, label_image, open_volume, sav
 from monai_unetfamily.volumes.pictures import write_picture
 from monai_unetfamily.volumes.sources import is_picture
 
-_BACKGROUND = "background"
+BACKGROUND = "background"
 _COMMENT = 6  # NIfTI's code for an extension of plain text
 _LONGEST = 100  # characters of a file's name: with a number and a suffix below every file system's limit
 
@@ -39,7 +39,7 @@ def number_classes(channels: Mapping[int, str]) -> dict[int, str]:
         raise ValueError(f"got channels {sorted(channels)}; 0, 1, 2, ... are allowed, number them so")
     if odd := [name for name in channels.values() if not name.isprintable()]:
         raise ValueError(f"got the name {odd[0]!r}; letters, digits and the like are allowed, rename it")
-    first = 0 if channels.get(0, "").casefold() == _BACKGROUND else 1
+    first = 0 if channels.get(0, "").casefold() == BACKGROUND else 1
     names = {channel + first: channels[channel] for channel in sorted(channels)}
     if not set(names) - {0}:
         raise ValueError(f"got channels {dict(channels)}; a class besides the background is needed, name it")

@@ -6,11 +6,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from monai_unetfamily.volumes.datasets import read_json
 
 Section = Literal["training", "validation"]
+SECTIONS: tuple[Section, ...] = get_args(Section)
 Fold = int | Literal["all"] | None
 FOLDS = 5  # where no file says otherwise
 _FILES = ("splits.json", "splits_final.json")
@@ -28,8 +29,8 @@ def section_names(folder: Path, names: Sequence[str], section: Section, fold: Fo
             None are watched, although they are trained on.
 
     Raises:
-        ValueError: a section or fold that there is not; two files; a split that names unknown cases, one case in both
-            sections, or no list.
+        ValueError: a section or fold that there is not, or without a case; two files; a split that names unknown
+            cases, one case in both sections, or no list.
 
     >>> names = [f"c{number}" for number in range(7)]
     >>> section_names(Path("absent"), names, "validation"), section_names(Path("absent"), names, "validation", fold=1)
@@ -37,12 +38,15 @@ def section_names(folder: Path, names: Sequence[str], section: Section, fold: Fo
     >>> len(section_names(Path("absent"), names, "training", fold="all"))
     7
     """
-    if section not in ("training", "validation"):
+    if section not in SECTIONS:
         raise ValueError(f"got section {section!r}; 'training' or 'validation' is allowed, name one of them")
     if fold == "all":
         return sorted(names) if section == "training" else section_names(folder, names, section)
     file = split_file(folder)
-    return sorted(_read_split(file, names, fold)[section] if file else _every_fifth(names, section, fold, folder))
+    chosen = _read_split(file, names, fold)[section] if file else _every_fifth(names, section, fold, folder)
+    if not chosen:
+        raise ValueError(f"{file or folder}: section {section!r} is empty; one case is needed, add cases to it")
+    return sorted(chosen)
 
 
 def split_file(folder: Path) -> Path | None:

@@ -17,6 +17,7 @@ OUT_OF_MEMORY = {
         "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
         "allocate 720000000 bytes. Error code 12 (Cannot allocate memory)"
     ),
+    "oneDNN": lambda: RuntimeError("could not create a primitive"),
     "mmap": lambda: OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
 }
 _OPEN = io.open

@@ -188,7 +188,7 @@ def test_a_case_that_takes_more_memory_than_there_is_fails_alone(
     with monkeypatch.context() as patch:
         patch.setattr(stage, at_call(3, OUT_OF_MEMORY[memory], resolve_name(stage)))
         ended = here(*predict(bundle, images, out))
-    assert_one_line(ended, "phantom_002")
+    assert_one_line(ended, "phantom_002", "out of memory: ")
     assert ended.status == 1
     assert failures(out).keys() == {"phantom_002"}
     assert labels(out) == {name: data for name, data in undisturbed.labels.items() if "phantom_002" not in name}
@@ -214,8 +214,20 @@ def test_too_little_memory_ends_a_training_which_is_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(UNet3Plus, "forward", at_call(4, OUT_OF_MEMORY[memory], UNet3Plus.forward))
         ended = here(*train(bundle, phantoms))
-    assert_one_line(ended)
+    assert_one_line(ended, "out of memory: ", "batch_size")
     assert_resumed(here(*train(bundle, phantoms, "--resume")), bundle, trained)
+    survived("processes", 1)
+
+
+def test_a_loader_without_shared_memory_ends_a_training_with_the_fix(
+    untrained: Path, phantoms: Path, here: Command, monkeypatch: pytest.MonkeyPatch, survived: Survived
+) -> None:
+    error = RuntimeError(
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's ..."
+    )
+    bundle = with_recipe(untrained)
+    monkeypatch.setattr("monai.data.DataLoader.__iter__", at_call(1, lambda: error, lambda self: iter(())))
+    assert_one_line(here(*train(bundle, phantoms)), "/dev/shm", "--shm-size", "num_workers: 0", "Bus error")
     survived("processes", 1)
 
 

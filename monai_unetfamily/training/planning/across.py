@@ -1,5 +1,6 @@
 """Findings that only all cases together show."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from monai_unetfamily.volumes.cases import image_files
 
 _FAR = 3  # times the median, or a third of it: spacings and sizes beyond are told
 _APART = 100  # times: brightest voxels that no common scale has
+_FEWEST = 10  # cases with a class, for its median and spread to mean something
+_DEVIATIONS = 5  # robust standard deviations of the logarithm: volumes beyond are warned of
+_LEAST_DEVIATION = 0.2  # of the logarithm: a volume within a factor of e of the median is never warned of
 
 Cases = Mapping[str, Mapping[str, Any]]
 
@@ -65,6 +69,30 @@ def outliers(facts: Sequence[CaseFacts], cases: Cases) -> Iterator[Problem]:
                 got, usual = (" x ".join(f"{value:.4g}" for value in row) for row in (own, middle))
                 what = f"got a {key} of {got} {unit}, the median is {usual}: look whether it belongs here"
                 yield Problem("warning", case.name, image_files(cases[case.name])[0], what)
+
+
+def volumes(classes: Mapping[int, str], facts: Sequence[CaseFacts], cases: Cases) -> Iterator[Problem]:
+    """Volumes of a class that are far from the median of the cases that have it, on either side.
+
+    The measure is the logarithm, since volumes spread by factors; median and median absolute deviation, since what is
+    looked for must not move them. A class that varies much between cases, as tumours do, has a wide range accordingly.
+    Small volumes count as well: most are organs that the image cuts, which a person can tell at a glance, and some are
+    contours that were never finished. A case without the class is left out, since it may be absent or not annotated.
+    """
+    for name in (name for label, name in sorted(classes.items()) if label):
+        having = [case for case in facts if case.volumes_ml[name] > 0]
+        if len(having) < _FEWEST:
+            continue
+        logs = np.log([case.volumes_ml[name] for case in having])
+        middle = float(np.median(logs))
+        deviation = max(1.4826 * float(np.median(abs(logs - middle))), _LEAST_DEVIATION)  # as of a normal distribution
+        for case, own in zip(having, logs, strict=True):
+            if abs(own - middle) > _DEVIATIONS * deviation:
+                unit = "ml" if len(case.size) == 3 else "thousand pixels"
+                usual = f"the median of the {len(having)} cases with it is {math.exp(middle):.4g} {unit}"
+                why = "another structure may have its label" if own > middle else "it may be cut or unfinished"
+                what = f"{name!r} has {case.volumes_ml[name]:.4g} {unit}, {usual}: {why}, look at this label map"
+                yield Problem("warning", case.name, Path(cases[case.name]["label"]), what)
 
 
 def never_seen(classes: Mapping[int, str], facts: Sequence[CaseFacts], file: Path) -> Iterator[Problem]:

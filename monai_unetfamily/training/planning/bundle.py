@@ -15,7 +15,7 @@ from monai_unetfamily.volumes.cases import Facts
 from monai_unetfamily.volumes.files import atomic_folder, make_folder
 
 _TEMPLATE = files("monai_unetfamily.training.planning") / "template"
-_AS_THEY_ARE = ("evaluate.yaml", "multi_gpu_train.yaml", "logging.conf")
+_AS_THEY_ARE = ("train.json", "evaluate.yaml", "multi_gpu_train.yaml", "logging.conf")
 _WIDTH = 120  # of a line
 _PLANNED = "Planned from the data set below, whose files were all checked and measured."
 

@@ -16,10 +16,10 @@ from monai_unetfamily.training.planning.facts import CaseFacts, Intensity
 from monai_unetfamily.training.planning.fingerprint import Fingerprint
 from monai_unetfamily.training.planning.measuring import Measured, Table, summarize
 from monai_unetfamily.training.planning.problems import Problem
-from monai_unetfamily.volumes.cases import ignore_label, read_facts, read_label_names
+from monai_unetfamily.volumes.cases import ignore_label, read_facts, read_label_names, stated_label_names
 from monai_unetfamily.volumes.datasets import Case, CaseFolder, list_dataset, open_dataset
-from monai_unetfamily.volumes.masks import may_overlap
-from monai_unetfamily.volumes.splits import count_folds, section_names, split_file
+from monai_unetfamily.volumes.masks import BACKGROUND, may_overlap, number_classes
+from monai_unetfamily.volumes.splits import SECTIONS, count_folds, section_names, split_file
 
 _WORKERS = 8  # at most: each holds a case
 _CODE = ("$", "@", "%")  # what a word begins with that MONAI's configs resolve
@@ -33,8 +33,9 @@ def check_integrity(dataset_dir: Path | str) -> tuple[list[Problem], Fingerprint
     name, of one file, or of the same voxels; a table of labels or a split that cannot be used; shapes, affines and
     channels that do not match; headers whose sform pixdim contradicts; labels that are fractional or outside the table;
     NaN and infinity, counted. Warnings: labels stored as floats, label maps without any class, classes that no case
-    has, images of one value, headers that readers take differently, spacings and sizes far from the others', stored
-    types and scales that differ, another number of cases than stated.
+    has, images of one value, headers that readers take differently, spacings, sizes and volumes of classes far
+    from the others', stored types and scales that differ, a background of another name, another number of cases than
+    stated.
 
     Returns:
         The findings, and the fingerprint of the cases without errors; None where there is none, or no class.
@@ -76,24 +77,27 @@ def _of_set(
     dataset: CaseFolder, facts: Sequence[CaseFacts], classes: Mapping[int, str], cases: Mapping[str, Case]
 ) -> Iterator[Problem]:
     yield from across.outliers(facts, cases)
+    yield from across.volumes(classes, facts, cases)
     yield from across.never_seen(classes, facts, dataset.file)
     yield from across.scales(facts, dataset.folder)
     yield from across.types(facts, dataset.folder)
 
 
 def _of_splits(dataset: CaseFolder, names: list[str]) -> Iterator[Problem]:
-    """What is wrong with the file of splits, in any of its folds."""
+    """What is wrong with a split into sections, in any of the folds."""
     try:
         file = split_file(dataset.folder)
         folds = count_folds(dataset.folder, len(names))
     except ValueError as error:
         yield Problem("error", "", dataset.folder, str(error))
         return
-    for fold in range(folds) if file else ():
+    for fold in range(folds) if names else ():
         try:
-            section_names(dataset.folder, names, "training", None if folds == 1 else fold)
+            for section in SECTIONS:
+                section_names(dataset.folder, names, section, None if folds == 1 else fold)
         except ValueError as error:
-            yield Problem("error", "", file or dataset.folder, str(error).removeprefix(f"{file}: "))
+            where = file or dataset.folder
+            yield Problem("error", "", where, str(error).removeprefix(f"{where}: "))
 
 
 def _of_number(dataset: CaseFolder, cases: Mapping[str, Case]) -> Iterator[Problem]:
@@ -109,6 +113,7 @@ def _read_table(dataset: CaseFolder, problems: list[Problem]) -> Table:
     channels = len(named)
     try:
         names = read_label_names(dataset.folder)
+        problems += _of_background(stated_label_names(dataset).get(0, BACKGROUND), dataset.file)
     except ValueError as error:
         problems.append(Problem("error", "", dataset.file, str(error).removeprefix(f"{dataset.file}: ")))
         return Table({}, None, channels)
@@ -118,15 +123,33 @@ def _read_table(dataset: CaseFolder, problems: list[Problem]) -> Table:
     return Table(classes, ignore, channels)
 
 
+def _of_background(name: str, file: Path) -> Iterator[Problem]:
+    if name.casefold() != BACKGROUND:
+        what = f"names label 0 {name!r}: it is read as the background; if it is a class, give it another id"
+        yield Problem("warning", "", file, what)
+
+
 def _of_classes(classes: Mapping[int, str], file: Path) -> Iterator[Problem]:
     expected = list(range(len(classes))) if 0 in classes else list(range(1, len(classes) + 1))
     if list(classes) != expected:
         what = f"got ids {list(classes)}; {expected} are allowed, without gaps: renumber the labels"
         yield Problem("error", "", file, what)
+    elif len(classes) > 1:
+        yield from _of_channels(classes, file)
     names = [name.casefold() for name in classes.values()]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield Problem("error", "", file, f"names {name!r} twice; each class needs its own name, rename one")
     yield from _of_words(classes.values(), file)
+
+
+def _of_channels(classes: Mapping[int, str], file: Path) -> Iterator[Problem]:
+    """Whether a bundle, which names its network's channels, has the same classes."""
+    try:
+        if number_classes(dict(enumerate(classes.values()))) != classes:
+            what = f"names label 1 {classes[1]!r}, and classes without a label 0 may overlap: rename it"
+            yield Problem("error", "", file, what)
+    except ValueError as error:
+        yield Problem("error", "", file, str(error))
 
 
 def _of_words(names: Iterable[str], file: Path) -> Iterator[Problem]:

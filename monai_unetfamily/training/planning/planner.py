@@ -80,9 +80,10 @@ def sound_fingerprint(dataset: Path, log: Callable[[str], None]) -> Fingerprint:
         log(f"{format_problems(problems)}\n")
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
+        number = f"{len(errors)} error{'s' * (len(errors) > 1)}"
         raise ValueError(
-            f"{dataset}: has {len(errors)} errors, the first in {errors[0].file.name} ({errors[0].what}); mend what "
-            "the table names, then plan again."
+            f"{dataset}: has {number}, the first in {errors[0].file.name} ({errors[0].what}); mend what the table "
+            "names, then plan again."
         )
     if fingerprint is None:
         raise ValueError(f"{dataset}: has no case with a class; labelled cases are needed, add them.")
