@@ -6,7 +6,7 @@ any size works: odd, anisotropic, different per axis.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import partial, reduce
 from itertools import pairwise
 from math import prod
 from typing import Any, cast
@@ -83,17 +83,21 @@ class ConvBlock(Block):
         widths = pairwise([in_channels] + [out_channels] * convolutions)
         acts = [act] * (convolutions - 1) + [act if last_act else None]
         layers: dict[str, Any] = {"kernel_size": kernel_size, "norm": norm, "dropout": dropout or None}
-        self.convs = nn.Sequential(
+        self.convs = _Layers(
             *(ConvLayer(spatial_dims, a, b, act=f, **layers) for (a, b), f in zip(widths, acts, strict=True))
         )
 
     def compute(self, *maps: Tensor | Upsampled) -> Tensor:
         """Map (N, C_k, *grid) for each k to (N, out_channels, *grid); the C_k add up to in_channels."""
-        first, *others = self.convs
-        y = first(*maps)
-        for layer in others:
-            y = layer(y)
-        return cast(Tensor, y)
+        return cast(Tensor, self.convs(*maps))
+
+
+class _Layers(nn.Sequential):
+    """Layers one after the other, of which the first takes several maps."""
+
+    def forward(self, *maps: Tensor | Upsampled) -> Tensor:
+        first, *others = self
+        return reduce(lambda y, layer: cast(Tensor, layer(y)), others, cast(Tensor, first(*maps)))
 
 
 class ResidualBlock(ConvBlock):

@@ -2,7 +2,8 @@
 
 The numbers are those of concatenating the maps, interpolating first those that are to be upsampled, and of torch's
 modules one after the other; what changes is the order of the work (see `ConvLayer`). Exporters, tracers, compilers and
-meta tensors are given that plain form.
+meta tensors are given that plain form, and so are layers with hooks, parametrizations or modules of other classes in
+them: whatever acts through a module's call reaches it.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.modules.module import _has_any_global_hook
 
 from monai_unetfamily.nets.norms import fold_batch_norm, instance_norm
 from monai_unetfamily.nets.small_grids import small_grids_in_float32
@@ -24,6 +26,9 @@ from monai_unetfamily.nets.upsampling import Upsampled, coarse_convolution, coar
 
 _BLOCK = 16  # channels that a CPU convolves at once
 _TINY = 100  # voxels of a grid that oneDNN is slower on
+# What the fast form knows how to replace; a subclass, such as a parametrized one, may compute something else.
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -35,7 +40,11 @@ class ConvLayer(Convolution):
     - In `eval()`, batch norm is a factor and a term of each output channel: they go into the kernel and the bias.
     - Instance norm on a CPU reads channels-last maps, and overwrites them where no gradient is kept (`norms`).
     - Maps lie with channels last on a CPU, where convolution and pooling are faster then.
-    - Activations that can, work in place.
+    - Activations that can work in place, unless `act` says `inplace=False`.
+
+    The fast form reads the weights of its convolution and norm and does not call them. Hooks, `torch.nn.utils.prune`,
+    `weight_norm`, `spectral_norm`, adapters that replace a convolution, and the transforms of `torch.func` need the
+    calls: then the modules are called one after the other.
 
     >>> layer = ConvLayer(2, 5, 8, act="relu", norm="batch")
     >>> layer(torch.zeros(1, 3, 7, 5), Upsampled(torch.zeros(1, 2, 3, 2), (7, 5))).shape
@@ -46,14 +55,20 @@ class ConvLayer(Convolution):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for module in self.modules():
-            if isinstance(module, nn.ReLU | nn.LeakyReLU):  # their gradients hang on what they return alone
-                module.inplace = True
+        act = kwargs.get("act")
+        if isinstance(act, str) or (act is not None and "inplace" not in act[1]):
+            for module in self.modules():
+                if isinstance(module, nn.ReLU | nn.LeakyReLU):  # whose gradients need only what they return
+                    module.inplace = True
 
     def forward(self, *maps: Tensor | Upsampled) -> Tensor:
         """Map (N, C_k, *grid) for each k to (N, out_channels, *grid); the C_k add up to in_channels."""
         if values_are_symbols(_tensor(maps[0])):
             return cast(Tensor, super().forward(joined(maps)))
+        if len(_tensor(maps[0])) == 0:  # of an empty batch, norm and activation change nothing; torch's norms refuse it
+            return cast(Tensor, self.conv(joined(maps)))
+        if not self._is_plain():
+            return self._call_modules(joined(maps))
         folded = self._folded_norm()
         weight, bias = self.conv.weight, self.conv.bias
         if folded is not None:
@@ -62,6 +77,27 @@ class ConvLayer(Convolution):
         for layer in getattr(self, "adn", ()):
             if layer is not folded:
                 y = _apply(layer, y)
+        return y
+
+    def _is_plain(self) -> bool:
+        """Whether calling the modules would do what their classes say and nothing else."""
+        if type(self.conv) not in _CONVOLUTIONS or torch._C._are_functorch_transforms_active():
+            return False
+        norm = getattr(getattr(self, "adn", None), "N", None)
+        bypassed = not isinstance(norm, _BatchNorm | _InstanceNorm) or type(norm) in _NORMS
+        return bypassed and not any(_has_hooks(module) for module in self.modules() if module is not self)
+
+    def _call_modules(self, x: Tensor) -> Tensor:
+        """Call the modules one after the other, as MONAI's Convolution does.
+
+        Torch does not allow an in-place activation on what a full backward hook has looked at: it gets a copy.
+        """
+        y: Tensor = self.conv(x)
+        adn = getattr(self, "adn", nn.Identity())
+        if _has_hooks(adn):
+            return cast(Tensor, adn(y))
+        for layer in adn.children():
+            y = layer(y.clone() if getattr(layer, "inplace", False) else y)
         return y
 
     def _folded_norm(self) -> _BatchNorm | None:
@@ -84,6 +120,12 @@ class ConvLayer(Convolution):
         elif bias is not None:
             parts.append(bias.view(-1, *[1] * (parts[0].ndim - 2)))
         return reduce(Tensor.add_, parts)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether something besides its `forward` runs where this module is called."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or _has_any_global_hook()
 
 
 def _tensor(x: Tensor | Upsampled) -> Tensor:
