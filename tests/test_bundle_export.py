@@ -3,12 +3,14 @@
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnxruntime
 import pytest
 import torch
 from tiny import weigh
+from torch import nn
 
 from monai_unetfamily.bundles import export
 from monai_unetfamily.bundles.bundle import open_bundle
@@ -64,6 +66,28 @@ def test_a_form_that_gives_other_logits_is_refused(
     assert main(["export", str(bundle_2d), "--to", "torchscript", "-o", str(tmp_path / "network.ts")]) == 2
     assert "its logits differ by 1.0e-03 of the largest; 0.0001 is allowed" in capsys.readouterr().err
     assert not (tmp_path / "network.ts").exists()
+
+
+class Branch(nn.Module):
+    """A layer whose path depends on its values, which no exporter can follow."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_a_network_that_cannot_be_exported_is_one_line_with_layer_and_reason(
+    form: str, bundle_2d: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(Branch()))
+    monkeypatch.setattr(export, "open_bundle", lambda *_, **__: SimpleNamespace(network=network))
+    assert main(["export", str(bundle_2d), "--to", form, "-o", str(tmp_path / "network")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"cannot be exported as {form}: layer 1.0: Could not guard on data-dependent expression" in said
+    assert said.endswith("choose another form, or change that layer\n")
+    assert not (tmp_path / "network").exists()
 
 
 def test_a_file_is_not_written_over(bundle_2d: Path, tmp_path: Path, capsys: Said) -> None:

@@ -5,12 +5,16 @@ any size. Preprocessing, sliding and the way back to the volume's grid stay with
 inside the file, under "metadata.json".
 """
 
+import io
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from traceback import walk_tb
 from typing import Any, NamedTuple
 
 import torch
@@ -54,7 +58,8 @@ def export_network(root: Path, form: str, file: Path, *, trust: bool = False) ->
     Raises:
         FileExistsError: the file is there already.
         ImportError: the packages of the extra `export` are missing, which ONNX needs.
-        ValueError: an unknown form; a bundle that cannot be opened; logits that differ by more than 1e-4 of the
+        ValueError: an unknown form; a bundle that cannot be opened; a network that torch cannot export, with the
+            layer and the reason; logits that differ by more than 1e-4 of the
             largest. Nothing is written then.
 
     >>> from tempfile import TemporaryDirectory
@@ -70,9 +75,14 @@ def export_network(root: Path, form: str, file: Path, *, trust: bool = False) ->
     windows, metadata = list(_windows(root)), read_metadata(root)
     with TemporaryDirectory(prefix="unetfamily_") as folder, torch.no_grad():
         written = Path(folder) / f"network{how.suffix}"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's exporters, about themselves
-            how.write(network, windows[0], metadata, written)
+        try:
+            with _silent_exporters():
+                how.write(network, windows[0], metadata, written)
+        except Exception as error:  # the exporters document none: whatever a layer or they themselves raise
+            raise ValueError(
+                f"{root}: cannot be exported as {form}: {_failing_layer(error, network)}{_first_line(error)}; "
+                "choose another form, or change that layer"
+            ) from error
         difference = max(_difference(how.read(written), network, window) for window in windows)
         if difference > TOLERANCE:
             raise ValueError(
@@ -82,6 +92,31 @@ def export_network(root: Path, form: str, file: Path, *, trust: bool = False) ->
         with atomic_file(file) as stream:
             stream.write(written.read_bytes())
     return difference
+
+
+@contextmanager
+def _silent_exporters() -> Iterator[None]:
+    """Keep the warnings of torch's exporters, and the graph that they print where they fail, off the terminal."""
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+def _failing_layer(error: Exception, network: nn.Module) -> str:
+    """Name the innermost layer of the network that was running, if one was."""
+    names = {id(module): name for name, module in network.named_modules() if name}
+    running = [id(frame.f_locals.get("self")) for frame, _ in walk_tb(error.__traceback__)]
+    layers = [names[module] for module in running if module in names]
+    return f"layer {layers[-1]}: " if layers else ""
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _known_form(form: str) -> Form:
