@@ -33,12 +33,12 @@ Affine = NDArray[np.float64]  # (4, 4), voxels of the file to mm, RAS+
 AXIS_LABELS = ("S-I", "A-P", "R-L")
 # Of a layer without a file: where each of its axes leads, and which arrays are like that.
 ORIENTATIONS = {
-    "IPL": "S→I, A→P, R→L: as radiologists look at slices",
-    "SPL": "I→S, A→P, R→L: array of SimpleITK, DICOM stack",
-    "RAS": "L→R, P→A, I→S: array of nibabel, RAS",
-    "LPS": "R→L, A→P, I→S: array of nibabel, LPS",
-    "SAR": "I→S, P→A, L→R: array of nibabel, RAS, axes reversed",
-    "IPR": "S→I, A→P, L→R: as in neurology",
+    "IPL": "S→I, A→P, R→L: radiological view",
+    "SPL": "I→S, A→P, R→L: SimpleITK array",
+    "RAS": "L→R, P→A, I→S: nibabel array, RAS",
+    "LPS": "R→L, A→P, I→S: nibabel array, LPS",
+    "SAR": "I→S, P→A, L→R: RAS, reversed",
+    "IPR": "S→I, A→P, L→R: neurological view",
 }
 ASSUMED = "IPL"
 _TOWARDS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
