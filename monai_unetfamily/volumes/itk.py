@@ -11,6 +11,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,8 +23,7 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.volumes.grids import Volume, patient_grid, require_right_angles
 from monai_unetfamily.volumes.headers import MAX_VOXELS
-
-SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
+from monai_unetfamily.volumes.sources import ITK, is_itk
 
 _DEFLATE_RATIO = 1032  # most bytes that one byte of a deflate stream can stand for (zlib technical details)
 _CHUNK = 1 << 16  # bytes: what they unpack to fits in memory at any ratio
@@ -36,6 +36,8 @@ _PLACES = {"elementspacing", "elementsize", "offset", "position", "origin"}
 _SKIPS = {"line skip", "lineskip", "byte skip", "byteskip"}  # ahead of a NRRD's voxels
 _TURNS = {"transformmatrix", "orientation", "rotation"}
 _Encoding = Literal["raw", "deflate", "text", "ITK's"]  # of voxels; the last is left to ITK
+_Affine = NDArray[np.float64]  # (4, 4) to mm, LPS+
+_NRRD: dict[str, _Encoding] = {"raw": "raw", "gzip": "deflate", "gz": "deflate"}
 _Result = TypeVar("_Result")
 
 
@@ -85,7 +87,7 @@ def read_itk_stored(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[NDArray[A
     return voxels, patient_grid(voxels.shape, affine), _side_notes(header.oriented)
 
 
-def open_itk(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[sitk.ImageFileReader, NDArray[np.float64]]:
+def open_itk(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[sitk.ImageFileReader, _Affine]:
     """Open a file of one 3-D volume, no voxel read: its reader and the affine (4, 4) to mm, LPS+.
 
     Raises what `read_itk` raises before voxels are read.
@@ -98,9 +100,7 @@ def open_itk(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[sitk.ImageFileRe
     return reader, affine
 
 
-def _open(
-    path: Path, max_voxels: int, axes: Collection[int]
-) -> tuple[sitk.ImageFileReader, _Header, NDArray[np.float64]]:
+def _open(path: Path, max_voxels: int, axes: Collection[int]) -> tuple[sitk.ImageFileReader, _Header, _Affine]:
     """`axes` are the numbers of axes that the file may have."""
     _require_name(path)
     header = _metaimage(path) if path.suffix.lower() in _METAIMAGE else _nrrd(path)
@@ -115,8 +115,8 @@ def _open(
 
 
 def _require_name(path: Path) -> None:
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: is not named as MetaImage or NRRD; {', '.join(SUFFIXES)} are read, convert it first")
+    if not is_itk(path):
+        raise ValueError(f"{path}: is not named as MetaImage or NRRD; {', '.join(ITK)} are read, convert it first")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; name an existing MetaImage or NRRD file")
 
@@ -131,24 +131,25 @@ def _metaimage(path: Path) -> _Header:
         fields[key.strip().lower()] = "".join(value).strip()
         if "elementdatafile" in fields:
             break
-    places = " ".join(value for key, value in fields.items() if key in _PLACES | _TURNS)
+    places = " ".join(fields[key] for key in fields.keys() & (_PLACES | _TURNS))
     if not fields.keys() >= _NEEDED or not all(map(_is_finite, places.split())):
         raise ValueError(f"{path}: is no MetaImage, or damaged; sizes and finite numbers are needed, export it again")
     axes, skip, _ = (_whole_number(fields, key, path) for key in ("NDims", "HeaderSize", "CompressedDataSize"))
     if not 1 <= axes <= _MOST_AXES or len(fields["dimsize"].split()) != axes:
         got = f"NDims is {axes} and DimSize {fields['dimsize']!r}"
         raise ValueError(f"{path}: {got}; a size for each of 1 to {_MOST_AXES} axes is allowed, mend the header")
-    local = fields["elementdatafile"].upper() == "LOCAL"
-    file = path if local else _companion(path, fields["elementdatafile"])
+    data = fields["elementdatafile"]
+    local = data.upper() == "LOCAL"
     orders = {_is_true(fields, key) for key in ("binarydatabyteordermsb", "elementbyteordermsb") if key in fields}
     if len(orders) > 1:
         got = "BinaryDataByteOrderMSB and ElementByteOrderMSB differ"
         raise ValueError(f"{path}: {got}; one byte order is allowed, mend the header")
-    encoding: _Encoding = "deflate" if _is_true(fields, "compresseddata") else "raw"
-    if "binarydata" in fields and not _is_true(fields, "binarydata"):
-        encoding = "text"
+    packed: _Encoding = "deflate" if _is_true(fields, "compresseddata") else "raw"
+    encoding = "text" if "binarydata" in fields and not _is_true(fields, "binarydata") else packed
     start = -1 if skip == -1 else max(skip, offset * local)
-    return _Header(file, start, encoding, True in orders, bool(_TURNS & fields.keys()))
+    return _Header(
+        path if local else _companion(path, data), start, encoding, True in orders, bool(_TURNS & fields.keys())
+    )
 
 
 def _nrrd(path: Path) -> _Header:
@@ -169,10 +170,7 @@ def _nrrd(path: Path) -> _Header:
     file = path if data is None else _companion(path, data)
     oriented = any(fields.get("space", "").lower().startswith(way) for way in ("left", "right", "lps", "ras", "las"))
     # text, hexadecimal and what skips lines or bytes: nrrdio counts what it reads, and raises
-    encodings: dict[str, _Encoding] = {"raw": "raw", "gzip": "deflate", "gz": "deflate"}
-    encoding = encodings.get(fields.get("encoding", "").lower(), "ITK's")
-    if _SKIPS & fields.keys():
-        encoding = "ITK's"
+    encoding = "ITK's" if _SKIPS & fields.keys() else _NRRD.get(fields.get("encoding", "").lower(), "ITK's")
     big_endian = fields.get("endian", "").lower() == "big"
     return _Header(file, offset if data is None else 0, encoding, big_endian, oriented)
 
@@ -230,11 +228,10 @@ def _require_bytes(reader: sitk.ImageFileReader, header: _Header, path: Path) ->
     claimed = math.prod(reader.GetSize()) * _stored_type(reader, header).itemsize
     held = header.file.stat().st_size - max(header.offset, 0)
     if claimed > held * (1 if header.encoding == "raw" else _DEFLATE_RATIO):
-        raise _other_length(reader, header, path)
+        raise _other_length(claimed, reader, header, path)
 
 
-def _other_length(reader: sitk.ImageFileReader, header: _Header, path: Path) -> ValueError:
-    claimed = math.prod(reader.GetSize()) * _stored_type(reader, header).itemsize
+def _other_length(claimed: int, reader: sitk.ImageFileReader, header: _Header, path: Path) -> ValueError:
     got = f"the header claims {claimed} bytes for shape {reader.GetSize()}"
     return ValueError(f"{path}: {got}; {header.file.name} does not hold them, copy the file or mend its header")
 
@@ -251,13 +248,12 @@ def _read_voxels(reader: sitk.ImageFileReader, header: _Header, path: Path) -> N
     kind, shape = _stored_type(reader, header), reader.GetSize()
     flat = _FLAT[header.encoding](header, kind, math.prod(shape))
     if flat is None:
-        raise _other_length(reader, header, path)
+        raise _other_length(math.prod(shape) * kind.itemsize, reader, header, path)
     return flat.astype(kind.newbyteorder("="), copy=False).reshape(shape, order="F")
 
 
 def _read_raw(header: _Header, kind: np.dtype[Any], count: int) -> NDArray[Any]:
-    size = count * kind.itemsize
-    offset = header.file.stat().st_size - size if header.offset == -1 else header.offset
+    offset = header.file.stat().st_size - count * kind.itemsize if header.offset == -1 else header.offset
     return np.fromfile(header.file, kind, count, offset=offset)
 
 
@@ -265,31 +261,26 @@ def _read_deflated(header: _Header, kind: np.dtype[Any], count: int) -> NDArray[
     """One stream of zlib or gzip; None where it is damaged (by its checksum) or unpacks to another length."""
     inflater = zlib.decompressobj(wbits=47)  # a header of zlib's or of gzip's
     unpacked, size = bytearray(), count * kind.itemsize
-    with header.file.open("rb") as stream:
+    with header.file.open("rb") as stream, suppress(zlib.error):  # after which the stream is at no end
         stream.seek(max(header.offset, 0))
         while not inflater.eof and len(unpacked) <= size and (packed := stream.read(_CHUNK)):
-            try:
-                unpacked += inflater.decompress(packed)
-            except zlib.error:
-                return None
+            unpacked += inflater.decompress(packed)
     return np.frombuffer(unpacked, kind) if inflater.eof and len(unpacked) == size else None
 
 
 def _read_text(header: _Header, kind: np.dtype[Any], count: int) -> NDArray[Any] | None:
     """Numbers between spaces; None where there are more or fewer, or one that is none of this type."""
-    with header.file.open("rb") as stream:
+    with header.file.open("rb") as stream, suppress(ValueError, OverflowError):
         stream.seek(max(header.offset, 0))
         words = stream.read(_LONGEST_NUMBER * count).decode("latin-1").split()
-    try:
         return np.array(words, kind) if len(words) == count else None
-    except (ValueError, OverflowError):
-        return None
+    return None
 
 
 _FLAT = {"raw": _read_raw, "deflate": _read_deflated, "text": _read_text}
 
 
-def _affine(reader: sitk.ImageFileReader) -> NDArray[np.float64]:
+def _affine(reader: sitk.ImageFileReader) -> _Affine:
     """Of the first three axes; a picture is one slice of 1 mm."""
     axes = len(reader.GetSize())
     directions, affine = np.reshape(reader.GetDirection(), (axes, axes)) * reader.GetSpacing(), np.eye(4)
@@ -305,6 +296,5 @@ def _run(step: Callable[[], _Result], path: Path) -> _Result:
     except RuntimeError as error:  # ITK's, over several lines; "Reason:" is the last error of the system, not of ITK
         *_, reason = (line.strip() for line in str(error).splitlines() if not line.startswith("Reason:"))
         reason = re.sub(r"^(ITK |sitk::)ERROR: (\w+\(0x\w+\): )?", "", reason)
-        raise ValueError(
-            f"{path}: cannot be read ({reason}); a whole file is needed, copy or export it again"
-        ) from error
+        allowed = "a whole file is needed, copy or export it again"
+        raise ValueError(f"{path}: cannot be read ({reason}); {allowed}") from error
