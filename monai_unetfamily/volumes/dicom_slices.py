@@ -7,6 +7,7 @@ in silence is checked here first: pixel data shorter than the header claims, a s
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from monai_unetfamily.volumes.decoder_messages import refuse_damaged_jpeg
 from monai_unetfamily.volumes.dicom_folders import has_mark
 
 TAGS = {
@@ -52,6 +54,7 @@ _PLAIN = {
     **dict.fromkeys(("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"), b"\xe0\x7f\x10\x00"),
     "1.2.840.10008.1.2.2": b"\x7f\xe0\x00\x10",
 }
+_JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in ("5", "6", "70"))  # how those begin that libjpeg decodes
 _UNIT = 1e-3  # most that a direction's length, and two directions' cosine, may be off 1 and 0
 
 
@@ -185,8 +188,10 @@ def read_slice(image: Slice) -> NDArray[np.float32]:
     _require_pixels(image)
     reader = _reader(image.path)
     reader.SetOutputPixelType(sitk.sitkFloat32)
+    jpeg = _meta(image.path).get(_TRANSFER_SYNTAX, "").startswith(_JPEG)
     try:
-        voxels: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute())
+        with refuse_damaged_jpeg(image.path) if jpeg else nullcontext():
+            voxels: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
         raise ValueError(f"{image.path}: its pixel data cannot be read; whole files are read, copy it again") from error
     return voxels[0].T
