@@ -34,8 +34,6 @@ _BOX = "10:70,8:60,4:26"  # voxels of a phantom of 96 x 80 x 30
 _STARTS = 7  # of each checkout, in turns
 _OPTIONS = {  # as an option was called before and after a renaming; the first one that --help lists is used
     "box": ("--box", "--roi"),
-    "hold-out": ("--section", "--split"),
-    "tta": ("--mirror", "--tta"),
 }
 _TRAINING = {  # of the recipe, what is replaced: float32, and few batches an epoch
     r"monai_unetfamily[\w.]*\.MixedPrecisionInferer": "SimpleInferer",
@@ -140,7 +138,6 @@ def predict(checkout: Checkout, inputs: Path) -> Results:
         "2-D": (checkout.bundle("phantom_2d"), inputs / "slices/imagesTr"),
         "MR": (checkout.bundle("hippocampus_mr"), inputs / "mni152.nii.gz"),
         "box": (ct, volume, checkout.option("predict", "box"), _BOX),
-        "TTA": (ct, volume, checkout.option("predict", "tta")),
         "ensemble": (ct, volume, "--ensemble", trained),
         "level": (trained, volume, "--level", 2),
     }
