@@ -43,10 +43,11 @@ def test_a_visit_is_sorted_into_its_series_and_everything_else_is_named(tmp_path
         ("3", "sagittal", (5, 4, 5)),
     ]
     assert sorted(notes) == [
-        "2 files, no DICOM image: readme.txt, Jürgen/ST0/SE9/SR1",
+        "1 file, no DICOM image but a report: Jürgen/ST0/SE9/SR1",
+        "1 file, no DICOM image: readme.txt",
         "passed over: series 1 'Scout' (1 file): localizer",
         "passed over: series 97 'Abdomen 5.0' (1 file): one slice, no volume",
-        "passed over: series 98 'MIP' (1 file): no position, orientation or pixel spacing",
+        "passed over: series 98 'MIP' (1 file): no ImagePositionPatient",
         "passed over: series 99 'Dose' (1 file): secondary capture",
     ]
     np.testing.assert_array_equal(read_series(found[0].files)[0], VOXELS)
@@ -87,20 +88,24 @@ def test_what_is_marked_as_dicom_and_cannot_be_parsed_is_never_left_out(tmp_path
         read_series(series.files)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("SR1", REPORT), ("DICOMDIR", "1.2.840.10008.1.3.10")])
-def test_a_report_or_an_index_beside_the_slices_is_passed_over_and_named(tmp_path: Path, name: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "what"), [("SR1", REPORT, " but a report"), ("DICOMDIR", "1.2.840.10008.1.3.10", "")]
+)
+def test_a_report_or_an_index_beside_the_slices_is_passed_over_and_named(
+    tmp_path: Path, name: str, kind: str, what: str
+) -> None:
     files = write_series(tmp_path, VOXELS, AXIAL)
     write_slice(tmp_path / name, VOXELS[0], SOPClassUID=kind, **dict.fromkeys(("PixelData", "Rows", "Columns")))
     ((series,), notes) = list_series(tmp_path)
     assert series.files == tuple(files)
-    assert notes == (f"1 file, no DICOM image: {name}",)
+    assert notes == (f"1 file, no DICOM image{what}: {name}",)
 
 
 def test_a_slice_that_does_not_say_where_it_lies_is_never_left_out(tmp_path: Path) -> None:
     files = write_series(tmp_path, VOXELS, AXIAL)
     write_slice(files[5], VOXELS[0], **{**place(AXIAL, 5), "ImagePositionPatient": None})
     ((series,), _) = list_series(tmp_path)
-    with pytest.raises(ValueError, match="IM0005: got no position"):
+    with pytest.raises(ValueError, match="IM0005: got no ImagePositionPatient"):
         read_series(series.files)
 
 

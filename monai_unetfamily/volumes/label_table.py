@@ -1,8 +1,8 @@
 """Names and colours of labels, in the label map itself and in the tables beside it.
 
-In a NIfTI they are Caret's XML in the first extension, with code 0, as TotalSegmentator writes and reads it. NIfTI's own
-code for it is 30, but nibabel from 5.3 on raises NotImplementedError when the content of such an extension is read by
-`get_content()`. 3D Slicer and ITK-SNAP keep names in tables of their own.
+In a NIfTI they are Caret's XML in the first extension, with code 0, as TotalSegmentator writes and reads it. NIfTI's
+own code for it is 30, but nibabel from 5.3 on raises NotImplementedError when the content of such an extension is read
+by `get_content()`. 3D Slicer and ITK-SNAP keep names in tables of their own.
 """
 
 import csv
