@@ -88,7 +88,7 @@ def write_slice(path: Path, stored: np.ndarray, **tags: Any) -> Path:
     meta = {
         "MediaStorageSOPClassUID": tags["SOPClassUID"],
         "MediaStorageSOPInstanceUID": tags["SOPInstanceUID"],
-        "TransferSyntaxUID": "1.2.840.10008.1.2.1",
+        "TransferSyntaxUID": tags.pop("TransferSyntaxUID", "1.2.840.10008.1.2.1"),
     }
     head, body = (b"".join(element(*item) for item in sorted(part.items(), key=tag_order)) for part in (meta, tags))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -176,7 +176,7 @@ def why_no_image(path: Path) -> str:
     'no DICOM image'
     """
     kind = _no_scan(sop_class(read_head(path)))
-    return f"no DICOM image but a {kind}" if kind else "no DICOM image"
+    return f"no DICOM image ({kind})" if kind else "no DICOM image"
 
 
 def _no_scan(sop_class: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Pair
 from numpy.typing import NDArray
 
+from monai_unetfamily.volumes.dicom_folders import SEGMENTATION
 from monai_unetfamily.volumes.forms import form_notes
 from monai_unetfamily.volumes.headers import MAX_VOXELS
 from monai_unetfamily.volumes.layouts import NIFTI
@@ -119,6 +120,8 @@ def open_nifti(study: Study, max_voxels: int = MAX_VOXELS) -> list[tuple[Nifti1P
     ValueError: ct.xyz: is of a kind that is not read; ...
     """
     for file in study.files:
+        if file.name.lower().endswith(SEGMENTATION):
+            raise ValueError(f"{file}: is a DICOM Segmentation, which is labels; name the scan that they are of")
         if not file.name.lower().endswith(NIFTI):
             raise ValueError(f"{file}: is of a kind that is not read; {_KINDS} are, convert it first")
     opened = [open_volume(file, channels=True, max_voxels=max_voxels) for file in study.files]
