@@ -83,11 +83,11 @@ def list_series(folder: Path) -> tuple[list[Series], tuple[str, ...]]:
     passed: dict[str, list[str]] = defaultdict(list)
     series = _grouped(images, [image.tags.get("SeriesInstanceUID", "") for image in images])
     for slices in sorted(series.values(), key=_number):
-        volumes, others = _volumes(slices, damaged)
+        volumes, reasons = _volumes(slices, damaged)
         found += volumes
-        for why, title in others:
+        for why, title in reasons:
             passed[why].append(title)
-    notes = [_passed_over(why, titles) for why, titles in passed.items()]
+    notes = [_passed_over(*item) for item in passed.items()]
     unread = _grouped(damaged, [f"cannot be read, though a DICOM image{compression(path)}" for path in damaged])
     unread |= _grouped(foreign, list(map(why_no_image, foreign)))
     notes += [_named(what, files, folder) for what, files in unread.items()]

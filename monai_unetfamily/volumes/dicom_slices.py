@@ -239,11 +239,10 @@ def _why_no_place(image: Slice) -> str:
         if image.numbers(keyword, count) is None:
             text = image.tags.get(keyword, "")
             return f"{keyword} {text}, not {count} decimal numbers" if text else f"no {keyword}"
-    spacing, cosines = image.numbers("PixelSpacing", 2) or (), image.numbers("ImageOrientationPatient", 6)
-    along = np.reshape(cosines, (2, 3))
+    along = np.reshape(image.numbers("ImageOrientationPatient", 6) or (), (2, 3))
     if np.abs(along @ along.T - np.eye(2)).max() > _UNIT:
         return f"rows and columns that are no unit vectors at right angles ({image.tags['ImageOrientationPatient']})"
-    return "" if min(spacing) > 0 else f"a pixel spacing of {image.tags['PixelSpacing']}"
+    return "" if image.spacing.min() > 0 else f"a pixel spacing of {image.tags['PixelSpacing']}"
 
 
 def _why_no_units(image: Slice) -> str:

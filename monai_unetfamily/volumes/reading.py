@@ -276,6 +276,6 @@ def _equal_neighbours(part: Voxels, inside: NDArray[np.bool_]) -> float:
         one, other = ([slice(None)] * part.ndim for _ in range(2))
         one[axis], other[axis] = slice(1, None), slice(None, -1)
         counted = inside[tuple(one)] | inside[tuple(other)]
-        pairs += np.count_nonzero(counted)
-        equal += np.count_nonzero(counted & (part[tuple(one)] == part[tuple(other)]))
+        pairs += int(np.count_nonzero(counted))
+        equal += int(np.count_nonzero(counted & (part[tuple(one)] == part[tuple(other)])))
     return equal / pairs if pairs else 0.0
