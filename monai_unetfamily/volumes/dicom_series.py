@@ -226,7 +226,7 @@ def _first(names: Sequence[str], mark: str = ", ") -> str:
 
 
 def _number(slices: Sequence[Slice]) -> tuple[float, str]:
-    number, uid = (slices[0].tags.get(keyword, "") for keyword in ("SeriesNumber", "SeriesInstanceUID"))
+    number, uid = (min(image.tags.get(word, "") for image in slices) for word in ("SeriesNumber", "SeriesInstanceUID"))
     return (float(number) if number.isdecimal() else math.inf, uid)
 
 
