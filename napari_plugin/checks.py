@@ -24,11 +24,13 @@ class Verdict:
         problem: why the bundle cannot take them; empty where it can.
         warning: what looks wrong, and may be right.
         asks_spacing: whether the voxels' size has to be asked for.
+        asks_time: whether one time point of a 4-D layer has to be taken.
     """
 
     problem: str = ""
     warning: str = ""
     asks_spacing: bool = False
+    asks_time: bool = False
 
 
 def check(card: Card, layers: Sequence[Image | None]) -> Verdict:
@@ -36,8 +38,12 @@ def check(card: Card, layers: Sequence[Image | None]) -> Verdict:
     chosen = [layer for layer in layers if layer is not None]
     if not chosen:
         return Verdict("No image is chosen: open one (File > Open, or drop a file on the window).")
-    problem = _kind_problem(card, chosen) or _channel_problem(card, layers) or _grid_problem(chosen)
-    if problem:
+    if problem := _kind_problem(card, chosen):
+        return Verdict(problem)
+    if len(card.channels) == 1 and channels_of(chosen[0]) > 1 and chosen[0].ndim == 4:
+        got = f"“{chosen[0].name}” is 4-D, {channels_of(chosen[0])} volumes over time or channels"
+        return Verdict(f"{got}, and {card.name} takes one: take the one that is shown.", asks_time=True)
+    if problem := _channel_problem(card, layers) or _grid_problem(chosen):
         return Verdict(problem)
     if card.pictures:
         return Verdict()

@@ -32,8 +32,7 @@ def compose_affine(layer: "Layer") -> tuple[NDArray[np.float64], tuple[str, ...]
     world[3 - axes : 3, 3 - axes : 3] = (points[-axes:] - points[0]).T
     world[3 - axes : 3, 3] = points[0]
     where = f"{layer.name}: no file tells where it lies: that is composed from its scale and place in napari"
-    sides = "up is taken for superior or anterior, left for the patient's right"
-    return _reversed(world), (f"{where}; {sides}", *unknown)
+    return _reversed(world), (where, *unknown)
 
 
 def world_points(layer: "Layer") -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ each other. Oblique axes are shown as the nearest ones; the true affine waits in
 What this plugin opens or makes has in `layer.metadata`: `path` (str or None), `affine` (4, 4), `header` (nibabel's),
 `notes` (tuple of str), `kind` ("volume" or "picture"); what is opened also `series` (DICOM's UID, or empty), images
 `reach` (least and largest of their values), labels `classes` (id -> name), labels of a result `image` (the path of what
-was segmented).
+was segmented). A layer without a file may have `orientation`, a key of `ORIENTATIONS`.
 """
 
 import math
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 from nibabel.nifti1 import Nifti1Header, Nifti1Image, Nifti1Pair
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.orientations import io_orientation
@@ -31,6 +31,17 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Affine = NDArray[np.float64]  # (4, 4), voxels of the file to mm, RAS+
 AXIS_LABELS = ("S-I", "A-P", "R-L")
+# Of a layer without a file: where each of its axes leads, and which arrays are like that.
+ORIENTATIONS = {
+    "IPL": "S→I, A→P, R→L: radiological view",
+    "SPL": "I→S, A→P, R→L: SimpleITK array",
+    "RAS": "L→R, P→A, I→S: nibabel array, RAS",
+    "LPS": "R→L, A→P, I→S: nibabel array, LPS",
+    "SAR": "I→S, P→A, L→R: RAS, reversed",
+    "IPR": "S→I, A→P, L→R: neurological view",
+}
+ASSUMED = "IPL"
+_TOWARDS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ class Turn:
         if shown.ndim == 2:
             return self.undo(np.expand_dims(shown, self._thin))[..., 0]
         order = (*range(3, shown.ndim), *self.axes)
-        return shown[self._flip].transpose(np.argsort(order))
+        return shown[self._flip].transpose(np.argsort(order).tolist())
 
     def scale(self, affine: Affine) -> Affine:
         """The lengths (3,) of the shown axes' voxels in mm."""
@@ -199,4 +210,26 @@ def _composed(layer: "Layer") -> Grid:
     if turn_of(affine) != turn:
         raise ValueError(f"{layer.name}: is turned or mirrored in napari, and has no file; take its rotation off first")
     shape = layer_shape(layer)[-3:]
-    return Grid(_empty_image(affine, None, (1,) * (3 - len(shape)) + shape), turn, notes)
+    shape = (1,) * (3 - len(shape)) + shape
+    orientation = orientation_of(layer)
+    oriented = _oriented(affine, shape[::-1], orientation)
+    empty = Nifti1Image(np.broadcast_to(np.uint8(0), shape[::-1]), oriented)
+    empty.header.set_xyzt_units("mm")
+    empty.set_qform(oriented, code=1)
+    empty.set_sform(oriented, code=1)
+    lies, *others = notes
+    return Grid(empty, turn, (f"{lies}; its axes are taken to run {ORIENTATIONS[orientation]}", *others))
+
+
+def orientation_of(layer: "Layer") -> str:
+    """Return the key of `ORIENTATIONS` that was chosen for a layer without a file, or for the one it was drawn on."""
+    metadata = (known.metadata for known in (layer, *_drawn_on(layer)))
+    return next((known["orientation"] for known in metadata if known.get("orientation")), ASSUMED)
+
+
+def _oriented(affine: Affine, shape: tuple[int, ...], orientation: str) -> Affine:
+    """Turn an affine (4, 4) of voxels whose axes run as `ASSUMED`, in opposite order, about the centre of `shape`."""
+    chosen, assumed = (np.array([_TOWARDS[code] for code in codes]).T for codes in (orientation, ASSUMED))
+    linear = chosen @ np.linalg.inv(assumed) @ affine[:3, :3]
+    middle = (np.array(shape) - 1) / 2
+    return from_matvec(linear, apply_affine(affine, middle) - linear @ middle)

@@ -1,5 +1,6 @@
 """The chooser of the layers that are segmented: one a channel, held against the bundle at every change."""
 
+import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Signal
@@ -15,8 +16,10 @@ from qtpy.QtWidgets import (
 
 from monai_unetfamily.bundles.card import Card
 from napari_plugin.checks import Verdict, channels_of, check, lacks_spacing
+from napari_plugin.geometry import ORIENTATIONS, orientation_of, source_metadata
 from napari_plugin.line import Line
 from napari_plugin.plain import plain
+from napari_plugin.volume import time_point
 
 _AXES = "x", "y", "z"
 
@@ -39,11 +42,27 @@ class ImagePanel(QWidget):
         self.message = Line("image_message")
         self.spacing = _Spacing()
         self.spacing.given.connect(self._space)
+        self.take = QPushButton(
+            "Take the time point shown", objectName="take_time", toolTip="Add the volume that is shown as a layer"
+        )
+        self.take.clicked.connect(self._take_time)
+        self.orientation = QComboBox(
+            objectName="orientation",
+            toolTip="No file tells how the image's axes run in the patient. Each axis in turn: from→to; S is superior, "
+            "I inferior, A anterior, P posterior, R the patient's right, L left. It decides what is left and right.",
+        )
+        self.orientation.setAccessibleName("Orientation of the axes")
+        self.orientation.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        for code, text in ORIENTATIONS.items():
+            self.orientation.addItem(f"Axes {text}", code)
+        self.orientation.activated.connect(self._orient)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(self.form)
         layout.addWidget(self.message)
         layout.addWidget(self.spacing)
+        layout.addWidget(self.take)
+        layout.addWidget(self.orientation)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed, viewer.layers.events.reordered):
             event.connect(self.update_layers)
         self.set_card(None)
@@ -102,6 +121,8 @@ class ImagePanel(QWidget):
         self.message.setText(mark + text if text else "")
         self.message.setVisible(bool(text))
         self.spacing.setVisible(self.verdict.asks_spacing)
+        self.take.setVisible(self.verdict.asks_time)
+        self._show_orientation(first)
         self.changed.emit()
 
     def _list(self, name: str) -> QComboBox:
@@ -118,6 +139,29 @@ class ImagePanel(QWidget):
         named = [layer for layer in images if channels and channels[number].lower() in layer.name.lower()]
         active = [layer for layer in images if layer is self.viewer.layers.selection.active and not channels]
         return next(iter([*named, *active, *images[number:]]), None)
+
+    def _show_orientation(self, layer: Image | None) -> None:
+        """Show how the axes of a volume without a file are taken to run."""
+        volumes = self.card is not None and not self.card.pictures
+        if layer is None or not volumes or layer.ndim < 3 or layer.rgb or source_metadata(layer) is not None:
+            self.orientation.hide()
+        else:
+            self.orientation.show()
+            self.orientation.setCurrentIndex(self.orientation.findData(orientation_of(layer)))
+
+    def _orient(self) -> None:
+        """Keep the orientation that was chosen with the layers."""
+        for layer in self.layers:
+            layer.metadata["orientation"] = self.orientation.currentData()
+        self.look()
+
+    def _take_time(self) -> None:
+        """Add the volume of the time point that the viewer shows, and choose it."""
+        layer = self.layers[0]
+        shown = layer.world_to_data(self.viewer.dims.point[-layer.ndim :])[0]
+        data, keywords = time_point(layer, int(np.clip(round(shown), 0, len(layer.data) - 1)))
+        self.viewer.add_image(data, **keywords)
+        self.lists[0].setCurrentIndex(0)  # the topmost layer
 
     def _space(self, size: tuple[float, float, float]) -> None:
         """Give the layers a voxel size, x y z in mm."""

@@ -8,6 +8,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Pair
 from numpy.typing import NDArray
 
+from monai_unetfamily.inference.box import Box
 from monai_unetfamily.inference.measures import Measure, measure
 from monai_unetfamily.volumes.nifti import Labels
 
@@ -19,6 +20,7 @@ def measure_layer(
     names: Mapping[int, str],
     presence: Mapping[int, float],
     case: str = "",
+    box: Box | None = None,
 ) -> list[Measure]:
     """Measure every class of `names`, then every label that was painted besides, as "label 7".
 
@@ -31,6 +33,7 @@ def measure_layer(
         names: label id -> name.
         presence: label id -> probability.
         case: the name that goes into each row.
+        box: that was segmented, along the axes of the file; None: all.
 
     Raises:
         ValueError: labels and image of different shapes.
@@ -45,7 +48,7 @@ def measure_layer(
     affine = np.eye(3) if grid is None else np.asarray(grid.affine, np.float64)
     one = image[..., 0] if image.ndim == len(affine) else image
     every = {label: name for label, name in names.items() if label} | unnamed(labels, names)
-    return measure(labels, np.asarray(one), affine, every, case, presence)
+    return measure(labels, np.asarray(one), affine, every, case, presence, box)
 
 
 def unnamed(labels: Labels, names: Mapping[int, str]) -> dict[int, str]:

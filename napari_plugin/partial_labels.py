@@ -12,6 +12,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from napari.utils.colormaps import label_colormap as cyclic_colormap
 from vispy.visuals.line.dash_atlas import DashAtlas
 
+from monai_unetfamily.inference.box import Box
 from monai_unetfamily.volumes.label_table import mask_table
 from monai_unetfamily.volumes.masks import may_overlap
 from napari_plugin.appearance import features_of, label_colormap, table_colormap
@@ -40,11 +41,15 @@ class PartialLabels:
         image: that is segmented.
         names: label id -> name.
         title: of the layers; those of masks have the class's name behind it.
+        box: that is segmented, along the axes of the image's file; None: all.
     """
 
-    def __init__(self, viewer: ViewerModel, image: Image, names: dict[int, str], title: str) -> None:
-        self.viewer, self.image, self.names, self.title = viewer, image, names, title
+    def __init__(
+        self, viewer: ViewerModel, image: Image, names: dict[int, str], title: str, box: Box | None = None
+    ) -> None:
+        self.viewer, self.image, self.names, self.title, self.box = viewer, image, names, title, box
         self.layers: list[Labels] = []
+        self._laid = 0  # how many layers there have been: a person may remove some
         self._labels: LabelArray | None = None
         self._drawn = 0.0
 
@@ -54,6 +59,7 @@ class PartialLabels:
         for layer in self._made(self._nothing()):
             yield
             self.layers.append(self.viewer.add_layer(layer))
+            self._laid += 1
             yield
 
     def show(self, labels: "LabelArray") -> None:
@@ -67,8 +73,9 @@ class PartialLabels:
     def finish(self, labels: "LabelArray") -> list[Labels]:
         """Show the whole, and return the layers that show it; their names still end with `GROWING`."""
         self.show(labels)
-        if not all(layer in self.viewer.layers and np.may_share_memory(layer.data, labels) for layer in self.layers):
-            self._add(labels)  # somebody removed one meanwhile, or gave it other data
+        self.layers = [layer for layer in self.layers if layer in self.viewer.layers]
+        if not all(np.may_share_memory(layer.data, labels) for layer in self.layers):
+            self._add(labels)  # somebody gave one other data
         for layer in self.layers:
             layer.editable = True
             layer.refresh()
@@ -88,16 +95,24 @@ class PartialLabels:
 
     def _give(self, labels: "LabelArray") -> None:
         parts = [labels] if self._are_ids(labels) else list(np.moveaxis(labels, -1, 0))
-        if len(parts) != len(self.layers):  # ids where masks were expected
+        if len(parts) != self._laid:  # ids where masks were expected
             self._add(labels)
             return
         for layer, part in zip(self.layers, parts, strict=True):
+            if layer not in self.viewer.layers:
+                continue
             layer.data, _ = labels_layer_data(part, self.image)
             layer.editable = False  # which new data made it
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a person removed one of the layers."""
+        return len(self.layers) < self._laid or not all(layer in self.viewer.layers for layer in self.layers)
 
     def _add(self, labels: "LabelArray") -> None:
         self.discard()
         self.layers = [self.viewer.add_layer(layer) for layer in self._made(labels)]
+        self._laid = len(self.layers)
 
     def _are_ids(self, labels: "LabelArray") -> bool:
         return labels.ndim == min(self.image.ndim, 3)
@@ -120,7 +135,7 @@ class PartialLabels:
 
     def _layer(self, labels: "LabelArray", title: str, names: dict[int, str], colors: DirectLabelColormap) -> Labels:
         shown, lies = labels_layer_data(labels, self.image)
-        lies["metadata"] = lies["metadata"] | {"classes": names}
+        lies["metadata"] = lies["metadata"] | {"classes": names, "box": self.box}
         layer = Labels(shown, name=title + GROWING, colormap=colors, features=features_of(names), opacity=0.5, **lies)
         layer.editable = False  # nobody's strokes are painted over
         return layer

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.volumes.dicom_folders import is_dicom, leads_to_dicom
 from monai_unetfamily.volumes.label_table import Label, read_label_tables
-from monai_unetfamily.volumes.layouts import ITK
+from monai_unetfamily.volumes.sources import ITK
 from napari_plugin.appearance import table_layer
 from napari_plugin.geometry import placement, turn_of
 from napari_plugin.opening import Opened, open_dicom, open_itk_file, open_nifti

@@ -21,7 +21,7 @@ def drawn_box(image: Image, shapes: Shapes, axis: int | None, slices: tuple[int,
         slices: first and last, both within.
 
     Raises:
-        ValueError: no rectangle, or one beside the image.
+        ValueError: no rectangle, one beside the image, or one that covers a single voxel of each slice.
     """
     rectangles = [n for n, kind in enumerate(shapes.shape_type) if kind == "rectangle"]
     chosen = [n for n in rectangles if n in shapes.selected_data] or rectangles
@@ -79,4 +79,7 @@ def _box(image: Image, corners: NDArray[np.float64], axis: int | None, slices: t
         first[axis], stop[axis] = slices[0], slices[1] + 1
     if (first >= stop).any():
         raise ValueError(f"{what} lies beside “{image.name}”: move it onto the image.")
+    sides = [stop[k] - first[k] for k in range(image.ndim)[-3:] if k != axis and shape[k] > 1]
+    if sides and max(sides) == 1:  # a click, not a drag
+        raise ValueError(f"{what} covers one voxel of a slice: draw a larger one.")
     return tuple(zip(first.tolist(), stop.tolist(), strict=True))[-3:]

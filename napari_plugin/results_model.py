@@ -29,14 +29,15 @@ class ResultsModel(QAbstractTableModel):
         super().__init__(parent)
         self.rows: list[Measure] = []
         self._columns: list[Column] = []
+        self._in_box = False
         self.hidden: set[int] = set()
         self._colors: dict[int, Color] = {}
         self._edge, self._muted, self._ratio = QColor(), QColor(), 1.0
 
-    def set_rows(self, rows: Sequence[Measure]) -> None:
-        """Show these measures; where the classes are the same ones, selection and scrolling stay."""
+    def set_rows(self, rows: Sequence[Measure], in_box: bool = False) -> None:
+        """Show these measures, of a box or of all; with the same classes, selection and scrolling stay."""
         before = [row.label for row in self.rows], self._columns
-        columns = columns_of(rows)
+        columns, self._in_box = columns_of(rows, in_box), in_box
         if before == ([row.label for row in rows], columns):
             self.rows = list(rows)
             self._changed()
@@ -93,9 +94,9 @@ class ResultsModel(QAbstractTableModel):
             case Qt.ItemDataRole.DisplayRole:
                 return column.text(row)
             case Qt.ItemDataRole.ToolTipRole:
-                return plain(describe(row))
+                return plain(describe(row, self._in_box))
             case Qt.ItemDataRole.AccessibleDescriptionRole:
-                return describe(row)
+                return describe(row, self._in_box)
             case Qt.ItemDataRole.TextAlignmentRole if index.column() > CLASS:
                 return _RIGHT
             case Qt.ItemDataRole.ForegroundRole if not row.voxels:

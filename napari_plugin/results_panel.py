@@ -188,7 +188,7 @@ class ResultsPanel(QWidget):
         names = shown.names
         if painted := {row.label: row.name for row in measured.rows if row.label not in names}:
             shown.name(painted)
-        self.view.model.set_rows(measured.rows)
+        self.view.model.set_rows(measured.rows, shown.box is not None)
         self._on_selected()
         self._on_look()
 
@@ -197,7 +197,8 @@ class ResultsPanel(QWidget):
         result, rows = self._result, self.view.model.rows
         if result is None:
             return
-        parts = [f"{sum(row.voxels > 0 for row in rows)} of {len(rows)} classes found"] if rows else []
+        where = " in the box" if result.shown.box is not None else ""
+        parts = [f"{sum(row.voxels > 0 for row in rows)} of {len(rows)} classes found{where}"] if rows else []
         if result.stale or result.now is None:
             parts.append("measuring…")
         elif any(map(self._corrections.any_in, result.shown.layers, result.now)):

@@ -10,6 +10,7 @@ from napari.layers import Image
 from napari.layers import Labels as LabelsLayer
 from numpy.typing import NDArray
 
+from monai_unetfamily.inference.box import Box
 from monai_unetfamily.inference.measures import Measure
 from monai_unetfamily.volumes.sources import stem
 from napari_plugin.appearance import direct_colormap, features_of, own_color
@@ -41,6 +42,7 @@ class Shown(Drawn):
         self.image, self.presence = image, dict(presence)
         self.case = case_name(image)
         self.grid = None if layers[0].ndim == 2 else grid_of(layers[0])
+        self.box: Box | None = layers[0].metadata.get("box")
 
     def name(self, labels: Mapping[int, str]) -> None:
         """Give names to labels that had none, so that they have a colour, and a name in the file."""
@@ -57,14 +59,15 @@ class Shown(Drawn):
         To be called in the main thread; what it returns runs in any.
         """
         drawn, names = [np.asarray(layer.data) for layer in self.layers], self.names
-        image = self.in_file_order(self.image.data)
+        image = self.image.data
 
         def measure() -> Measured | None:
             now = list(map(fingerprint, drawn))
             if now == before:
                 return None
             try:
-                return Measured(now, self._rows(list(map(self.in_file_order, drawn)), image, names))
+                scan = self.in_file_order(np.asarray(image))  # here, since a lazy array may take its time
+                return Measured(now, self._rows(list(map(self.in_file_order, drawn)), scan, names))
             except ValueError as error:  # code that gave the layer data of another shape
                 return Measured(now, [], str(error))
 
@@ -77,9 +80,9 @@ class Shown(Drawn):
     def _rows(self, arrays: list[NDArray[Any]], image: Any, names: Mapping[int, str]) -> list[Measure]:
         grid = None if self.grid is None else self.grid.image
         if len(arrays) == 1:
-            return measure_layer(arrays[0], image, grid, names, self.presence, self.case)
+            return measure_layer(arrays[0], image, grid, names, self.presence, self.case, self.box)
         rows = (
-            measure_layer((array > 0).view(np.uint8), image, grid, {1: name}, {}, self.case)[0]
+            measure_layer((array > 0).view(np.uint8), image, grid, {1: name}, {}, self.case, self.box)[0]
             for array, name in zip(arrays, names.values(), strict=True)
         )
         return [

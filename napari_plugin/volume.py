@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.volumes.reading import Voxels, require_one_grid, usable
 from monai_unetfamily.volumes.studies import Image
-from napari_plugin.geometry import grid_of, source_metadata
+from napari_plugin.geometry import grid_of, orientation_of, source_metadata
 
 if TYPE_CHECKING:
     from napari import layers
@@ -50,17 +50,34 @@ def labels_layer_data(labels: NDArray[Any], like: "layers.Layer") -> tuple[NDArr
         like: the layer of the image they are of, or of other labels of it.
     """
     shown = labels if labels.ndim == 2 else grid_of(like).turn.view(labels)
-    axes, known = shown.ndim, source_metadata(like) or {}
+    known = source_metadata(like) or {}
     metadata = {"affine": known.get("affine"), "header": known.get("header"), "path": None, "notes": ()}
     metadata["image"] = like.metadata.get("image") or like.metadata.get("path")
-    return shown, {
+    metadata["kind"] = "picture" if shown.ndim == 2 else "volume"
+    if not known and shown.ndim == 3:
+        metadata["orientation"] = orientation_of(like)
+    return shown, {**_place(like, shown.ndim), "metadata": metadata}
+
+
+def time_point(layer: "layers.Image", index: int) -> tuple[Any, dict[str, Any]]:
+    """Return the volume of one time point of a 4-D layer, and the keywords of `viewer.add_image` that lay it there.
+
+    The command line cannot read one time point of a file, so that the volume has no `path`.
+    """
+    metadata = {**layer.metadata, "path": None}
+    limits = {"colormap": layer.colormap.name, "contrast_limits": layer.contrast_limits}
+    return layer.data[index], {**_place(layer, 3), **limits, "name": f"{layer.name} t{index}", "metadata": metadata}
+
+
+def _place(like: "layers.Layer", axes: int) -> dict[str, Any]:
+    """The keywords of a layer that lay it on the last axes of another one."""
+    return {
         "scale": like.scale[-axes:],
         "translate": like.translate[-axes:],
         "rotate": like.rotate[-axes:, -axes:],
         "affine": like.affine.affine_matrix[-axes - 1 :, -axes - 1 :],
         "units": like.units[-axes:],
         "axis_labels": like.axis_labels[-axes:],
-        "metadata": metadata | {"kind": "picture" if axes == 2 else "volume"},
     }
 
 
@@ -81,7 +98,7 @@ def _volume(images: Sequence["layers.Image"]) -> Image:
 
 
 def _picture(images: Sequence["layers.Image"]) -> Image:
-    parts = [np.moveaxis(np.atleast_3d(layer.data), -1, 0) for layer in images]
+    parts = [np.moveaxis(np.atleast_3d(np.asarray(layer.data)), -1, 0) for layer in images]
     for part, layer in zip(parts, images, strict=True):
         if layer.rgb and len(part) != 3:
             raise ValueError(f"{layer.name}: got colours with alpha; RGB alone is allowed, save it without")

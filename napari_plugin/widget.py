@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
+from napari.utils.events import Event
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from monai_unetfamily.bundles.card import Card
 from monai_unetfamily.bundles.metadata import shipped_bundles
+from monai_unetfamily.inference.box import format_box
 from napari_plugin.bundle_panel import BundlePanel
 from napari_plugin.command import predict_command
 from napari_plugin.compare_panel import ComparePanel
@@ -43,9 +45,10 @@ _WIDTH = 336  # pixels: all panels, and a scroll bar beside them
 class _Asked:
     """What a run was asked for, as far as its result needs it."""
 
-    image: Image
-    made_by: str  # the bundle, and the depth that was asked for
+    images: list[Image]
+    made_by: str  # the bundle, and the depth and the box that were asked for
     command: str | None
+    shown: PartialLabels
 
 
 class OrganSegmentation(QWidget):
@@ -68,7 +71,7 @@ class OrganSegmentation(QWidget):
         self._asked: _Asked | None = None  # of the run that is on its way
         self._made: dict[
             tuple[Image, str], list[tuple[Labels, str]]
-        ] = {}  # the last result of an image, a bundle and a depth
+        ] = {}  # the last result of an image, a bundle, a depth and a box
         self._lay_out()
         self._connect()
         self._look()
@@ -125,6 +128,7 @@ class OrganSegmentation(QWidget):
         self.runner.finished.connect(self._finish)
         self.runner.failed.connect(self._fail)
         self.runner.cancelled.connect(self._cancelled)
+        self.viewer.layers.events.removed.connect(self._on_removed)
 
     def _choose(self, card: Card | None) -> None:
         self.images.set_card(card)
@@ -163,13 +167,16 @@ class OrganSegmentation(QWidget):
             self._look()  # the view may have moved since it was looked at last
             return
         layers, bundle = self.images.layers, self.opened.bundle
-        settings = self.options.settings(self._box(layers[0]))
+        box = self._box(layers[0])
+        settings = self.options.settings(box)
         depth = "" if settings.level is None else f" L{settings.level}"  # results of several depths stay side by side
-        title = f"{layers[0].name} {bundle.root.name}{depth}"
+        region = "" if box is None else f" box {format_box(box)}"  # as those of several regions
+        title = f"{layers[0].name} {bundle.root.name}{depth}{region}"
         ask = Ask(bundle, partial(to_image, layers), layers[0].name, settings)
-        self._asked = _Asked(layers[0], f"{bundle.root}{depth}", self._command(layers, settings))
+        shown = PartialLabels(self.viewer, layers[0], bundle.names, title, box)
+        self._asked = _Asked(layers, f"{bundle.root}{depth}{region}", self._command(layers, settings), shown)
         self.runs.running(title)
-        self.runner.start(ask, PartialLabels(self.viewer, layers[0], bundle.names, title))
+        self.runner.start(ask, shown)
 
     def _command(self, layers: list[Image], settings: "Settings") -> str | None:
         """The command that does the same; None where a layer has no file."""
@@ -193,6 +200,11 @@ class OrganSegmentation(QWidget):
         box = self.options.region.box()
         return box if box is None or image.ndim == 2 else file_box(box, image.data.shape[-3:], grid_of(image).turn)
 
+    def _on_removed(self, event: Event) -> None:
+        """Stop a run whose image was removed."""
+        if self._asked is not None and self.runner.busy and event.value in self._asked.images:
+            self._cancel()
+
     def _cancel(self) -> None:
         self.runner.cancel()
         self.runs.cancelling()
@@ -201,12 +213,14 @@ class OrganSegmentation(QWidget):
         asked, self._asked = self._asked, None
         if asked is None:
             return
-        self._replace((asked.image, asked.made_by), layers)
-        self.results.show_result(layers, asked.image, result.presence, asked.command)
+        self._replace((asked.images[0], asked.made_by), layers)
+        if not asked.shown.incomplete:
+            self.results.show_result(layers, asked.images[0], result.presence, asked.command)
         for note in result.notes:
             show_info(plain(note))
         self._look()
-        self.runs.say(f"Done in {duration(result.seconds)}.")
+        removed = " Layers that were removed meanwhile are not shown." if asked.shown.incomplete else ""
+        self.runs.say(f"Done in {duration(result.seconds)}.{removed}")
 
     def _replace(self, key: tuple[Image, str], layers: list[Labels]) -> None:
         """Put layers in place of the earlier result, which stays where it was corrected or renamed: it is work."""

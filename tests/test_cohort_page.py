@@ -79,6 +79,15 @@ def test_a_cut_organ_counts_for_no_size() -> None:
     assert find(liver) == [Finding("case 9", 1, "cut", "liver: cut by the field of view")]
 
 
+def test_a_class_outside_a_box_is_not_absent_and_one_at_its_faces_is_cut_by_it() -> None:
+    cases = [replace(case, boxed=True) for case in cohort()]
+    findings = [finding for spread in spreads(cases) for finding in find(spread)]
+    assert "absent" not in {finding.kind for finding in findings}
+    cut = [finding.text for finding in findings if finding.kind == "cut"]
+    assert cut
+    assert all(text.endswith("cut by the box") for text in cut)
+
+
 def test_a_class_that_few_cases_have_is_missed_nowhere() -> None:
     assert find(spreads([case(0, 100.0), case(1, 0.0)])[0]) == []
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from monai_unetfamily.evaluation import evaluate_case, evaluate_folders
@@ -91,6 +92,39 @@ def test_nothing_is_left_out_silently(folders):
         folders.put("references", name, box())
     with pytest.raises(ValueError, match=r"2 of 5 files without a prediction, the first is .*d\.nii\.gz"):
         folders.evaluate()
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.mhd", "a.nhdr", "a.hdr"])
+@pytest.mark.parametrize("side", ["predictions", "references"])
+def test_every_format_of_volumes_scores_alike(folders, side, name):
+    """Nothing is left out: without the case there would be two scores, and a wrong grid would be refused."""
+    expected = folders.evaluate()
+    [file] = getattr(folders, side).glob("a.*")
+    sitk.WriteImage(sitk.ReadImage(str(file)), str(file.with_name(name)), useCompression=True)
+    file.unlink()
+    np.testing.assert_equal(folders.evaluate(), expected)
+
+
+def test_a_case_in_another_format_on_one_side_alone_is_named(folders):
+    sitk.WriteImage(sitk.Image([14, 14, 14], sitk.sitkUInt8), str(folders.references / "c.nrrd"))
+    with pytest.raises(ValueError, match=r"1 of 3 files without a prediction, the first is .*c\.nrrd"):
+        folders.evaluate()
+
+
+def test_an_image_that_cannot_be_read_is_named(folders):
+    (folders.references / "c.mgz").touch()
+    with pytest.raises(ValueError, match=r"c\.mgz: is of a kind that is not read"):
+        folders.evaluate()
+
+
+def test_what_predict_writes_beside_label_maps_is_no_case(folders):
+    expected = folders.evaluate()
+    for name in ("a.json", "run.json", "volumes.csv", "dseg.tsv", "report.html", "a.seg.dcm", "a.png"):
+        (folders.predictions / name).touch()
+    previews = folders.predictions / "details" / "previews"
+    previews.mkdir(parents=True)
+    write_picture(box()[:, :, 5], previews / "a.png")
+    np.testing.assert_equal(folders.evaluate(), expected)
 
 
 def test_one_case_twice_is_refused(folders):

@@ -2,7 +2,8 @@
 
 import gzip
 import re
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from monai_unetfamily.volumes.grids import patient_grid, require_right_angles
-from monai_unetfamily.volumes.itk import read_itk
+from monai_unetfamily.volumes.itk import read_itk, read_itk_stored
 from monai_unetfamily.volumes.nifti import read_volume, write_labels
 
 OBLIQUE = (0.36, 0.48, -0.8, -0.8, 0.6, 0.0, 0.48, 0.64, 0.6)  # a rotation, by rows
@@ -92,6 +93,13 @@ def text(path: Path, content: str) -> Path:
     return path
 
 
+def numbers(folder: Path, values: Iterable[object]) -> Path:
+    """A MetaImage whose voxels are text."""
+    path = edited(saved(folder / "ct.mhd"), "BinaryData = True", "BinaryData = False")
+    text(folder / "ct.raw", "".join(f"{value} " for value in values))
+    return path
+
+
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "name": (lambda f: text(f / "ct.img", ""), "is not named as MetaImage or NRRD; .mha, .mhd, .nrrd, .nhdr are read"),
     "text.mha": (lambda f: text(f / "ct.mha", "hello"), "is no MetaImage, or damaged"),
@@ -135,6 +143,21 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda f: edited(saved(f / "ct.nrrd"), "5 4 3", "5000 4000 3000"),
         "the header claims 60000000000 voxels; 2147483648 are allowed",
     ),
+    "size in words": (
+        lambda f: edited(saved(f / "ct.mha", packed=True), "CompressedDataSize = ", "CompressedDataSize = about "),
+        "CompressedDataSize is 'about [0-9]+'; a whole number is allowed",
+    ),
+    "two byte orders": (
+        lambda f: edited(saved(f / "ct.mha"), "NDims = 3", "NDims = 3\nElementByteOrderMSB = True"),
+        "BinaryDataByteOrderMSB and ElementByteOrderMSB differ",
+    ),
+    "93 axes": (lambda f: edited(saved(f / "ct.mha"), "NDims = 3", "NDims = 93"), "a size for each of 1 to 10 axes"),
+    "no type": (lambda f: edited(saved(f / "ct.mha"), "ElementType", "ElementKind"), "is no MetaImage, or damaged"),
+    "unknown type": (lambda f: edited(saved(f / "ct.mha"), "MET_SHORT", "MET_HALF"), "Unknown PixelType"),
+    "too few numbers": (lambda f: numbers(f, VOXELS.ravel()[:-1]), "the header claims 120 bytes"),
+    "too many numbers": (lambda f: numbers(f, [*VOXELS.ravel(), 0]), "the header claims 120 bytes"),
+    "a word among numbers": (lambda f: numbers(f, [*VOXELS.ravel()[:-1], "air"]), "the header claims 120 bytes"),
+    "a number beyond the type": (lambda f: numbers(f, [*VOXELS.ravel()[:-1], 40000]), "the header claims 120 bytes"),
     "list": (lambda f: edited(saved(f / "ct.mhd"), "ct.raw", "LIST"), r"its voxels lie in several files \(LIST\)"),
     "pattern": (lambda f: edited(saved(f / "ct.mhd"), "ct.raw", "s%03d.raw 1 3 1"), "its voxels lie in several files"),
     "nan": (lambda f: edited(saved(f / "ct.mha"), "Offset = -90.5", "Offset = nan"), "finite numbers are needed"),
@@ -189,6 +212,78 @@ def test_a_file_that_does_not_tell_left_from_right_is_read_as_itk_does_and_says_
     assert notes == (
         "the file does not tell left from right; its axes are taken as they come, as ITK does: left, back, up",
     )
+
+
+SIZES: dict[str, Callable[[int], object]] = {
+    "right": lambda n: n,
+    "missing": lambda n: None,
+    "0": lambda n: 0,
+    "negative": lambda n: -n,
+    "half": lambda n: n // 2,
+    "double": lambda n: 2 * n,
+    "one less": lambda n: n - 1,
+    "one more": lambda n: n + 1,
+    "enormous": lambda n: 10**18,
+}
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd"])
+@pytest.mark.parametrize("size", SIZES)
+def test_compressed_voxels_are_right_whatever_their_size_is_said_to_be(
+    tmp_path: Path, size: str, suffix: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = saved(tmp_path / "other.mha", sitk.GetImageFromArray(VOXELS.T + 7), packed=True)
+    path = saved(tmp_path / f"ct{suffix}", packed=True)
+    [line] = re.findall(rb"CompressedDataSize = \d+\n", path.read_bytes())
+    claimed = SIZES[size](int(line.split()[-1]))
+    edited(path, line.decode(), "" if claimed is None else f"CompressedDataSize = {claimed}\n")
+    np.testing.assert_array_equal(read_itk(other)[0], VOXELS + 7)  # what MetaIO's memory holds then
+    np.testing.assert_array_equal(read_itk(path)[0], VOXELS)
+    assert capfd.readouterr().err == ""
+
+
+VARIANTS: dict[
+    str, tuple[str, str, Callable[[bytes], bytes]]
+] = {  # a line of a raw .mhd, what it becomes, and the data
+    "yes as 1": ("CompressedData = False", "CompressedData = 1", zlib.compress),
+    "colons": ("CompressedData = False", "CompressedData: True", zlib.compress),
+    "gzip": ("CompressedData = False", "CompressedData = True", gzip.compress),
+    "big endian": ("OrderMSB = False", "OrderMSB = True", lambda raw: VOXELS.astype(">i2").tobytes("F")),
+    "big endian, by the other name": (
+        "BinaryDataByteOrderMSB = False",
+        "ElementByteOrderMSB = True",
+        lambda raw: VOXELS.astype(">i2").tobytes("F"),
+    ),
+    "big endian, compressed": (
+        "BinaryDataByteOrderMSB = False\nCompressedData = False",
+        "BinaryDataByteOrderMSB = True\nCompressedData = True",
+        lambda raw: zlib.compress(VOXELS.astype(">i2").tobytes("F")),
+    ),
+    "bytes ahead": ("NDims = 3", "NDims = 3\nHeaderSize = 5", lambda raw: b"ahead" + raw),
+    "bytes ahead, uncounted": ("NDims = 3", "NDims = 3\nHeaderSize = -1", lambda raw: b"ahead" + raw),
+    "bytes ahead, compressed": (
+        "CompressedData = False",
+        "CompressedData = True\nHeaderSize = 5",
+        lambda raw: b"ahead" + zlib.compress(raw),
+    ),
+    "text without an end of line": (
+        "BinaryData = True",
+        "BinaryData = False",
+        lambda raw: " ".join(map(str, VOXELS.ravel(order="F"))).encode(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_way_to_store_voxels_gives_the_same(tmp_path: Path, name: str) -> None:
+    old, new, encode = VARIANTS[name]
+    path = edited(saved(tmp_path / "ct.mhd"), old, new)
+    raw = path.with_suffix(".raw")
+    raw.write_bytes(encode(raw.read_bytes()))
+    voxels, _, _ = read_itk_stored(path)
+    np.testing.assert_array_equal(voxels, VOXELS)
+    assert voxels.dtype == VOXELS.dtype
+    assert voxels.dtype.isnative
 
 
 def test_a_raw_file_that_another_tool_gzipped_is_read(tmp_path: Path) -> None:

@@ -91,6 +91,15 @@ def test_the_border_is_the_outermost_layer() -> None:
         assert (row.touches_border, row.border_faces) == (True, words[axis][end])
 
 
+def test_the_border_of_a_box_is_its_faces() -> None:
+    labels, box = np.zeros((9, 9, 9), np.uint8), ((2, 7), (3, 8), (1, 6))
+    labels[2, 5, 3] = labels[4, 4, 5] = 1  # the box's left and superior layers
+    labels[4, 5, 3] = 2
+    first, second = measure(labels, labels, np.eye(4), {1: "cut", 2: "inside"}, box=box)
+    assert (first.border_faces, first.i_min, first.centroid_x) == ("left superior", 2, 3.0)
+    assert not second.touches_border
+
+
 def test_masks_that_overlap_are_each_measured() -> None:
     labels, image = case()
     masks = np.stack([labels > 0, labels == 2, labels == 99], axis=-1).astype(np.uint8)

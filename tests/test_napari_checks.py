@@ -43,7 +43,11 @@ REFUSED = {
     "a pyramid": (CT, [Image([np.zeros((8, 8, 8)), np.zeros((4, 4, 4))], multiscale=True)], "pyramid"),
     "too few channels": (BRAIN, [volume(), None], "takes 2 channels .T1, FLAIR.: choose a layer for each"),
     "one layer twice": (BRAIN, [same := volume(), same], "stands for two channels"),
-    "too many channels": (CT, [volume(np.stack([AIR] * 3))], "has 3 channels, and .* takes 1 .CT."),
+    "too many channels": (
+        CT,
+        [volume(np.stack([AIR] * 3))],
+        "is 4-D, 3 volumes over time or channels, and .* takes one",
+    ),
     "colours for grey": (PICTURES, [Image(np.zeros((4, 5, 3), np.uint8), rgb=True)], "has 3 channels"),
     "other shapes": (BRAIN, [volume(), volume(AIR[:2])], r"has \(2, 4, 5\) voxels"),
     "other places": (BRAIN, [volume(), volume(affine=ELSEWHERE, name="b")], "“b” lies elsewhere than “scan”"),

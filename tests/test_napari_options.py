@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
+import nibabel as nib
 import numpy as np
 import pytest
 from desk import Desk, by_command, in_file_order, with_network
@@ -12,10 +14,12 @@ from napari.utils.notifications import notification_manager
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QScrollArea, QWidget
+from tiers import sampled
 from tiny import weigh
 
 from monai_unetfamily.bundles.metadata import METADATA
-from napari_plugin.geometry import grid_of
+from monai_unetfamily.inference.box import format_box
+from napari_plugin.geometry import ORIENTATIONS, grid_of
 from napari_plugin.region_panel import DRAWN, VIEW
 
 pytestmark = pytest.mark.slow
@@ -36,12 +40,42 @@ def test_a_box_has_the_labels_of_the_whole_run(desk: Desk, bundle: Path, image: 
     shapes.add_rectangles(np.array(corners))
     region.last.setValue(z + 3)
     region.first.setValue(z - 2)
-    labels = np.asarray(desk.run().data)
+    layer = desk.run()
+    labels = np.asarray(layer.data)
     whole = grid_of(scan).turn.view(by_command(bundle, image, tmp_path / "labels"))
     inside = (slice(z - 2, z + 4), slice(y - 4, y + 5), slice(x - 5, x + 6))
     expected = np.zeros_like(whole)
     expected[inside] = whole[inside]
     assert np.array_equal(labels, expected)
+    model = desk.widget.results.view.model
+    cut = {row.name: row.border_faces for row in model.rows if row.voxels}
+    assert all(cut.values())  # the box lies in the middle of the body, and the organs there continue outside
+    rows = [[model.index(n, k).data() for k in (1, 2)] for n in range(model.rowCount())]
+    assert [text for name, text in rows if name not in cut] == ["-"] * (len(rows) - len(cut))
+    assert "in the box" in desk.widget.results.view.line.text()
+
+
+def test_the_result_of_a_box_is_a_layer_beside_that_of_the_whole(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    whole = desk.run()
+    before = np.asarray(whole.data).copy()
+    region = desk.widget.options.region
+    region.choice.setCurrentText(VIEW)
+    region.last.setValue(3)
+    part = desk.run()
+    assert desk.labels == [whole, part]
+    assert np.array_equal(whole.data, before)
+    assert part.name == f"{whole.name} box {format_box(part.metadata['box'])}"
+
+
+def test_a_click_is_no_box(desk: Desk, bundle: Path) -> None:
+    desk.choose(bundle)
+    desk.widget.options.region.choice.setCurrentText(DRAWN)
+    desk.press("draw_box")
+    shapes = desk.viewer.layers["box"]
+    shapes.add_rectangles(np.array([(4, 8, 9), (4, 8, 9.2), (4, 8.2, 9.2), (4, 8.2, 9)]))
+    desk.wait(lambda: "covers one voxel" in desk.line)
+    assert not desk.widget.runs.start.isEnabled()
 
 
 def test_the_view_is_a_box_too(desk: Desk, bundle: Path) -> None:
@@ -270,3 +304,72 @@ def test_the_keyboard_goes_from_the_bundle_to_the_image(desk: Desk, bundle: Path
         found.append(widget.objectName())
         widget = widget.nextInFocusChain()
     assert found.index("bundles") < found.index("image_Image") < found.index("plane_axial")
+
+
+def lazy(data: Any) -> Any:
+    return da.from_array(data, chunks=(4, 16, 16))
+
+
+def zarr_array(data: Any) -> Any:
+    zarr = pytest.importorskip("zarr", reason="zarr is not installed")
+    return zarr.array(data)
+
+
+KINDS = {"dask": lazy, "zarr": zarr_array, "big-endian": lambda data: data.astype(">f4")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrays_of_other_kinds_are_segmented_and_measured(
+    kind: str, desk: Desk, bundle: Path, image: Path, tmp_path: Path
+) -> None:
+    scan = desk.viewer.layers[0]
+    data = np.ascontiguousarray(scan.data)
+    place = {"scale": scan.scale, "translate": scan.translate, "units": scan.units, "metadata": scan.metadata}
+    desk.viewer.layers.clear()
+    desk.viewer.add_image(KINDS[kind](data), **place)
+    desk.choose(bundle)
+    layer = desk.run()
+    assert np.array_equal(in_file_order(layer), by_command(bundle, image, tmp_path / "labels"))
+    rows = desk.widget.results.view.model.rows
+    assert [row.mean is not None for row in rows] == [row.voxels > 0 for row in rows]
+
+
+@pytest.mark.parametrize("orientation", sampled(ORIENTATIONS, "SPL", "RAS"))
+def test_the_orientation_of_an_image_without_a_file_is_shown_before_the_run_and_obeyed(
+    orientation: str, desk: Desk, bundle: Path, image: Path, tmp_path: Path
+) -> None:
+    scan = nib.load(image)
+    turned = nib.as_closest_canonical(scan)
+    ornt = nib.orientations.axcodes2ornt(tuple(orientation[::-1]))
+    turned = turned.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(turned.affine), ornt))
+    expected = tmp_path / "turned.nii.gz"
+    nib.save(turned, expected)
+    array = np.asarray(turned.dataobj).transpose()  # axes as napari counts them
+    desk.viewer.layers.clear()
+    spacing = turned.header.get_zooms()[::-1]
+    desk.viewer.add_image(array, scale=spacing, units=("mm",) * 3)
+    desk.choose(bundle)
+    chosen = desk.widget.images.orientation
+    assert chosen.isVisibleTo(desk.widget)
+    assert chosen.currentData() == "IPL"
+    chosen.setCurrentIndex(chosen.findData(orientation))
+    chosen.activated.emit(chosen.currentIndex())
+    layer = desk.run()
+    assert np.array_equal(np.asarray(layer.data).transpose(), by_command(bundle, expected, tmp_path / "labels"))
+
+
+def test_one_time_point_of_a_4_d_image_is_taken(desk: Desk, bundle: Path, image: Path, tmp_path: Path) -> None:
+    scan = desk.viewer.layers[0]
+    data = np.asarray(scan.data)
+    series = np.stack([np.full_like(data, -1000), data, data // 2])
+    desk.viewer.layers.clear()
+    place = {"scale": (1, *scan.scale), "translate": (0, *scan.translate), "units": ("second", *scan.units)}
+    desk.viewer.add_image(series, name="cine", metadata=scan.metadata, **place)
+    desk.choose(bundle)
+    assert "“cine” is 4-D, 3 volumes over time or channels" in desk.widget.images.message.text()
+    desk.viewer.dims.set_point(0, 1)
+    desk.press("take_time")
+    assert [layer.name for layer in desk.widget.images.layers] == ["cine t1"]
+    layer = desk.run()
+    assert np.array_equal(in_file_order(layer), by_command(bundle, image, tmp_path / "labels"))
+    assert not desk.widget.results.view.copy_command.isEnabled()  # the command cannot read one time point

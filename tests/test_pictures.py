@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from monai.transforms import LoadImage, SaveImage
-from PIL import Image
+from PIL import Image, ImageFile
 
 from monai_unetfamily.volumes import pictures
 from monai_unetfamily.volumes.pictures import read_label_picture, read_picture, write_picture
@@ -184,6 +184,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
     "cut PNG": (lambda d: cut(saved(d / "a.png", GREY), 20), ValueError, "a whole file"),
     "PNG without end": (lambda d: cut(saved(d / "a.png", GREY), 12), ValueError, "a whole file"),
     "cut TIFF": (lambda d: cut(tiff(d / "a.tif", GREY), 1), ValueError, "a whole file"),
+    "fax": (
+        lambda d: saved(d / "a.tif", GREY > 9, compression="group4"),
+        ValueError,
+        "compressed as group4, of whose damage libtiff prints a line alone",
+    ),
     "flipped bit": (lambda d: flipped(saved(d / "a.png", GREY)), ValueError, "a whole file"),
     "pages": (lambda d: animated(d / "a.tif"), ValueError, "holds 2 pages or frames; one picture is allowed"),
     "animation": (lambda d: animated(d / "a.png"), ValueError, "holds 2 pages or frames"),
@@ -276,3 +281,14 @@ def test_names_of_pictures_are_known_to_monai() -> None:
     reader = PictureReader()
     assert reader.verify_suffix(["a.PNG", "b.tiff"])
     assert not reader.verify_suffix("a.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_a_cut_picture_is_refused_where_another_package_allows_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # Pillow then fills up with black
+    path = cut(saved(tmp_path / name, np.full((40, 50), 7, np.uint8)), 20)
+    with pytest.raises(ValueError, match="a whole file is needed"):
+        read_picture(path)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES

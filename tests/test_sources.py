@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from monai_unetfamily.volumes.sources import (
@@ -18,12 +19,26 @@ from monai_unetfamily.volumes.sources import (
 
 
 def test_folders_expand_to_their_visible_sources_in_order(tmp_path: Path) -> None:
-    for name in ("b.nii.gz", "a.nii", "C.NII.GZ", "d.png", "E.TIF", "f.tiff", ".hidden.nii", "c.txt", "._a.png"):
+    images = (
+        "C.NII.GZ",
+        "E.TIF",
+        "a.nii",
+        "b.nii.gz",
+        "d.png",
+        "f.tiff",
+        "g.hdr",
+        "h.mha",
+        "i.mhd",
+        "j.nrrd",
+        "k.nhdr",
+    )
+    others = (".hidden.nii", "c.txt", "._a.png", "g.img", "i.zraw", "k.raw", "run.json", "volumes.csv", "report.html")
+    beside = ("a.png", "a.jpg", "h.npz", "b.seg.dcm")  # previews, probabilities, and what predict writes for DICOM
+    for name in (*images, *others, *beside):
         (tmp_path / name).touch()
     (tmp_path / "deeper").mkdir()
     (tmp_path / "deeper" / "d.nii").touch()
-    expected = [tmp_path / name for name in ("C.NII.GZ", "E.TIF", "a.nii", "b.nii.gz", "d.png", "f.tiff")]
-    assert list_sources([tmp_path]) == expected
+    assert list_sources([tmp_path]) == [tmp_path / name for name in images]
     single = tmp_path / "a.nii"
     assert list_sources([single]) == [single]
 
@@ -48,13 +63,21 @@ def test_pictures_of_other_kinds_are_not_called_volumes(read: Callable[[Path], o
         assert "NIfTI" not in str(caught.value)
 
 
-@pytest.mark.parametrize("names", [("a.nii", "a.nii.gz"), ("a.png", "a.nii"), ("a.tif", "a.PNG")])
+@pytest.mark.parametrize("names", [("a.nii", "a.nii.gz"), ("a.nrrd", "a.mha"), ("a.tif", "a.PNG")])
 def test_two_sources_of_one_name_are_refused(names: tuple[str, str], tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).touch()
     for inputs in ([tmp_path], [tmp_path / names[0]] * 2, [tmp_path / name for name in names]):
         with pytest.raises(ValueError, match="has the stem of"):
             list_sources(inputs)
+
+
+@pytest.mark.parametrize("name", ["b.jpg", "b.MGZ", "b.npz", "b.dcm", "b.nii.bz2", "b"])
+def test_a_folder_with_an_image_that_is_not_read_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").touch()
+    (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(ValueError, match=f"{name}: is of a kind that is not read; convert it, or move it"):
+        list_sources([tmp_path])
 
 
 STEMS = {"a.nii": "a", "x/a.1.nii.gz": "a.1", "a.hdr": "a", "a.img": "a", "A.NII.GZ": "A", "dicom": "dicom"}
@@ -68,7 +91,8 @@ def test_a_stem_is_the_name_without_its_format(name: str, expected: str) -> None
 
 def test_a_folder_of_folders_holds_no_source(tmp_path: Path) -> None:
     (tmp_path / "deeper").mkdir()
-    (tmp_path / "deeper" / "a.png").touch()
+    assert not holds_sources(tmp_path / "deeper")
+    (tmp_path / "deeper" / "a.mgz").touch()  # is not read, and not left out for that
     assert not holds_sources(tmp_path)
     assert holds_sources(tmp_path / "deeper")
 
@@ -83,3 +107,7 @@ def test_each_source_goes_through_its_own_door(tmp_path: Path) -> None:
             values, found = read(tmp_path / name)
             np.testing.assert_array_equal(values.reshape(expected.shape), expected)
             np.testing.assert_array_equal(found, grid)
+    sitk.WriteImage(sitk.ReadImage(str(tmp_path / "ct.nii")), str(tmp_path / "ct.nrrd"))
+    values, found = read_label_map(tmp_path / "ct.nrrd")
+    np.testing.assert_array_equal(values[..., 0], volume)
+    np.testing.assert_array_equal(found, affine)

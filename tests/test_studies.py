@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from dicom_files import write_series
 
-from monai_unetfamily.volumes import itk, layouts
 from monai_unetfamily.volumes.reading import read_study
-from monai_unetfamily.volumes.sources import stem
 from monai_unetfamily.volumes.studies import Study, find_studies
 
 
@@ -209,8 +207,3 @@ def test_a_series_that_cannot_be_chosen_fails_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{tmp_path / 'bad'}: 0 series fit '7'"):
         read_study(bad)
     assert read_study(good).voxels.shape == (1, 5, 4, 3)
-
-
-def test_every_format_of_itk_is_looked_for() -> None:
-    assert layouts.ITK == itk.SUFFIXES
-    assert {stem(Path(f"a{suffix}")) for suffix in itk.SUFFIXES} == {"a"}

@@ -137,7 +137,7 @@ def predict(checkout: Checkout, inputs: Path) -> Results:
         "NIfTI": (ct, scans),
         "MetaImage": (ct, inputs / "phantom.mha"),
         "DICOM": (ct, inputs / "dicom"),
-        "2-D": (checkout.bundle("phantom_2d"), inputs / "slices/images"),
+        "2-D": (checkout.bundle("phantom_2d"), inputs / "slices/imagesTr"),
         "MR": (checkout.bundle("hippocampus_mr"), inputs / "mni152.nii.gz"),
         "box": (ct, volume, checkout.option("predict", "box"), _BOX),
         "TTA": (ct, volume, checkout.option("predict", "tta")),

@@ -23,11 +23,13 @@ def evaluate_folders(
     tolerance: float = 1.0,
     progress: Callable[[str], None] | None = None,
 ) -> list[Score]:
-    """Score every NIfTI file, or every picture, in one folder against the file of the same name in another.
+    """Score every volume, or every picture, in one folder against the file of the same name in another.
 
-    Names are compared without `.nii.gz`, `.png` and their like; hidden files are left out. Both sides must hold the
-    same names: nothing is skipped. For a part of a folder hand over a list of paths as `references`. Where both
-    sides are single files they are a pair whatever their names, and the prediction's name is the case.
+    Volumes are NIfTI, MetaImage (`.mha`, `.mhd`) and NRRD files, pictures PNG and TIFF. Names are compared without
+    `.nii.gz`, `.png` and their like, so that the two sides may have different formats. Both sides must hold the same
+    names: no image is left out but those that `sources.list_sources` names. For a part of a folder hand over a list of
+    paths as `references`. Where both sides are single files they are a pair whatever their names, and the
+    prediction's name is the case.
 
     A file is a label map, or, of a volume, 4-D masks (X, Y, Z, C) of classes that may overlap, channel c of label id
     c + 1. A case may also be a folder `<name>/` with one mask a class (`masks.write_split`), compared by the classes'
@@ -44,8 +46,9 @@ def evaluate_folders(
         progress: called with one line of text after each case.
 
     Raises:
-        FileNotFoundError: a path is missing or a folder holds neither NIfTI files nor pictures.
-        ValueError: a prediction without a reference or the reverse, one name twice, volumes and pictures mixed,
+        FileNotFoundError: a path is missing or a folder holds neither volumes nor pictures.
+        ValueError: a prediction without a reference or the reverse, one name twice, volumes and pictures mixed, an
+            image in a folder that is of a kind that is not read,
             grids that differ (shape, or affine by more than 1e-3 voxels) or have sheared axes, a label map against
             4-D masks, labels that are not whole numbers from 0 to 65535 (masks: 0 or 1), a predicted label that
             `classes` lacks, masks or channels of other names, no label at all, or what `evaluate_case` refuses.

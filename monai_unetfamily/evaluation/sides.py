@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from monai_unetfamily.evaluation.cases import bounding_boxes
 from monai_unetfamily.volumes.masks import file_names, mask_of, read_channel_names, require_channel_names
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, Labels, grid_shift, open_volume
-from monai_unetfamily.volumes.sources import Affine, holds_sources, is_picture, list_sources, read_label_map, stem
+from monai_unetfamily.volumes.sources import (
+    Affine,
+    holds_sources,
+    is_itk,
+    is_picture,
+    list_sources,
+    read_label_map,
+    stem,
+)
 
 _LARGEST_LABEL = 65535  # uint16; bounding_boxes works on a list as long as the largest label
 
@@ -40,7 +48,7 @@ class Side(NamedTuple):
 
 
 def list_sides(source: Path | Sequence[Path]) -> dict[str, Path]:
-    """Case name -> NIfTI file or picture; or -> folder of masks, where a folder holds none but its folders do.
+    """Case name -> volume or picture; or -> folder of masks, where a folder holds none but its folders do.
 
     Raises:
         FileNotFoundError, ValueError: what `list_sources` raises; files and folders of masks side by side.
@@ -132,7 +140,7 @@ def find_classes(paths: Sequence[Path]) -> dict[int, str]:
     Raises:
         ValueError: headers that disagree, folders of masks beside files without names, no label at all.
     """
-    named = _header_names(path for path in paths if not path.is_dir() and not is_picture(path))
+    named = _header_names(path for path in paths if not (path.is_dir() or is_picture(path) or is_itk(path)))
     folders = [path for path in paths if path.is_dir()]
     if not folders:
         sides = (read_labels(path) for path in paths)

@@ -100,6 +100,7 @@ def _summary(record: Record, measures: Sequence[Measure], output: Path, request:
         (*record.notes, *other),
         record.failure,
         sum(record.seconds.values()),
+        record.request.settings.get("box") is not None,
     )
 
 

@@ -27,6 +27,7 @@ class CaseSummary:
     notes: tuple[str, ...] = ()
     error: str = ""  # why it failed; empty where it did not
     seconds: float | None = None  # of work
+    boxed: bool = False  # whether only a box of it was segmented
 
 
 class Finding(NamedTuple):
@@ -47,9 +48,10 @@ class Spread(NamedTuple):
     cases: int
     whole: dict[str, float]  # case -> size, where the class lies wholly in the field of view
     cut: dict[str, float]  # case -> size of what is in view
-    absent: tuple[str, ...]  # cases without it
+    absent: tuple[str, ...]  # cases without it; of a box, where nothing is known of the rest, none
     quartiles: tuple[float, float, float] | None  # of the whole ones; None below two
     scores: dict[str, float]  # case -> robust z of the whole ones; none below eight cases
+    boxed: frozenset[str] = frozenset()  # cases of which only a box was segmented
 
 
 def spreads(cases: Sequence[CaseSummary]) -> list[Spread]:
@@ -61,7 +63,8 @@ def spreads(cases: Sequence[CaseSummary]) -> list[Spread]:
     for case in cases:
         for row in case.measures:
             rows.setdefault(row.label, {})[case.name] = row
-    return [_spread(label, found) for label, found in rows.items()]
+    boxed = frozenset(case.name for case in cases if case.boxed)
+    return [_spread(label, found, boxed) for label, found in rows.items()]
 
 
 def find(spread: Spread) -> list[Finding]:
@@ -72,7 +75,9 @@ def find(spread: Spread) -> list[Finding]:
     >>> finding.case, finding.kind, finding.text
     ('case 9', 'outlier', 'liver: 10.0 ml, robust z -65.2')
     """
-    texts: list[tuple[str, Kind, str]] = [(case, "cut", "cut by the field of view") for case in spread.cut]
+    texts: list[tuple[str, Kind, str]] = [
+        (case, "cut", f"cut by the {'box' if case in spread.boxed else 'field of view'}") for case in spread.cut
+    ]
     for case, score in spread.scores.items():
         if abs(score) > _UNLIKELY:
             texts.append((case, "outlier", f"{format_size(spread.whole[case])} {spread.unit}, robust z {score:+.1f}"))
@@ -112,13 +117,14 @@ def size_of(row: Measure) -> float:
     return float(row.voxels) if row.volume_ml is None else row.volume_ml
 
 
-def _spread(label: int, rows: dict[str, Measure]) -> Spread:
+def _spread(label: int, rows: dict[str, Measure], boxed: frozenset[str]) -> Spread:
     present = {case: row for case, row in rows.items() if row.voxels}
     cut = {case: size_of(row) for case, row in present.items() if row.touches_border}
     whole = {case: size_of(row) for case, row in present.items() if not row.touches_border}
-    absent = tuple(case for case, row in rows.items() if not row.voxels)
+    known = {case: row for case, row in rows.items() if row.voxels or case not in boxed}
+    absent = tuple(case for case in known if case not in present)
     first = next(iter(rows.values()))
     unit = "px" if first.volume_ml is None else "ml"
     low, middle, high = quantiles(whole.values(), n=4, method="inclusive") if len(whole) > 1 else (0.0,) * 3
     quartiles = (low, middle, high) if len(whole) > 1 else None
-    return Spread(label, first.name, unit, len(rows), whole, cut, absent, quartiles, robust_scores(whole))
+    return Spread(label, first.name, unit, len(known), whole, cut, absent, quartiles, robust_scores(whole), boxed)

@@ -11,12 +11,13 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_unetfamily.inference.box import Box, slices_of
 from monai_unetfamily.volumes.files import atomic_file
 from monai_unetfamily.volumes.nifti import Labels
 from monai_unetfamily.volumes.sources import Affine
 
 _Counts = NDArray[np.int64]
-_Box = tuple[int | None, int | None, int | None, int | None, int | None, int | None]
+_Extent = tuple[int | None, int | None, int | None, int | None, int | None, int | None]
 _FACES = {"R": "right", "L": "left", "A": "anterior", "P": "posterior", "S": "superior", "I": "inferior"}
 _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 _PICTURE_FACES = [("top", "bottom"), ("left", "right")]  # of rows, of columns
@@ -42,7 +43,7 @@ class Measure(NamedTuple):
     j_max: int | None
     k_min: int | None
     k_max: int | None
-    touches_border: bool  # has voxels in an outermost layer of the field of view: it may go on outside
+    touches_border: bool  # has voxels in an outermost layer of what was segmented: it may continue outside
     border_faces: str  # which: "superior left"
     presence: float | None  # probability that the class is there, where the network says so
 
@@ -64,6 +65,7 @@ def measure(
     names: Mapping[int, str],
     case: str = "",
     presence: Mapping[int, float] | None = None,
+    box: Box | None = None,
 ) -> list[Measure]:
     """Measure every class of `names` but the background, in their order; a class that is nowhere has 0 voxels.
 
@@ -77,9 +79,11 @@ def measure(
         names: label id -> name.
         case: the name that goes into each row.
         presence: label id -> probability, for the last column.
+        box: the voxels that were segmented, (first, stop) along each axis; None: all. A class touches the border
+            where it touches a face of the box.
 
     Raises:
-        ValueError: shapes that differ or do not fit the affine.
+        ValueError: shapes that differ or do not fit the affine; a box that reaches beyond the image.
 
     >>> labels = np.zeros((4, 4, 4), int)
     >>> labels[1:3, 1, 2:] = 1
@@ -96,9 +100,9 @@ def measure(
             " allowed, of masks with an axis of classes more: bring them together"
         )
     wanted = {label: name for label, name in names.items() if label}
-    sums = _add_up(labels, image, list(wanted))
+    sums, segmented = _add_up(labels, image, list(wanted)), slices_of(box, image.shape)
     return [
-        _row(sums, number, affine, case, label, name, (presence or {}).get(label))
+        _row(sums, number, affine, case, label, name, (presence or {}).get(label), segmented)
         for number, (label, name) in enumerate(wanted.items())
     ]
 
@@ -158,15 +162,24 @@ def _add_values(sums: _Sums, numbers: _Counts, values: NDArray[np.float64], new:
     sums.second += np.bincount(numbers, away * away, count)
 
 
-def _row(sums: _Sums, number: int, affine: Affine, case: str, label: int, name: str, presence: float | None) -> Measure:
+def _row(
+    sums: _Sums,
+    number: int,
+    affine: Affine,
+    case: str,
+    label: int,
+    name: str,
+    presence: float | None,
+    segmented: Sequence[slice],
+) -> Measure:
     profiles = [profile[number] for profile in sums.profiles]
     voxels = int(profiles[0].sum())
     volume = voxels * abs(float(np.linalg.det(affine[:3, :3]))) / 1000 if len(affine) == 4 else None
     mean, sd = _moments(sums, number, voxels) if voxels else (None, None)
     x, y, z = _center(profiles, affine) if voxels else (None,) * 3
     unit = "mm" if len(affine) == 4 else "px"
-    faces = " ".join(_faces(profiles, affine))
-    measured = (volume, voxels, mean, sd, x, y, z, unit, *_box(profiles), bool(faces), faces, presence)
+    faces = " ".join(_faces(profiles, affine, segmented))
+    measured = (volume, voxels, mean, sd, x, y, z, unit, *_extent(profiles), bool(faces), faces, presence)
     return Measure(case, label, name, *measured)
 
 
@@ -185,15 +198,15 @@ def _center(profiles: list[_Counts], affine: Affine) -> tuple[float, float, floa
     return x, y, z
 
 
-def _box(profiles: list[_Counts]) -> _Box:
+def _extent(profiles: list[_Counts]) -> _Extent:
     ends = [np.flatnonzero(profile)[[0, -1]].tolist() if profile.any() else [None] * 2 for profile in profiles]
     first, second, third = [*ends, [None] * 2][:3]
     return first[0], first[1], second[0], second[1], third[0], third[1]
 
 
-def _faces(profiles: list[_Counts], affine: Affine) -> Iterator[str]:
-    """Names of the outermost layers that hold voxels; an axis is named by the patient axis nearest to it."""
+def _faces(profiles: list[_Counts], affine: Affine, segmented: Sequence[slice]) -> Iterator[str]:
+    """Names of the outermost segmented layers that hold voxels; an axis is named by the nearest patient axis."""
     codes = nib.aff2axcodes(affine) if len(affine) == 4 else ()
     ends = [(_FACES[_OPPOSITE[code]], _FACES[code]) for code in codes] or _PICTURE_FACES
-    for profile, (low, high) in zip(profiles, ends, strict=True):
-        yield from (face for face, layer in ((low, profile[0]), (high, profile[-1])) if layer)
+    for profile, (low, high), part in zip(profiles, ends, segmented, strict=True):
+        yield from (face for face, layer in ((low, profile[part.start]), (high, profile[part.stop - 1])) if layer)

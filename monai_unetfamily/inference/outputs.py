@@ -200,7 +200,7 @@ class Outputs:
         self._write_labels(study, image, labels, names)
         if self.segmentations:
             self.segmentations.write(study, image, labels, self.folder / self._segmentation(study))
-        measures = measure(labels, image.voxels[0], affine, names, study.name, presence)
+        measures = measure(labels, image.voxels[0], affine, names, study.name, presence, self.settings.box)
         if self.settings.previews:
             notes += self._draw(study, image, labels, names)
         files = [file for file in self.planned(study) if (self.folder / file).exists()]

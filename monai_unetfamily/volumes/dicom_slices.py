@@ -5,6 +5,7 @@ in silence is checked here first: pixel data shorter than the header claims, a s
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from monai_unetfamily.volumes.decoder_messages import refuse_damaged_jpeg
 from monai_unetfamily.volumes.dicom_folders import TRANSFER_SYNTAX, has_mark, read_head, sop_class
 
 TAGS = {
@@ -68,6 +70,7 @@ _PLAIN = {
     "1.2.840.10008.1.2.2": b"\x7f\xe0\x00\x10",
 }
 _PLACE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}  # numbers in each
+_JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in ("5", "6", "70"))  # how those begin that libjpeg decodes
 _UNIT = 1e-3  # most that a direction's length, and two directions' cosine, may be off 1 and 0
 
 
@@ -226,8 +229,10 @@ def read_slice(image: Slice) -> NDArray[np.float32]:
     _require_pixels(image)
     reader = _reader(image.path)
     reader.SetOutputPixelType(sitk.sitkFloat32)
+    jpeg = read_head(image.path).get(TRANSFER_SYNTAX, "").startswith(_JPEG)
     try:
-        voxels: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute())
+        with refuse_damaged_jpeg(image.path) if jpeg else nullcontext():
+            voxels: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
         got = f"its pixel data cannot be read{compression(image.path)}"
         raise ValueError(f"{image.path}: {got}; whole files are read, copy it again") from error

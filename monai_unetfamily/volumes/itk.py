@@ -1,16 +1,20 @@
 """Volumes in ITK's own formats: MetaImage (.mha, .mhd) and NRRD (.nrrd, .nhdr).
 
-SimpleITK reads them. What it lets pass is checked here first: a header that claims more than its file holds, a
-compressed MetaImage that is damaged (MetaIO then hands out whatever its memory holds), numbers that are none.
+SimpleITK reads the headers, and the voxels of a NRRD that is text, hexadecimal or begins with lines or bytes to skip.
+All other voxels are read here: MetaIO reports a damaged compressed stream, or one whose CompressedDataSize is missing
+or wrong, with a printed line alone, and returns whatever its memory holds. A header that claims more than its file can
+hold is refused before a voxel is read.
 """
 
 import io
 import math
+import re
 import zlib
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,27 +23,32 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.volumes.grids import Volume, patient_grid, require_right_angles
 from monai_unetfamily.volumes.headers import MAX_VOXELS
-
-SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
+from monai_unetfamily.volumes.sources import ITK, is_itk
 
 _DEFLATE_RATIO = 1032  # most bytes that one byte of a deflate stream can stand for (zlib technical details)
 _CHUNK = 1 << 16  # bytes: what they unpack to fits in memory at any ratio
+_LONGEST_NUMBER = 64  # bytes of text, with the space that follows
 _LONGEST_HEADER = 1 << 20  # bytes: that of a segmentation of hundreds of segments is a tenth
 _METAIMAGE = (".mha", ".mhd")
+_MOST_AXES = 10  # of a MetaImage: beyond them MetaIO ends the process
+_NEEDED = {"dimsize", "elementtype", "elementdatafile"}  # without them MetaIO prints several lines
 _PLACES = {"elementspacing", "elementsize", "offset", "position", "origin"}
 _SKIPS = {"line skip", "lineskip", "byte skip", "byteskip"}  # ahead of a NRRD's voxels
 _TURNS = {"transformmatrix", "orientation", "rotation"}
+_Encoding = Literal["raw", "deflate", "text", "ITK's"]  # of voxels; the last is left to ITK
+_Affine = NDArray[np.float64]  # (4, 4) to mm, LPS+
+_NRRD: dict[str, _Encoding] = {"raw": "raw", "gzip": "deflate", "gz": "deflate"}
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What the text at a file's head says: its fields, and where the voxels lie."""
+    """What the text at a file's head says: where the voxels lie, and how they are stored."""
 
-    fields: dict[str, str]  # names in lower case
     file: Path  # that holds the voxels
-    offset: int  # of the first of them, in bytes
-    packed: bool  # whether they are compressed, or written as text
+    offset: int  # of the first of them, in bytes; -1: they end with the file
+    encoding: _Encoding
+    big_endian: bool
     oriented: bool  # whether the file says where the patient's left is
 
 
@@ -61,10 +70,11 @@ def read_itk(path: Path, max_voxels: int = MAX_VOXELS) -> Volume:
     >>> voxels.shape, grid.affine.diagonal().tolist(), notes
     ((2, 3, 4), [-1.0, -1.0, 2.5, 1.0], ())
     """
-    reader, affine, oriented = open_itk(path, max_voxels)
+    reader, header, affine = _open(path, max_voxels, axes=(3,))
     reader.SetOutputPixelType(sitk.sitkFloat32)
-    voxels = sitk.GetArrayFromImage(_run(reader.Execute, path)).T
-    return voxels, patient_grid(voxels.shape, affine), _side_notes(oriented)
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, as ITK has it, and is refused later
+        voxels = _read_voxels(reader, header, path).astype(np.float32, copy=False)
+    return voxels, patient_grid(voxels.shape, affine), _side_notes(header.oriented)
 
 
 def read_itk_stored(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[NDArray[Any], Nifti1Image, tuple[str, ...]]:
@@ -72,17 +82,13 @@ def read_itk_stored(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[NDArray[A
 
     Raises what `read_itk` raises.
     """
-    reader, affine, oriented = open_itk(path, max_voxels, axes=(2, 3, 4))
-    voxels = sitk.GetArrayFromImage(_run(reader.Execute, path)).T
-    return voxels, patient_grid(voxels.shape, affine), _side_notes(oriented)
+    reader, header, affine = _open(path, max_voxels, axes=(2, 3, 4))
+    voxels = _read_voxels(reader, header, path)
+    return voxels, patient_grid(voxels.shape, affine), _side_notes(header.oriented)
 
 
-def open_itk(
-    path: Path, max_voxels: int = MAX_VOXELS, axes: Collection[int] = (3,)
-) -> tuple[sitk.ImageFileReader, NDArray[np.float64], bool]:
-    """Open a file, no voxel read: its reader, the affine (4, 4) to mm, LPS+, and whether it tells where left is.
-
-    `axes` are the numbers of axes that it may have.
+def open_itk(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[sitk.ImageFileReader, _Affine]:
+    """Open a file of one 3-D volume, no voxel read: its reader and the affine (4, 4) to mm, LPS+.
 
     Raises what `read_itk` raises before voxels are read.
 
@@ -90,6 +96,12 @@ def open_itk(
     Traceback (most recent call last):
     FileNotFoundError: absent.mha: no such file; name an existing MetaImage or NRRD file
     """
+    reader, _, affine = _open(path, max_voxels, axes=(3,))
+    return reader, affine
+
+
+def _open(path: Path, max_voxels: int, axes: Collection[int]) -> tuple[sitk.ImageFileReader, _Header, _Affine]:
+    """`axes` are the numbers of axes that the file may have."""
     _require_name(path)
     header = _metaimage(path) if path.suffix.lower() in _METAIMAGE else _nrrd(path)
     reader = sitk.ImageFileReader()
@@ -99,12 +111,12 @@ def open_itk(
     _require_bytes(reader, header, path)
     affine = _affine(reader)
     require_right_angles(affine, str(path))
-    return reader, affine, header.oriented
+    return reader, header, affine
 
 
 def _require_name(path: Path) -> None:
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: is not named as MetaImage or NRRD; {', '.join(SUFFIXES)} are read, convert it first")
+    if not is_itk(path):
+        raise ValueError(f"{path}: is not named as MetaImage or NRRD; {', '.join(ITK)} are read, convert it first")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; name an existing MetaImage or NRRD file")
 
@@ -115,17 +127,29 @@ def _metaimage(path: Path) -> _Header:
     offset = 0
     for line in _lines(path):
         offset += len(line)
-        key, _, value = line.decode("latin-1").partition("=")
-        fields[key.strip().lower()] = value.strip()
+        key, *value = re.split("[=:]", line.decode("latin-1"), maxsplit=1)
+        fields[key.strip().lower()] = "".join(value).strip()
         if "elementdatafile" in fields:
             break
-    places = " ".join(value for key, value in fields.items() if key in _PLACES | _TURNS)
-    if not {"dimsize", "elementdatafile"} <= fields.keys() or not all(map(_is_finite, places.split())):
+    places = " ".join(fields[key] for key in fields.keys() & (_PLACES | _TURNS))
+    if not fields.keys() >= _NEEDED or not all(map(_is_finite, places.split())):
         raise ValueError(f"{path}: is no MetaImage, or damaged; sizes and finite numbers are needed, export it again")
-    packed = _says(fields, "compresseddata", "true") or _says(fields, "binarydata", "false")
-    local = fields["elementdatafile"].upper() == "LOCAL"
-    file = path if local else _companion(path, fields["elementdatafile"])
-    return _Header(fields, file, offset if local else 0, packed, bool(_TURNS & fields.keys()))
+    axes, skip, _ = (_whole_number(fields, key, path) for key in ("NDims", "HeaderSize", "CompressedDataSize"))
+    if not 1 <= axes <= _MOST_AXES or len(fields["dimsize"].split()) != axes:
+        got = f"NDims is {axes} and DimSize {fields['dimsize']!r}"
+        raise ValueError(f"{path}: {got}; a size for each of 1 to {_MOST_AXES} axes is allowed, mend the header")
+    data = fields["elementdatafile"]
+    local = data.upper() == "LOCAL"
+    orders = {_is_true(fields, key) for key in ("binarydatabyteordermsb", "elementbyteordermsb") if key in fields}
+    if len(orders) > 1:
+        got = "BinaryDataByteOrderMSB and ElementByteOrderMSB differ"
+        raise ValueError(f"{path}: {got}; one byte order is allowed, mend the header")
+    packed: _Encoding = "deflate" if _is_true(fields, "compresseddata") else "raw"
+    encoding = "text" if "binarydata" in fields and not _is_true(fields, "binarydata") else packed
+    start = -1 if skip == -1 else max(skip, offset * local)
+    return _Header(
+        path if local else _companion(path, data), start, encoding, True in orders, bool(_TURNS & fields.keys())
+    )
 
 
 def _nrrd(path: Path) -> _Header:
@@ -137,14 +161,18 @@ def _nrrd(path: Path) -> _Header:
         key, colon, value = line.decode("latin-1").strip().partition(":")
         if not key and not colon:
             break
-        fields[key.lower()] = value.strip()
+        if not value.startswith("="):  # key:=value is a note of the writer's
+            fields[key.strip().lower()] = value.strip()
     units = set(fields.get("space units", "").replace('"', " ").split()) - {"mm", "???"}
     if units:
         raise ValueError(f"{path}: got lengths in {', '.join(sorted(units))}; mm are allowed, convert it first")
     data = fields.get("data file", fields.get("datafile"))
     file = path if data is None else _companion(path, data)
     oriented = any(fields.get("space", "").lower().startswith(way) for way in ("left", "right", "lps", "ras", "las"))
-    return _Header(fields, file, offset if data is None else 0, fields.get("encoding") != "raw", oriented)
+    # text, hexadecimal and what skips lines or bytes: nrrdio counts what it reads, and raises
+    encoding = "ITK's" if _SKIPS & fields.keys() else _NRRD.get(fields.get("encoding", "").lower(), "ITK's")
+    big_endian = fields.get("endian", "").lower() == "big"
+    return _Header(file, offset if data is None else 0, encoding, big_endian, oriented)
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -152,8 +180,17 @@ def _lines(path: Path) -> list[bytes]:
         return io.BytesIO(stream.read(_LONGEST_HEADER)).readlines()
 
 
-def _says(fields: dict[str, str], name: str, value: str) -> bool:
-    return fields.get(name, "").lower() == value
+def _is_true(fields: dict[str, str], key: str) -> bool:
+    """As MetaIO reads it, by the first letter."""
+    return fields.get(key, "")[:1] in ("T", "t", "1")
+
+
+def _whole_number(fields: dict[str, str], key: str, path: Path) -> int:
+    text = fields.get(key.lower(), "0")
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{path}: {key} is {text!r}; a whole number is allowed, mend the header") from None
 
 
 def _companion(path: Path, name: str) -> Path:
@@ -187,36 +224,63 @@ def _require_volume(reader: sitk.ImageFileReader, path: Path, most: int, axes: C
 
 
 def _require_bytes(reader: sitk.ImageFileReader, header: _Header, path: Path) -> None:
-    """Refuse a header that claims more than its file can hold, and compressed voxels that do not unpack to as much."""
-    claimed = math.prod(reader.GetSize()) * sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
-    held = header.file.stat().st_size - header.offset
-    can_hold = held * (_DEFLATE_RATIO if header.packed else 1)
-    if claimed > can_hold or (_is_deflated(header) and _inflated_bytes(header, claimed) != claimed):
-        got = f"the header claims {claimed} bytes for shape {reader.GetSize()}"
-        raise ValueError(f"{path}: {got}; {header.file.name} does not hold them, copy the file or mend its header")
+    """Refuse a header that claims more than its file can hold."""
+    claimed = math.prod(reader.GetSize()) * _stored_type(reader, header).itemsize
+    held = header.file.stat().st_size - max(header.offset, 0)
+    if claimed > held * (1 if header.encoding == "raw" else _DEFLATE_RATIO):
+        raise _other_length(claimed, reader, header, path)
 
 
-def _is_deflated(header: _Header) -> bool:
-    """Whether the voxels are one stream of zlib or gzip, whose checksum ITK does not look at in a NRRD."""
-    gzip = header.fields.get("encoding", "").lower() in ("gzip", "gz") and not _SKIPS & header.fields.keys()
-    return gzip or _says(header.fields, "compresseddata", "true")
+def _other_length(claimed: int, reader: sitk.ImageFileReader, header: _Header, path: Path) -> ValueError:
+    got = f"the header claims {claimed} bytes for shape {reader.GetSize()}"
+    return ValueError(f"{path}: {got}; {header.file.name} does not hold them, copy the file or mend its header")
 
 
-def _inflated_bytes(header: _Header, most: int) -> int:
-    """How many bytes the voxels unpack to, looked at no further than `most`; 0 of a stream that is damaged."""
+def _stored_type(reader: sitk.ImageFileReader, header: _Header) -> np.dtype[Any]:
+    one = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], reader.GetPixelID()))
+    return one.dtype.newbyteorder(">" if header.big_endian else "<")
+
+
+def _read_voxels(reader: sitk.ImageFileReader, header: _Header, path: Path) -> NDArray[Any]:
+    """Read the voxels (X, Y, Z), in the byte order of this machine."""
+    if header.encoding == "ITK's":
+        return sitk.GetArrayFromImage(_run(reader.Execute, path)).T
+    kind, shape = _stored_type(reader, header), reader.GetSize()
+    flat = _FLAT[header.encoding](header, kind, math.prod(shape))
+    if flat is None:
+        raise _other_length(math.prod(shape) * kind.itemsize, reader, header, path)
+    return flat.astype(kind.newbyteorder("="), copy=False).reshape(shape, order="F")
+
+
+def _read_raw(header: _Header, kind: np.dtype[Any], count: int) -> NDArray[Any]:
+    offset = header.file.stat().st_size - count * kind.itemsize if header.offset == -1 else header.offset
+    return np.fromfile(header.file, kind, count, offset=offset)
+
+
+def _read_deflated(header: _Header, kind: np.dtype[Any], count: int) -> NDArray[Any] | None:
+    """One stream of zlib or gzip; None where it is damaged (by its checksum) or unpacks to another length."""
     inflater = zlib.decompressobj(wbits=47)  # a header of zlib's or of gzip's
-    count = 0
-    with header.file.open("rb") as stream:
-        stream.seek(header.offset)
-        while not inflater.eof and count <= most and (packed := stream.read(_CHUNK)):
-            try:
-                count += len(inflater.decompress(packed))
-            except zlib.error:
-                return 0
-    return count if inflater.eof else 0
+    unpacked, size = bytearray(), count * kind.itemsize
+    with header.file.open("rb") as stream, suppress(zlib.error):  # after which the stream is at no end
+        stream.seek(max(header.offset, 0))
+        while not inflater.eof and len(unpacked) <= size and (packed := stream.read(_CHUNK)):
+            unpacked += inflater.decompress(packed)
+    return np.frombuffer(unpacked, kind) if inflater.eof and len(unpacked) == size else None
 
 
-def _affine(reader: sitk.ImageFileReader) -> NDArray[np.float64]:
+def _read_text(header: _Header, kind: np.dtype[Any], count: int) -> NDArray[Any] | None:
+    """Numbers between spaces; None where there are more or fewer, or one that is none of this type."""
+    with header.file.open("rb") as stream, suppress(ValueError, OverflowError):
+        stream.seek(max(header.offset, 0))
+        words = stream.read(_LONGEST_NUMBER * count).decode("latin-1").split()
+        return np.array(words, kind) if len(words) == count else None
+    return None
+
+
+_FLAT = {"raw": _read_raw, "deflate": _read_deflated, "text": _read_text}
+
+
+def _affine(reader: sitk.ImageFileReader) -> _Affine:
     """Of the first three axes; a picture is one slice of 1 mm."""
     axes = len(reader.GetSize())
     directions, affine = np.reshape(reader.GetDirection(), (axes, axes)) * reader.GetSpacing(), np.eye(4)
@@ -229,8 +293,8 @@ def _affine(reader: sitk.ImageFileReader) -> NDArray[np.float64]:
 def _run(step: Callable[[], _Result], path: Path) -> _Result:
     try:
         return step()
-    except RuntimeError as error:  # ITK's, over several lines; the last one tells the reason
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(
-            f"{path}: cannot be read ({reason}); a whole file is needed, copy or export it again"
-        ) from error
+    except RuntimeError as error:  # ITK's, over several lines; "Reason:" is the last error of the system, not of ITK
+        *_, reason = (line.strip() for line in str(error).splitlines() if not line.startswith("Reason:"))
+        reason = re.sub(r"^(ITK |sitk::)ERROR: (\w+\(0x\w+\): )?", "", reason)
+        allowed = "a whole file is needed, copy or export it again"
+        raise ValueError(f"{path}: cannot be read ({reason}); {allowed}") from error

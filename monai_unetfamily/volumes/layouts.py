@@ -9,12 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from monai_unetfamily.volumes import pictures, sources
+from monai_unetfamily.volumes import sources
 from monai_unetfamily.volumes.dicom_folders import holds_dicom, is_dicom, leads_to_dicom
+from monai_unetfamily.volumes.sources import IMAGES, is_image
 
-ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
-NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
-_IMAGES = (*NIFTI, *ITK, *pictures.SUFFIXES)
 _BESIDE = (".txt", ".md", ".csv", ".tsv", ".json", ".raw", ".zraw")  # notes, and the voxels of an .mhd
 _BIDS = ("sub-*/anat", "sub-*/ct", "sub-*/ses-*/anat", "sub-*/ses-*/ct")
 _MASK = re.compile(r".*_(dseg|probseg|\w*mask)")  # BIDS: what is no scan
@@ -86,16 +84,6 @@ def join_listings(listings: Iterable[Listing]) -> Listing:
     return Listing(tuple(f for part in parts for f in part.found), tuple(n for part in parts for n in part.notes))
 
 
-def is_image(file: Path) -> bool:
-    """Whether a file is an image by its name; the `.img` beside a `.hdr` is half of one.
-
-    >>> is_image(Path("ct.NII.GZ")), is_image(Path("ct.jpg"))
-    (True, False)
-    """
-    name = file.name.lower()
-    return name.endswith(_IMAGES) and not (name.endswith(".img") and file.with_suffix(".hdr").exists())
-
-
 def _list_folder(folder: Path) -> Listing:
     if (folder / "dataset_description.json").is_file():
         return _list_bids(folder)
@@ -109,7 +97,7 @@ def _list_plain(folder: Path) -> Listing:
     images = [Found((file,)) for file in files if is_image(file)]
     series = [folder] if holds_dicom(folder) else [sub for sub in folders if leads_to_dicom(sub)]
     if not (images or series):
-        wanted = ", ".join(f"*{suffix}" for suffix in _IMAGES)
+        wanted = ", ".join(f"*{suffix}" for suffix in IMAGES)
         got = f"holds no {wanted} and no DICOM"
         raise FileNotFoundError(f"{folder}: {got}; DICOM alone is looked for deeper, name the folder of the images")
     others = [] if folder in series else [file for file in files if not _is_expected(file)]
@@ -183,7 +171,7 @@ def _as_image(file: Path) -> Found:
 
 
 def _is_expected(file: Path) -> bool:
-    return file.name.lower().endswith((*_IMAGES, *_BESIDE)) or file.name.lower() == "dicomdir"
+    return file.name.lower().endswith((*IMAGES, *_BESIDE)) or file.name.lower() == "dicomdir"
 
 
 def _visible(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -19,7 +19,7 @@ from monai_unetfamily.volumes.files import atomic_folder
 from monai_unetfamily.volumes.label_table import Label, mask_table, table_extensions
 from monai_unetfamily.volumes.nifti import Labels, label_image, open_volume, save_image, write_labels
 from monai_unetfamily.volumes.pictures import write_picture
-from monai_unetfamily.volumes.sources import is_picture
+from monai_unetfamily.volumes.sources import is_itk, is_picture
 
 BACKGROUND = "background"
 _COMMENT = 6  # NIfTI's code for an extension of plain text
@@ -123,12 +123,12 @@ def read_channel_names(image: Nifti1Pair) -> dict[int, str]:
 def require_channel_names(path: Path, names: Mapping[int, str]) -> None:
     """Refuse a file whose header names a channel otherwise than `names` (label id -> name), case aside.
 
-    A picture names none.
+    Pictures, MetaImage and NRRD name none.
 
     Raises:
         ValueError: says which.
     """
-    if is_picture(path):
+    if is_picture(path) or is_itk(path):
         return
     for label, name in read_channel_names(open_volume(path, channels=True)).items():
         if name.casefold() != names.get(label, name).casefold():

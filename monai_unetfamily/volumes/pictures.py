@@ -8,7 +8,8 @@ resolution that a file may state (dpi) is not used: a picture has pixels and no 
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ _LABELS_ALLOWED = "ids as greyscale of 1, 8 or 16 bits, float, or palette index 
 _UPRIGHT = 1
 _SIGNED = 2  # TIFF's SampleFormat
 _PLANES = 2  # TIFF's PlanarConfiguration: each colour apart
+_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "jpeg", "zstd")  # Pillow's names
 _PHOTOMETRIC = (1, 2, 3)  # TIFF: 0 is black, RGB, palette
 _UNREADABLE = (
     *(UnidentifiedImageError, Image.DecompressionBombError),
@@ -101,7 +103,8 @@ def _read(path: Path, allowed: Mapping[str, tuple[int, ...]], remedy: str) -> ND
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; name an existing PNG or TIFF")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of metadata, and of sizes that are refused here
+        # ignored are warnings of metadata, and of sizes that are refused here
+        with warnings.catch_warnings(action="ignore"), _whole_files_alone():
             with _opened(path) as picture:
                 picture.verify()  # PNG's checksums; spends the stream
             with _opened(path) as picture:
@@ -116,6 +119,16 @@ def _read(path: Path, allowed: Mapping[str, tuple[int, ...]], remedy: str) -> ND
         pixels = values.astype(np.float32)
     require_finite(pixels, path)
     return pixels
+
+
+@contextmanager
+def _whole_files_alone() -> Iterator[None]:
+    """Other packages let Pillow fill up what a cut file lacks, for the whole process."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _opened(path: Path) -> ImageFile.ImageFile:
@@ -144,6 +157,8 @@ def _tiff_samples(picture: TiffImageFile) -> tuple[int, str]:
     bits = max(tags.get(Tag.BitsPerSample, (1,)))
     if lacking := _lacking_pixels(picture):
         return bits, f", {lacking} pixels of which are not in the file"
+    if (packed := picture.info.get("compression", "raw")) not in _COMPRESSIONS:
+        return bits, f", compressed as {packed}, of whose damage libtiff prints a line alone"
     if tags.get(Tag.ExtraSamples):
         return bits, " with extra samples"
     if tags.get(Tag.PhotometricInterpretation) not in _PHOTOMETRIC:

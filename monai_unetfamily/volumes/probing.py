@@ -60,7 +60,7 @@ def _nifti(study: Study, max_voxels: int) -> Probe:
 def _itk(study: Study, max_voxels: int) -> Probe:
     from monai_unetfamily.volumes.itk import open_itk
 
-    (reader, affine, _), *_ = [open_itk(file, max_voxels) for file in study.files]
+    (reader, affine), *_ = [open_itk(file, max_voxels) for file in study.files]
     return Probe(reader.GetSize(), reader.GetSpacing(), _patient_axes(affine))
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from monai_unetfamily.volumes.dicom_folders import SEGMENTATION
 from monai_unetfamily.volumes.forms import form_notes
 from monai_unetfamily.volumes.headers import MAX_VOXELS
-from monai_unetfamily.volumes.layouts import NIFTI
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift, label_image, open_volume, read_voxels
 from monai_unetfamily.volumes.pictures import read_picture
+from monai_unetfamily.volumes.sources import NIFTI
 from monai_unetfamily.volumes.studies import Image, Study
 
 _NAN = ("refuse", "zero")

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.volumes.cases import image_files
 from monai_unetfamily.volumes.channels import join_channels
-from monai_unetfamily.volumes.layouts import ITK, NIFTI, Found, Listing, join_listings, list_input
+from monai_unetfamily.volumes.layouts import Found, Listing, join_listings, list_input
 from monai_unetfamily.volumes.listings import LISTS, read_list
 from monai_unetfamily.volumes.nifti import open_volume
-from monai_unetfamily.volumes.sources import is_picture, stem
+from monai_unetfamily.volumes.sources import NIFTI, is_itk, is_picture, stem
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _study(found: Found, channel_dim: int | None, series: str | None) -> Study:
     first = found.files[0]
     if first.is_dir():
         return _series_study(first, found.name or first.resolve().name, series)
-    kind = "picture" if is_picture(first) else "itk" if first.name.lower().endswith(ITK) else "nifti"
+    kind = "picture" if is_picture(first) else "itk" if is_itk(first) else "nifti"
     name = found.name or (stem(first) if len(found.files) == 1 else stem(first).removesuffix("_0000"))
     return Study(name, found.files, kind, None if kind == "picture" else channel_dim)
 
