@@ -67,11 +67,12 @@ def open_dicom(path: Path) -> Opened:
     found, passed = list_series(folder)
     if path.is_file():
         found = [series for series in found if path in series.files]
-        passed = ()
     try:
-        series, others = choose_series(found)
+        series, others = choose_series(found, passed=passed)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     voxels, image, notes = read_series(series.files)
     name = series.description or folder.resolve().name
+    if path.is_file():
+        passed = ()
     return Opened(voxels, image, name, path, series.modality, series.uid, (*notes, *others, *passed))

@@ -19,21 +19,29 @@ ELEMENTS = {
     "ImageType": (0x0008, 0x0008, "CS"),
     "SOPClassUID": (0x0008, 0x0016, "UI"),
     "SOPInstanceUID": (0x0008, 0x0018, "UI"),
+    "AcquisitionTime": (0x0008, 0x0032, "TM"),
     "Modality": (0x0008, 0x0060, "CS"),
     "SeriesDescription": (0x0008, 0x103E, "LO"),
+    "ComplexImageComponent": (0x0008, 0x9208, "CS"),
     "PatientName": (0x0010, 0x0010, "PN"),
     "PatientID": (0x0010, 0x0020, "LO"),
     "PatientBirthDate": (0x0010, 0x0030, "DA"),
     "PatientSex": (0x0010, 0x0040, "CS"),
     "SliceThickness": (0x0018, 0x0050, "DS"),
+    "KVP": (0x0018, 0x0060, "DS"),
     "EchoTime": (0x0018, 0x0081, "DS"),
+    "EchoNumbers": (0x0018, 0x0086, "IS"),
+    "ConvolutionKernel": (0x0018, 0x1210, "SH"),
+    "DiffusionBValue": (0x0018, 0x9087, "FD"),
     "StudyInstanceUID": (0x0020, 0x000D, "UI"),
     "SeriesInstanceUID": (0x0020, 0x000E, "UI"),
     "SeriesNumber": (0x0020, 0x0011, "IS"),
+    "AcquisitionNumber": (0x0020, 0x0012, "IS"),
     "InstanceNumber": (0x0020, 0x0013, "IS"),
     "ImagePositionPatient": (0x0020, 0x0032, "DS"),
     "ImageOrientationPatient": (0x0020, 0x0037, "DS"),
     "FrameOfReferenceUID": (0x0020, 0x0052, "UI"),
+    "TemporalPositionIdentifier": (0x0020, 0x0100, "IS"),
     "SamplesPerPixel": (0x0028, 0x0002, "US"),
     "PhotometricInterpretation": (0x0028, 0x0004, "CS"),
     "PlanarConfiguration": (0x0028, 0x0006, "US"),
@@ -47,8 +55,10 @@ ELEMENTS = {
     "PixelRepresentation": (0x0028, 0x0103, "US"),
     "RescaleIntercept": (0x0028, 0x1052, "DS"),
     "RescaleSlope": (0x0028, 0x1053, "DS"),
+    "RescaleType": (0x0028, 0x1054, "LO"),
     "PixelData": (0x7FE0, 0x0010, "OW"),
 }
+_NUMBERS = {"US": "<H", "FD": "<d"}
 PLAIN = {
     "ImageType": ("ORIGINAL", "PRIMARY", "AXIAL"),
     "SOPClassUID": CT,
@@ -78,7 +88,7 @@ def write_slice(path: Path, stored: np.ndarray, **tags: Any) -> Path:
     meta = {
         "MediaStorageSOPClassUID": tags["SOPClassUID"],
         "MediaStorageSOPInstanceUID": tags["SOPInstanceUID"],
-        "TransferSyntaxUID": "1.2.840.10008.1.2.1",
+        "TransferSyntaxUID": tags.pop("TransferSyntaxUID", "1.2.840.10008.1.2.1"),
     }
     head, body = (b"".join(element(*item) for item in sorted(part.items(), key=tag_order)) for part in (meta, tags))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +104,10 @@ def element(keyword: str, value: Any) -> bytes:
     if value is None:
         return b""
     group, number, kind = ELEMENTS[keyword]
-    content = struct.pack("<H", value) if kind == "US" else value if isinstance(value, bytes) else text(value)
+    numbers = {"US": "<H", "FD": "<d"}
+    content = (
+        struct.pack(numbers[kind], value) if kind in numbers else value if isinstance(value, bytes) else text(value)
+    )
     content += (b"\0" if kind in ("UI", "OW") else b" ") * (len(content) % 2)
     length = struct.pack("<HI", 0, len(content)) if kind == "OW" else struct.pack("<H", len(content))
     return struct.pack("<HH", group, number) + kind.encode() + length + content

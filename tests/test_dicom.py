@@ -271,9 +271,13 @@ BAD: dict[str, tuple[Callable[[list[Path], np.ndarray], None], str]] = {
     ),
     "inverted": (rewrite(PhotometricInterpretation="MONOCHROME1"), r"inverted greys \(MONOCHROME1\)"),
     "frames": (rewrite(NumberOfFrames=2, PixelData=bytes(80)), "IM0003: got 2 frames in one file"),
-    "no position": (rewrite(ImagePositionPatient=None), "no position, orientation or pixel spacing"),
-    "NaN position": (rewrite(ImagePositionPatient=("nan", 0, 0)), "no position, orientation or pixel spacing"),
-    "no spacing": (rewrite(PixelSpacing=None), "no position, orientation or pixel spacing"),
+    "no position": (rewrite(ImagePositionPatient=None), "IM0003: got no ImagePositionPatient"),
+    "NaN position": (
+        rewrite(ImagePositionPatient=("nan", 0, 0)),
+        r"got ImagePositionPatient nan\\0\\0, not 3 decimal numbers",
+    ),
+    "decimal comma": (rewrite(PixelSpacing=("0,8", "0,7")), r"got PixelSpacing 0,8\\0,7, not 2 decimal numbers"),
+    "no spacing": (rewrite(PixelSpacing=None), "no PixelSpacing"),
     "spacing 0": (rewrite(PixelSpacing=(0, 0)), r"a pixel spacing of 0\\0"),
     "skew": (rewrite(ImageOrientationPatient=(1, 0, 0, 0.1, 1, 0)), "no unit vectors at right angles"),
     "slope": (rewrite(RescaleSlope="1,5"), "a RescaleSlope of 1,5"),
@@ -307,7 +311,7 @@ def test_bad_slice_is_one_line_whatever_gaps_say(
 def test_several_slices_at_one_position_are_counted(tmp_path: Path, voxels: np.ndarray) -> None:
     files = write_series(tmp_path / "a", voxels, affine_of(LPS_AXIAL))
     files += write_series(tmp_path / "b", voxels, affine_of(LPS_AXIAL))[:2]
-    with pytest.raises(ValueError, match="got 8 slices at 6 positions; one a position is allowed"):
+    with pytest.raises(ValueError, match="got 8 slices at 6 positions, that nothing in their headers tells apart; one"):
         read_series(files, gaps="resample")
 
 

@@ -1,13 +1,21 @@
 """Laws of the search: every file below a folder is a slice of a series, or named among what was passed over."""
 
+import struct
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import CAPTURE, MR, REPORT, place, write_series, write_slice
 
 from monai_unetfamily.volumes.dicom import read_series
+from monai_unetfamily.volumes.dicom_folders import is_dicom, leads_to_dicom
 from monai_unetfamily.volumes.dicom_series import Series, choose_series, list_series
+from monai_unetfamily.volumes.reading import read_study
+from monai_unetfamily.volumes.studies import find_studies
 
 AXIAL = np.diag([-0.8, -0.8, 2.5, 1.0])
 SAGITTAL = np.array([[0, 0, 2.5, 0], [-0.8, 0, 0, 0], [0, -0.8, 0, 0], [0, 0, 0, 1.0]])
@@ -43,10 +51,11 @@ def test_a_visit_is_sorted_into_its_series_and_everything_else_is_named(tmp_path
         ("3", "sagittal", (5, 4, 5)),
     ]
     assert sorted(notes) == [
-        "2 files, no DICOM image: readme.txt, Jürgen/ST0/SE9/SR1",
+        "1 file, no DICOM image (report): Jürgen/ST0/SE9/SR1",
+        "1 file, no DICOM image: readme.txt",
         "passed over: series 1 'Scout' (1 file): localizer",
         "passed over: series 97 'Abdomen 5.0' (1 file): one slice, no volume",
-        "passed over: series 98 'MIP' (1 file): no position, orientation or pixel spacing",
+        "passed over: series 98 'MIP' (1 file): no ImagePositionPatient",
         "passed over: series 99 'Dose' (1 file): secondary capture",
     ]
     np.testing.assert_array_equal(read_series(found[0].files)[0], VOXELS)
@@ -87,20 +96,24 @@ def test_what_is_marked_as_dicom_and_cannot_be_parsed_is_never_left_out(tmp_path
         read_series(series.files)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("SR1", REPORT), ("DICOMDIR", "1.2.840.10008.1.3.10")])
-def test_a_report_or_an_index_beside_the_slices_is_passed_over_and_named(tmp_path: Path, name: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "what"), [("SR1", REPORT, " (report)"), ("DICOMDIR", "1.2.840.10008.1.3.10", "")]
+)
+def test_a_report_or_an_index_beside_the_slices_is_passed_over_and_named(
+    tmp_path: Path, name: str, kind: str, what: str
+) -> None:
     files = write_series(tmp_path, VOXELS, AXIAL)
     write_slice(tmp_path / name, VOXELS[0], SOPClassUID=kind, **dict.fromkeys(("PixelData", "Rows", "Columns")))
     ((series,), notes) = list_series(tmp_path)
     assert series.files == tuple(files)
-    assert notes == (f"1 file, no DICOM image: {name}",)
+    assert notes == (f"1 file, no DICOM image{what}: {name}",)
 
 
 def test_a_slice_that_does_not_say_where_it_lies_is_never_left_out(tmp_path: Path) -> None:
     files = write_series(tmp_path, VOXELS, AXIAL)
     write_slice(files[5], VOXELS[0], **{**place(AXIAL, 5), "ImagePositionPatient": None})
     ((series,), _) = list_series(tmp_path)
-    with pytest.raises(ValueError, match="IM0005: got no position"):
+    with pytest.raises(ValueError, match="IM0005: got no ImagePositionPatient"):
         read_series(series.files)
 
 
@@ -175,3 +188,118 @@ def test_no_folder_and_no_series_are_one_line(tmp_path: Path) -> None:
     assert list_series(tmp_path) == ([], ())
     with pytest.raises(ValueError, match="got no DICOM series that is a volume"):
         choose_series([])
+
+
+def without_preamble(data: bytes) -> bytes:
+    """The meta information first."""
+    return data[132:]
+
+
+def without_meta(data: bytes) -> bytes:
+    """The data set first, as some archives store it."""
+    (length,) = struct.unpack_from("<I", data, 140)  # of the elements after the first one, which takes 12 bytes
+    return data[132 + 12 + length :]
+
+
+def implicit(data: bytes) -> bytes:
+    """The data set without value representations."""
+    stream = BytesIO()
+    pydicom.dcmwrite(stream, pydicom.Dataset(pydicom.dcmread(BytesIO(data))), implicit_vr=True, little_endian=True)
+    return stream.getvalue()
+
+
+BARE = [without_preamble, without_meta, implicit]
+
+
+@pytest.mark.parametrize("strip", BARE, ids=lambda strip: strip.__name__)
+def test_files_without_preamble_and_suffix_are_found_wherever_folders_are_searched(
+    tmp_path: Path, strip: Callable[[bytes], bytes]
+) -> None:
+    for path in write_series(tmp_path / "scans/visit/ct", VOXELS, AXIAL):
+        path.write_bytes(strip(path.read_bytes()))
+    assert leads_to_dicom(tmp_path)
+    for given in ("scans", "scans/visit/ct", "scans/visit/ct/IM0000"):
+        [study] = find_studies([tmp_path / given]).studies
+        np.testing.assert_array_equal(read_study(study).voxels[0], VOXELS)
+
+
+@pytest.mark.parametrize("strip", BARE, ids=lambda strip: strip.__name__)
+def test_a_file_without_preamble_that_is_cut_off_is_never_left_out(
+    tmp_path: Path, strip: Callable[[bytes], bytes]
+) -> None:
+    files = write_series(tmp_path, VOXELS, AXIAL)
+    files[5].write_bytes(strip(files[5].read_bytes())[:-10])
+    _, notes = list_series(tmp_path)
+    assert notes == ("1 file, cannot be read, though a DICOM image: IM0005",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x08\0",
+        b"\x08\0" * 200,
+        b"\x02\0\0\0UL\x04\0" + bytes(99),
+        b"\x08\0\x16\0UI\x04\0text" + bytes(99),
+        b"\x08\0\x05\0\xff\xff\xff\xff" + bytes(99),
+    ],
+    ids=["empty", "two bytes", "one tag over and over", "no class", "text for a class", "no end"],
+)
+def test_other_files_are_not_taken_for_dicom_without_a_preamble(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "data").write_bytes(content)
+    assert not is_dicom(tmp_path / "data")
+
+
+def in_one_file(folder: Path) -> None:
+    write_slice(folder / "a", VOXELS[0], **place(AXIAL, 0), NumberOfFrames=2, PixelData=bytes(2 * VOXELS[0].nbytes))
+
+
+def unlike(**tags: Any) -> Callable[[Path], None]:
+    return lambda folder: write_series(folder, VOXELS, AXIAL, **tags) and None
+
+
+def structures(folder: Path) -> None:
+    empty = dict.fromkeys(("PixelData", "Rows", "Columns"))
+    write_slice(folder / "rs.dcm", VOXELS[0], SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3", **empty)
+
+
+def compressed(folder: Path) -> None:
+    """As JPEG XL, which GDCM does not read."""
+    for path in write_series(folder, VOXELS, AXIAL, TransferSyntaxUID="1.2.840.10008.1.2.4.110"):
+        assert path.exists()
+
+
+REASONS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "frames": (in_one_file, "series 2 'Abdomen 5.0' (1 file): 2 frames in one file"),
+    "a UID each": (
+        unlike(SeriesInstanceUID=[f"1.2.3.{k}" for k in range(6)]),
+        "one slice, no volume, in each of 6 series: files of one volume share a SeriesInstanceUID",
+    ),
+    "no position": (unlike(ImagePositionPatient=None), "(6 files): no ImagePositionPatient"),
+    "no spacing": (unlike(PixelSpacing=None), "(6 files): no PixelSpacing"),
+    "commas": (unlike(PixelSpacing=("0,8", "0,8")), r"PixelSpacing 0,8\0,8, not 2 decimal numbers"),
+    "inverted": (unlike(PhotometricInterpretation="MONOCHROME1"), "inverted greys (MONOCHROME1)"),
+    "segmentation": (unlike(SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4"), "segmentation, which is labels"),
+    "structures": (structures, "1 file, no DICOM image (RT structure set): rs.dcm"),
+    "unknown compression": (compressed, "though a DICOM image (transfer syntax 1.2.840.10008.1.2.4.110): IM0000"),
+}
+
+
+@pytest.mark.parametrize(("write", "reason"), REASONS.values(), ids=REASONS)
+def test_why_a_folder_holds_no_volume_is_the_error_of_its_case(
+    tmp_path: Path, write: Callable[[Path], None], reason: str
+) -> None:
+    """Which is the printed line and the row of failures.csv."""
+    write(tmp_path / "ct")
+    [study] = find_studies([tmp_path]).studies
+    with pytest.raises(ValueError, match="ct: got no DICOM series that is a volume") as error:
+        read_study(study)
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_segmentation_that_a_run_wrote_is_no_scan(tmp_path: Path) -> None:
+    (tmp_path / "ct.seg.dcm").touch()
+    [study] = find_studies([tmp_path / "ct.seg.dcm"]).studies
+    with pytest.raises(ValueError, match="ct.seg.dcm: is a DICOM Segmentation, which is labels; name the scan"):
+        read_study(study)

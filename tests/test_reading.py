@@ -10,6 +10,8 @@ from dicom_files import write_series
 from PIL import Image
 
 from monai_unetfamily.volumes.nifti import write_labels
+from monai_unetfamily.volumes.phantom import write_phantoms
+from monai_unetfamily.volumes.phantom_pictures import write_phantom_pictures
 from monai_unetfamily.volumes.reading import read_study
 from monai_unetfamily.volumes.studies import Study, find_studies
 
@@ -144,3 +146,63 @@ def test_itk_files_are_the_channels_of_one_image(tmp_path: Path) -> None:
         sitk.WriteImage(sitk.GetImageFromArray(VOXELS[..., channel].T), str(tmp_path / f"a_000{channel}.mha"))
     (found,) = find_studies([tmp_path], channels=2).studies
     np.testing.assert_array_equal(read_study(found).voxels, np.moveaxis(VOXELS, -1, 0)[:2])
+
+
+def ball(center: int, radius: int) -> np.ndarray:
+    return sum((axis - center) ** 2 for axis in np.ogrid[:24, :24, :24]) <= radius**2
+
+
+ORGANS = ball(8, 6) + 2 * ball(17, 4)
+NOISE = np.random.default_rng(0).normal(100, 12, (24, 24, 24))
+LABEL_MAPS = {
+    "organs": ORGANS,
+    "one organ": ball(12, 8),
+    "a mask of 255": ball(12, 8) * 255,
+    "background 7": 7 - ORGANS,
+}
+SCANS = {
+    "8 bits": np.rint(NOISE).clip(0, 255),
+    "8 bits in air": np.rint(NOISE).clip(0, 255) * ball(12, 8),
+    "8 bits, saturated": np.rint(NOISE).clip(0, 100) * ball(12, 9),
+    "HU": np.where(ORGANS > 0, 40, -1000),
+    "probabilities": ORGANS / 4,
+    "empty but for noise": (np.random.default_rng(0).random((24, 24, 24)) < 0.05).astype(float),
+}
+
+
+def noted_as_labels(file: Path) -> bool:
+    [found] = find_studies([file]).studies
+    return any("looks like a label map" in note for note in read_study(found).notes)
+
+
+@pytest.mark.parametrize("name", [*LABEL_MAPS, *SCANS])
+def test_a_label_map_that_is_given_as_a_scan_is_noted(tmp_path: Path, name: str) -> None:
+    voxels, expected = (LABEL_MAPS | SCANS)[name], name in LABEL_MAPS
+    nib.save(nib.Nifti1Image(voxels.astype(np.float32), AFFINE), tmp_path / "a.nii.gz")
+    sitk.WriteImage(sitk.GetImageFromArray(voxels.astype(np.float32)), tmp_path / "b.nrrd")
+    assert [noted_as_labels(tmp_path / file) for file in ("a.nii.gz", "b.nrrd")] == [expected] * 2
+    if voxels.min() >= 0:
+        Image.fromarray(voxels[8].astype(np.uint8)).save(tmp_path / "c.png")
+        assert noted_as_labels(tmp_path / "c.png") == (expected and len(np.unique(voxels[8])) > 1)
+
+
+def test_the_channel_that_looks_like_a_label_map_is_named(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.stack([NOISE, ORGANS], -1).astype(np.float32), AFFINE), tmp_path / "a.nii")
+    [note] = read_study(study(tmp_path / "a.nii", channel_dim=3)).notes
+    assert note.startswith("channel 1 looks like a label map (whole numbers from 0 to 2, ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["headneck_ct", "hippocampus"])
+def test_real_scans_are_no_label_maps_and_their_labels_are(data_dir: Path, name: str) -> None:
+    for kind, expected in (("imagesTr", False), ("labelsTr", True)):
+        assert {noted_as_labels(file) for file in sorted((data_dir / name / kind).iterdir())[:12]} == {expected}
+
+
+@pytest.mark.slow
+def test_phantoms_are_no_label_maps_and_their_labels_are(tmp_path: Path) -> None:
+    write_phantoms(tmp_path / "ct", 2, shape=(64, 48, 16))
+    write_phantom_pictures(tmp_path / "png", 2, shape=(64, 48, 16))
+    for kind, expected in (("imagesTr", False), ("labelsTr", True)):
+        files = [*(tmp_path / "ct" / kind).iterdir(), *(tmp_path / "png" / kind).iterdir()]
+        assert {noted_as_labels(file) for file in files if not file.name.startswith(".")} == {expected}

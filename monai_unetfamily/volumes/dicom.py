@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_unetfamily.volumes.dicom_parts import differing, split_volumes
 from monai_unetfamily.volumes.dicom_slices import (
     Slice,
     open_slice,
@@ -20,10 +21,10 @@ from monai_unetfamily.volumes.dicom_stack import (
     Flaws,
     Offsets,
     count_even,
-    count_positions,
     even_out,
     even_step,
     find_flaws,
+    number_positions,
     straighten,
 )
 from monai_unetfamily.volumes.grids import Volume, patient_grid
@@ -49,8 +50,8 @@ def read_series(files: Sequence[Path], *, gaps: Gaps = "refuse", max_voxels: int
 
     Raises:
         ValueError: a file that is cut off, or no slice of a volume (`dicom_slices.why_no_slice`, `why_unusable`);
-            slices of several series, sizes or directions, or several at one position; uneven gaps and tilt, with
-            the numbers; more than `max_voxels` voxels.
+            slices of several series, sizes or directions, of several volumes (`dicom_parts.split_volumes`), or
+            several at one position; uneven gaps and tilt, with the numbers; more than `max_voxels` voxels.
 
     >>> read_series([Path("absent.dcm"), Path("lost.dcm")])
     Traceback (most recent call last):
@@ -61,7 +62,7 @@ def read_series(files: Sequence[Path], *, gaps: Gaps = "refuse", max_voxels: int
     slices = [open_slice(path) for path in files]
     folder = _require_alike(slices)
     slices, offsets = sort_slices(slices)
-    _require_positions(offsets, folder)
+    _require_one_volume(slices, offsets, folder)
     flaws = find_flaws(offsets, slices[0].spacing)
     _require_no_flaws(flaws, gaps, folder)
     depth = count_even(offsets) if flaws.gaps else len(slices)
@@ -95,10 +96,14 @@ def _difference(image: Slice, first: Slice) -> str:
     return ""
 
 
-def _require_positions(offsets: Offsets, folder: Path) -> None:
-    positions = count_positions(offsets)
+def _require_one_volume(slices: Sequence[Slice], offsets: Offsets, folder: Path) -> None:
+    volumes = [words for words, _ in split_volumes(slices)]
+    if len(volumes) > 1:
+        got = f"slices of {len(volumes)} volumes, {', '.join(volumes)}"
+        raise ValueError(f"{folder}: got {got}; one is allowed, choose it (--series) or keep its files")
+    positions = int(number_positions(offsets)[-1]) + 1
     if positions < len(offsets):
-        got = f"{len(offsets)} slices at {positions} positions"
+        got = f"{len(offsets)} slices at {positions} positions, {differing(slices)}"
         raise ValueError(f"{folder}: got {got}; one a position is allowed, keep one phase, echo or copy")
 
 

@@ -101,7 +101,7 @@ def _build(
     uid = _Uids(sources, frames, [(names[label], maker.codes[label]) for label in ids], maker)
     empty = not frames.any()
     try:
-        return Segmentation(
+        segmentation = Segmentation(
             source_images=sources,
             pixel_array=frames[:1] if empty else frames,
             plane_positions=[PlanePositionSequence("PATIENT", first.ImagePositionPatient)] if empty else None,
@@ -124,6 +124,8 @@ def _build(
             coding_schemes=[CodingSchemeIdentificationItem(OWN_SCHEME, "classes of MONAI bundles by monai_unetfamily")],
             specific_character_set=_UTF8,
         )
+        segmentation.ContentCreatorName = None  # nobody; must be there (type 2, PS3.3, table 10.9.3-1)
+        return segmentation
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(
             f"{Path(first.filename).parent}: no DICOM Segmentation can refer to these slices ({error}); mend their "

@@ -10,27 +10,27 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from monai_unetfamily.volumes.dicom_parts import component, split_volumes
 from monai_unetfamily.volumes.dicom_slices import (
     Slice,
+    compression,
     is_damaged_slice,
     open_slice,
     sort_slices,
+    why_no_image,
     why_no_slice,
     why_unusable,
 )
-from monai_unetfamily.volumes.dicom_stack import count_positions
 
 _PLANES = ("sagittal", "coronal", "axial")  # that the normal's largest component, x, y, z, tells of
-# what tells several volumes within one series apart, if it gives every position to each
-_PARTS = (
-    *("EchoTime", "TemporalPositionIdentifier", "AcquisitionNumber"),
-    *("TriggerTime", "DiffusionBValue", "ImageType"),
-)
 _LEAST_BYTES = 132  # of a DICOM file: its preamble
-_NAMED = 5  # files that a note names
+_NAMED = 5  # files or series that a note names, and notes that an error does
+_ALONE = "one slice, no volume"
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,11 @@ class Series:
     uid: str  # SeriesInstanceUID
     number: str
     description: str
-    part: str  # what tells it apart within its series, as "EchoTime 2.3"; mostly empty
+    part: str  # what tells it apart within its series, as "phase EchoTime 2.3"; mostly empty
     modality: str
     plane: str  # "axial", "coronal" or "sagittal", the nearest one
     shape: tuple[int, int, int]  # columns, rows, slices
+    component: str = ""  # of MR: "magnitude", "phase", "real" or "imaginary"
 
     def __str__(self) -> str:
         """Return a line whose every word `choose_series` understands."""
@@ -56,10 +57,10 @@ class Series:
 def list_series(folder: Path) -> tuple[list[Series], tuple[str, ...]]:
     """Find the series below a folder that are volumes, by series number; notes name what was passed over.
 
-    Passed over are localizers, secondary captures, colour, several frames in one file, images that do not say
-    where they lie, single slices (`dicom_slices.why_no_slice`), and files that are no DICOM images. A series
-    with several slices at each position is taken apart by echo time, phase, acquisition, trigger time, b-value
-    or image type, where that gives whole volumes.
+    Passed over are localizers, secondary captures, segmentations, colour, several frames in one file, images that
+    do not say where they lie, single slices (`dicom_slices.why_no_slice`), and files that are no DICOM images. A
+    series that holds several volumes is taken apart (`dicom_parts.split_volumes`). Nothing depends on how files are
+    called.
 
     Nothing is read without a slice that is there: one whose place or units cannot be told stays in its series,
     one that is cut off or cannot be parsed, though marked as DICOM, in every series of its folder, since nothing
@@ -78,28 +79,36 @@ def list_series(folder: Path) -> tuple[list[Series], tuple[str, ...]]:
         raise NotADirectoryError(f"{folder}: is no folder; name the one of the DICOM files")
     images, others = _open_all(folder)
     damaged, foreign = _split_damaged(others, images)
-    found, notes = [], []
-    for slices in _grouped(images, [image.tags.get("SeriesInstanceUID", "") for image in images]).values():
-        volumes, passed = _volumes(slices, damaged)
+    found: list[Series] = []
+    passed: dict[str, list[str]] = defaultdict(list)
+    series = _grouped(images, [image.tags.get("SeriesInstanceUID", "") for image in images])
+    for slices in sorted(series.values(), key=_number):
+        volumes, reasons = _volumes(slices, damaged)
         found += volumes
-        notes += passed
-    notes += _named("cannot be read, though a DICOM image", damaged, folder)
-    notes += _named("no DICOM image", foreign, folder)
-    return sorted(found, key=_order), tuple(notes)
+        for why, title in reasons:
+            passed[why].append(title)
+    notes = [_passed_over(*item) for item in passed.items()]
+    unread = _grouped(damaged, [f"cannot be read, though a DICOM image{compression(path)}" for path in damaged])
+    unread |= _grouped(foreign, list(map(why_no_image, foreign)))
+    notes += [_named(what, files, folder) for what, files in unread.items()]
+    return found, tuple(notes)
 
 
-def choose_series(found: Sequence[Series], wanted: str | None = None) -> tuple[Series, tuple[str, ...]]:
+def choose_series(
+    found: Sequence[Series], wanted: str | None = None, passed: Sequence[str] = ()
+) -> tuple[Series, tuple[str, ...]]:
     """Choose one series; notes name the others.
 
     Args:
         found: what `list_series` lists.
         wanted: its UID, number or description, or any piece of its line (`str`), such as a piece of the UID,
             that no other has; None: the axial one of most voxels (of all, where none is axial), the first of
-            equals.
+            equals; the phase, real or imaginary part of MR only where there is nothing else.
+        passed: the notes of `list_series`, which say why there is no series where there is none.
 
     Raises:
         ValueError: none or several fit; with None, series of several studies, each of which is a case of its
-            own. What there is is listed.
+            own. What there is is listed; where there is none, what was passed over.
 
     >>> files = (Path("IM1"), Path("IM2"))
     >>> thick = Series(files, "1.2", "1.2.3", "2", "Abdomen 5.0", "", "CT", "axial", (512, 512, 60))
@@ -109,10 +118,14 @@ def choose_series(found: Sequence[Series], wanted: str | None = None) -> tuple[S
     >>> choose_series([thick, thin])[1]
     ("passed over: series 2 'Abdomen 5.0' (CT axial 512 x 512 x 60, 1.2.3)",)
     """
+    if not found:
+        raise ValueError(_why_none(passed))
     chosen = _largest(found) if wanted is None else _matching(found, wanted)
     notes = [f"passed over: series {series}" for series in found if series is not chosen]
     if wanted is None and chosen.plane != "axial":
         notes.insert(0, f"no axial series: the largest one is read, series {chosen}")
+    if not _shows_magnitude(chosen):
+        notes.insert(0, f"the series shows the {chosen.component} part of the signal, not its magnitude")
     return chosen, tuple(notes)
 
 
@@ -140,30 +153,25 @@ def _split_damaged(others: Iterable[Path], images: Sequence[Slice]) -> tuple[lis
     return damaged, [path for path in others if path not in damaged]
 
 
-def _volumes(slices: Sequence[Slice], damaged: Iterable[Path]) -> tuple[list[Series], list[str]]:
-    """The volumes within one SeriesInstanceUID, and a note on each sort of image that is none."""
+def _volumes(slices: Sequence[Slice], damaged: Iterable[Path]) -> tuple[list[Series], list[tuple[str, str]]]:
+    """The volumes within one SeriesInstanceUID; and for each sort of image that is none, why, and its title."""
     sorts = _grouped(slices, [why_no_slice(image) for image in slices])
     stack = sorts.pop("", [])
     usable = [image for image in stack if not why_unusable(image)]
     folders = {image.path.parent for image in usable}
     broken = [image.path for image in stack if why_unusable(image)]
     broken += [path for path in damaged if path.parent in folders]
-    if stack and (not usable or len(usable) + len(broken) < 2):
-        sorts[why_unusable(stack[0]) or "one slice, no volume"] = stack
-        usable = []
-    notes = [f"passed over: {_title(alike)}: {why}" for why, alike in sorts.items()]
-    return [_series(part, group, broken) for part, group in _parts(usable).items() if group], notes
-
-
-def _parts(slices: list[Slice]) -> dict[str, list[Slice]]:
-    """Slices by what sets apart the volumes of one series; "" is the key of those that nothing sets apart."""
-    positions = count_positions(sort_slices(slices)[1]) if slices else 0
-    for keyword in _PARTS if 1 < positions < len(slices) else ():
-        groups = _grouped(slices, [image.tags.get(keyword, "") for image in slices])
-        counts = {(len(group), count_positions(sort_slices(group)[1])) for group in groups.values()}
-        if counts == {(positions, positions)}:
-            return {f"{keyword} {value}": group for value, group in groups.items()}
-    return {"": slices}
+    if stack and not usable:
+        sorts[why_unusable(stack[0])] = stack
+    passed = [(why, _title(alike)) for why, alike in sorts.items()]
+    volumes = []
+    # in an order that files' names do not change: the first slice's directions sort the others
+    for part, group in split_volumes(sorted(usable, key=lambda image: (*image.axes.flat, *image.position))):
+        if len(group) + len(broken) > 1:
+            volumes.append(_series(part, group, broken))
+        else:
+            passed.append((_ALONE, _title(group, part)))
+    return volumes, passed
 
 
 def _series(part: str, slices: Sequence[Slice], broken: Sequence[Path]) -> Series:
@@ -183,46 +191,67 @@ def _series(part: str, slices: Sequence[Slice], broken: Sequence[Path]) -> Serie
         modality=modality,
         plane=_PLANES[np.abs(first.axes[2]).argmax()],
         shape=(*first.size, len(slices)),
+        component=component(first),
     )
 
 
-def _grouped(slices: Iterable[Slice], keys: Iterable[str]) -> dict[str, list[Slice]]:
-    groups: dict[str, list[Slice]] = defaultdict(list)
-    for image, key in zip(slices, keys, strict=True):
-        groups[key].append(image)
+def _grouped(items: Iterable[_Item], keys: Iterable[str]) -> dict[str, list[_Item]]:
+    groups: dict[str, list[_Item]] = defaultdict(list)
+    for item, key in zip(items, keys, strict=True):
+        groups[key].append(item)
     return dict(groups)
 
 
-def _title(slices: Sequence[Slice]) -> str:
+def _title(slices: Sequence[Slice], part: str = "") -> str:
     tags = slices[0].tags
-    name = f"series {tags.get('SeriesNumber', '')} {tags.get('SeriesDescription', '')!r}"
-    return f"{name} ({len(slices)} file{'s' * (len(slices) > 1)})"
+    name = " ".join(filter(None, (tags.get("SeriesNumber", ""), repr(tags.get("SeriesDescription", "")), part)))
+    return f"series {name} ({len(slices)} file{'s' * (len(slices) > 1)})"
 
 
-def _named(what: str, files: Sequence[Path], folder: Path) -> list[str]:
-    if not files:
-        return []
-    names = ", ".join(str(path.relative_to(folder)) for path in files[:_NAMED])
-    more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
-    return [f"{len(files)} file{'s' * (len(files) > 1)}, {what}: {names}{more}"]
+def _passed_over(why: str, titles: Sequence[str]) -> str:
+    """A line for all series that are passed over for one reason."""
+    if why == _ALONE and len(titles) > 1:
+        why = f"{_ALONE}, in each of {len(titles)} series: files of one volume share a SeriesInstanceUID"
+    return f"passed over: {_first(titles)}: {why}"
 
 
-def _order(series: Series) -> tuple[float, str]:
-    return (float(series.number) if series.number.isdecimal() else math.inf, series.uid)
+def _named(what: str, files: Sequence[Path], folder: Path) -> str:
+    names = _first([str(path.relative_to(folder)) for path in files])
+    return f"{len(files)} file{'s' * (len(files) > 1)}, {what}: {names}"
+
+
+def _first(names: Sequence[str], mark: str = ", ") -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{mark.join(names[:_NAMED])}{more}"
+
+
+def _number(slices: Sequence[Slice]) -> tuple[float, str]:
+    number, uid = (min(image.tags.get(word, "") for image in slices) for word in ("SeriesNumber", "SeriesInstanceUID"))
+    return (float(number) if number.isdecimal() else math.inf, uid)
 
 
 def _listed(found: Iterable[Series]) -> str:
     return ", ".join(map(str, found)) or "none"
 
 
+def _why_none(passed: Sequence[str]) -> str:
+    got = f" ({_first([note.removeprefix('passed over: ') for note in passed], '; ')})" if passed else ""
+    return (
+        f"got no DICOM series that is a volume{got}; files of one slice each, which say where it lies, are needed: "
+        "export them so, or convert them to NIfTI"
+    )
+
+
+def _shows_magnitude(series: Series) -> bool:
+    return series.component in ("", "magnitude")
+
+
 def _largest(found: Sequence[Series]) -> Series:
     studies = {series.study for series in found}
     if len(studies) > 1:
         raise ValueError(f"got series of {len(studies)} studies, {_listed(found)}; one is a case, choose a series")
-    if not found:
-        raise ValueError("got no DICOM series that is a volume; slices that say where they lie are needed")
     axial = [series for series in found if series.plane == "axial"]
-    return max(axial or found, key=lambda series: math.prod(series.shape))
+    return max(axial or found, key=lambda series: (_shows_magnitude(series), math.prod(series.shape)))
 
 
 def _matching(found: Sequence[Series], wanted: str) -> Series:

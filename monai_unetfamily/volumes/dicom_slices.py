@@ -4,8 +4,6 @@ SimpleITK reads it through GDCM, which applies the slice's own rescale slope and
 in silence is checked here first: pixel data shorter than the header claims, a slope that is no number.
 """
 
-import re
-import struct
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,16 +14,25 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from monai_unetfamily.volumes.decoder_messages import refuse_damaged_jpeg
-from monai_unetfamily.volumes.dicom_folders import has_mark
+from monai_unetfamily.volumes.dicom_folders import TRANSFER_SYNTAX, has_mark, read_head, sop_class
 
 TAGS = {
     "ImageType": "0008|0008",
     "SOPClassUID": "0008|0016",
+    "AcquisitionTime": "0008|0032",
+    "ContentTime": "0008|0033",
     "Modality": "0008|0060",
     "SeriesDescription": "0008|103e",
+    "ComplexImageComponent": "0008|9208",
+    "KVP": "0018|0060",
     "EchoTime": "0018|0081",
+    "InversionTime": "0018|0082",
+    "EchoNumbers": "0018|0086",
     "TriggerTime": "0018|1060",
+    "ConvolutionKernel": "0018|1210",
+    "FlipAngle": "0018|1314",
     "DiffusionBValue": "0018|9087",
+    "DiffusionGradientOrientation": "0018|9089",
     "StudyInstanceUID": "0020|000d",
     "SeriesInstanceUID": "0020|000e",
     "SeriesNumber": "0020|0011",
@@ -40,20 +47,29 @@ TAGS = {
     "BitsAllocated": "0028|0100",
     "RescaleIntercept": "0028|1052",
     "RescaleSlope": "0028|1053",
+    "RescaleType": "0028|1054",
+    "Units": "0054|1001",
 }
-_PREAMBLE = 132  # bytes: 128 of anything, then "DICM"
-_META = 4096  # bytes, more than the file meta information takes
-_SOP_CLASS, _TRANSFER_SYNTAX = 0x0002, 0x0010  # elements of group 2, the file meta information
-_LONG_FORM = (b"OB", b"OW", b"SQ", b"UN", b"UT")  # value representations whose length takes four bytes
-_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
-_SECONDARY_CAPTURE = f"{_STORAGE}7"
+# what is stored as DICOM and is no scan, by the part of its class after `_STORAGE`
+_NO_SCANS = {
+    "7": "secondary capture",
+    "11": "presentation state",
+    "66.4": "segmentation, which is labels",
+    "66.7": "segmentation, which is labels",
+    "66": "registration, surface or raw data",
+    "88": "report",
+    "481.2": "RT dose",
+    "481.3": "RT structure set",
+    "481.5": "RT plan",
+}
 _VOLUME_CLASSES = ("2", "4", "20", "128", "130")  # CT, MR, NM, PET, enhanced PET: each with its enhanced kin
 # transfer syntaxes that store pixels as they are, "" of a file without meta information; where the tag ends
 _PLAIN = {
     **dict.fromkeys(("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"), b"\xe0\x7f\x10\x00"),
     "1.2.840.10008.1.2.2": b"\x7f\xe0\x00\x10",
 }
+_PLACE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}  # numbers in each
 _JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in ("5", "6", "70"))  # how those begin that libjpeg decodes
 _UNIT = 1e-3  # most that a direction's length, and two directions' cosine, may be off 1 and 0
 
@@ -111,7 +127,7 @@ def open_slice(path: Path) -> Slice:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        got = "cannot be read as a DICOM image"
+        got = f"cannot be read as a DICOM image{compression(path)}"
         raise ValueError(f"{path}: {got}; whole image files are read, copy it again") from error
     held = set(reader.GetMetaDataKeys())
     tags = {keyword: _clean(reader.GetMetaData(tag)) for keyword, tag in TAGS.items() if tag in held}
@@ -147,8 +163,8 @@ def why_no_slice(image: Slice) -> str:
     tags = image.tags
     if "LOCALIZER" in tags.get("ImageType", "").upper().split("\\"):
         return "localizer"
-    if f"{tags.get('SOPClassUID', '')}.".startswith(f"{_SECONDARY_CAPTURE}."):
-        return "secondary capture"
+    if kind := _no_scan(tags.get("SOPClassUID", "")):
+        return kind
     if tags.get("NumberOfFrames", "1") != "1":
         return f"{tags['NumberOfFrames']} frames in one file, which are not read"
     if tags.get("SamplesPerPixel", "1") != "1" or tags.get("PhotometricInterpretation") != "MONOCHROME2":
@@ -156,11 +172,26 @@ def why_no_slice(image: Slice) -> str:
     return ""
 
 
+def why_no_image(path: Path) -> str:
+    """What a file is that `open_slice` refuses and that is no damaged slice.
+
+    >>> why_no_image(Path(__file__))
+    'no DICOM image'
+    """
+    kind = _no_scan(sop_class(read_head(path)))
+    return f"no DICOM image ({kind})" if kind else "no DICOM image"
+
+
+def _no_scan(sop_class: str) -> str:
+    kind = sop_class.removeprefix(_STORAGE) if sop_class.startswith(_STORAGE) else ""
+    return next((name for start, name in _NO_SCANS.items() if f"{kind}.".startswith(f"{start}.")), "")
+
+
 def why_unusable(image: Slice) -> str:
     """Why a slice cannot be put into a volume, or nothing: its place or its units are not told.
 
     >>> why_unusable(Slice(Path("IM1"), {"RescaleSlope": "1"}, (512, 512)))
-    'no position, orientation or pixel spacing'
+    'no ImagePositionPatient'
     """
     return _why_no_place(image) or _why_no_units(image)
 
@@ -173,10 +204,20 @@ def is_damaged_slice(path: Path) -> bool:
     >>> is_damaged_slice(Path(__file__))
     False
     """
-    sop_class = _meta(path).get(_SOP_CLASS, "")
-    if not _UID.fullmatch(sop_class):
+    kind = sop_class(read_head(path))
+    if not kind:
         return has_mark(path)
-    return sop_class.startswith(_STORAGE) and sop_class.removeprefix(_STORAGE).split(".")[0] in _VOLUME_CLASSES
+    return kind.startswith(_STORAGE) and kind.removeprefix(_STORAGE).split(".")[0] in _VOLUME_CLASSES
+
+
+def compression(path: Path) -> str:
+    """Name the transfer syntax of a compressed file, which may be one that GDCM cannot read; else nothing.
+
+    >>> compression(Path(__file__))
+    ''
+    """
+    uid = read_head(path).get(TRANSFER_SYNTAX, "") if path.is_file() else ""
+    return "" if uid in _PLAIN else f" (transfer syntax {uid})"
 
 
 def read_slice(image: Slice) -> NDArray[np.float32]:
@@ -188,23 +229,25 @@ def read_slice(image: Slice) -> NDArray[np.float32]:
     _require_pixels(image)
     reader = _reader(image.path)
     reader.SetOutputPixelType(sitk.sitkFloat32)
-    jpeg = _meta(image.path).get(_TRANSFER_SYNTAX, "").startswith(_JPEG)
+    jpeg = read_head(image.path).get(TRANSFER_SYNTAX, "").startswith(_JPEG)
     try:
         with refuse_damaged_jpeg(image.path) if jpeg else nullcontext():
             voxels: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
-        raise ValueError(f"{image.path}: its pixel data cannot be read; whole files are read, copy it again") from error
+        got = f"its pixel data cannot be read{compression(image.path)}"
+        raise ValueError(f"{image.path}: {got}; whole files are read, copy it again") from error
     return voxels[0].T
 
 
 def _why_no_place(image: Slice) -> str:
-    spacing, cosines = image.numbers("PixelSpacing", 2), image.numbers("ImageOrientationPatient", 6)
-    if spacing is None or cosines is None or image.numbers("ImagePositionPatient", 3) is None:
-        return "no position, orientation or pixel spacing"
-    along = np.reshape(cosines, (2, 3))
+    for keyword, count in _PLACE.items():
+        if image.numbers(keyword, count) is None:
+            text = image.tags.get(keyword, "")
+            return f"{keyword} {text}, not {count} decimal numbers" if text else f"no {keyword}"
+    along = np.reshape(image.numbers("ImageOrientationPatient", 6) or (), (2, 3))
     if np.abs(along @ along.T - np.eye(2)).max() > _UNIT:
         return f"rows and columns that are no unit vectors at right angles ({image.tags['ImageOrientationPatient']})"
-    return "" if min(spacing) > 0 else f"a pixel spacing of {image.tags['PixelSpacing']}"
+    return "" if image.spacing.min() > 0 else f"a pixel spacing of {image.tags['PixelSpacing']}"
 
 
 def _why_no_units(image: Slice) -> str:
@@ -218,7 +261,7 @@ def _why_no_units(image: Slice) -> str:
 
 def _require_pixels(image: Slice) -> None:
     """Refuse plain pixel data that are shorter than rows x columns: GDCM fills the rest with anything."""
-    tag = _PLAIN.get(_meta(image.path).get(_TRANSFER_SYNTAX, ""))
+    tag = _PLAIN.get(read_head(image.path).get(TRANSFER_SYNTAX, ""))
     if tag is None:  # compressed: the decoder counts
         return
     columns, rows = image.size
@@ -228,21 +271,6 @@ def _require_pixels(image: Slice) -> None:
     if tag not in head:
         got = f"holds fewer than the {claimed} bytes of pixel data that {rows} rows of {columns} take"
         raise ValueError(f"{image.path}: {got}; whole files are read, copy it again")
-
-
-def _meta(path: Path) -> dict[int, str]:
-    """Text of the file meta information by element of group 2; always explicit, little endian (PS3.10, 7.1)."""
-    with path.open("rb") as stream:
-        head = stream.read(_PREAMBLE + _META)
-    found: dict[int, str] = {}
-    at = _PREAMBLE if head[128:_PREAMBLE] == b"DICM" else len(head)
-    while head[at : at + 2] == b"\x02\x00" and at + 12 <= len(head):
-        element, kind, short = struct.unpack_from("<H2sH", head, at + 2)
-        length, start = (struct.unpack_from("<I", head, at + 8)[0], at + 12) if kind in _LONG_FORM else (short, at + 8)
-        at = start + length
-        if at <= len(head):  # a value that is cut off says nothing
-            found[element] = _clean(head[start:at].decode("latin-1"))
-    return found
 
 
 def _reader(path: Path) -> sitk.ImageFileReader:

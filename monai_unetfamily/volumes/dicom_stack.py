@@ -33,13 +33,13 @@ def even_step(offsets: Offsets) -> float:
     return float(offsets[-1, 2] / (len(offsets) - 1))
 
 
-def count_positions(offsets: Offsets) -> int:
-    """How many positions along the normal sorted slices lie at: fewer than slices where some lie twice.
+def number_positions(offsets: Offsets) -> NDArray[np.intp]:
+    """Number the positions along the normal at which sorted slices lie, from 0; slices at one position share a number.
 
-    >>> count_positions(np.array([[0, 0, 0], [0, 0, 0], [0, 0, 2.5]]))
-    2
+    >>> number_positions(np.array([[0, 0, 0], [0, 0, 0], [0, 0, 2.5]])).tolist()
+    [0, 0, 1]
     """
-    return 1 + int(np.count_nonzero(np.diff(offsets[:, 2]) > _ROUNDING))
+    return np.concatenate([[0], np.cumsum(np.diff(offsets[:, 2]) > _ROUNDING)])
 
 
 def find_flaws(offsets: Offsets, spacing: NDArray[np.float64]) -> Flaws:

@@ -1,8 +1,8 @@
 """Names and colours of labels, in the label map itself and in the tables beside it.
 
-In a NIfTI they are Caret's XML, held twice, since readers look for it in two ways: Connectome Workbench takes the
-extension with NIfTI's code for it, 30; TotalSegmentator writes code 0, and its reader takes the content of the first
-extension, which nibabel 5.3 refuses to give for code 30. 3D Slicer and ITK-SNAP keep names in tables of their own.
+In a NIfTI they are Caret's XML in the first extension, with code 0, as TotalSegmentator writes and reads it. NIfTI's
+own code for it is 30, but nibabel from 5.3 on raises NotImplementedError when the content of such an extension is read
+by `get_content()`. 3D Slicer and ITK-SNAP keep names in tables of their own.
 """
 
 import csv
@@ -16,7 +16,7 @@ from nibabel.nifti1 import Nifti1Extension, Nifti1Pair
 
 from monai_unetfamily.volumes.colors import palette
 
-_CODES = 0, 30  # NIfTI's: anybody's, Caret's
+_CODE = 0  # NIfTI's: anybody's
 _HEAD, _STEP = 8, 16  # bytes before an extension's content, and what its length is a multiple of
 _BACKGROUND = "background"
 _BLACK = 0, 0, 0
@@ -50,13 +50,13 @@ def mask_table(label: int, name: str) -> dict[int, Label]:
 
 
 def table_extensions(tables: Sequence[Mapping[int, Label]]) -> list[Nifti1Extension]:
-    """Header extensions that say what the values mean: one table for each volume of the file, in each of them.
+    """Return the header extension that says what the values mean, in a list: one table for each volume of the file.
 
     Args:
         tables: one of a label map, as `label_table` makes it; of 4-D masks one for each channel, as `mask_table` does.
 
     >>> [extension.get_code() for extension in table_extensions([label_table({1: "liver"})])]
-    [0, 30]
+    [0]
     """
     root = Xml.Element("CaretExtension")
     for index, table in enumerate(tables):
@@ -67,7 +67,7 @@ def table_extensions(tables: Sequence[Mapping[int, Label]]) -> list[Nifti1Extens
         Xml.SubElement(volume, "VolumeType").text = "Label"
     text = Xml.tostring(root, "UTF-8", xml_declaration=True)
     padding = b"\n" * (-(_HEAD + len(text)) % _STEP)  # else nibabel pads with zeros, which XML forbids
-    return [Nifti1Extension(code, text + padding) for code in _CODES]
+    return [Nifti1Extension(_CODE, text + padding)]
 
 
 def read_label_tables(image: Nifti1Pair) -> list[dict[int, Label]]:

@@ -9,6 +9,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Pair
 from numpy.typing import NDArray
 
+from monai_unetfamily.volumes.dicom_folders import SEGMENTATION
 from monai_unetfamily.volumes.forms import form_notes
 from monai_unetfamily.volumes.headers import MAX_VOXELS
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift, label_image, open_volume, read_voxels
@@ -17,6 +18,9 @@ from monai_unetfamily.volumes.sources import NIFTI
 from monai_unetfamily.volumes.studies import Image, Study
 
 _NAN = ("refuse", "zero")
+_LABELS = 256  # most values that a label map is taken to have
+_ALIKE = 0.4  # of pairs of neighbours: contours of organs have 0.5 to 0.9, MR and CT of 6 to 8 bits 0.02 to 0.24
+_SAMPLE = 32  # voxels along an axis, about
 _KINDS = "NIfTI, .mha, .mhd, .nrrd, PNG, TIFF and folders of DICOM"
 Voxels = NDArray[np.float32]
 Gaps = Literal["refuse", "resample"]  # as in dicom.py, which is imported with SimpleITK when it is needed
@@ -67,7 +71,9 @@ def read_study(
 
 
 def usable(image: Image, where: Path | str, *, nan: str = "refuse") -> Image:
-    """Return the image, with NaN and infinity set to 0 and noted where `nan` is "zero", and flat channels noted.
+    """Return the image, with NaN and infinity set to 0 and noted where `nan` is "zero".
+
+    Channels of one value, and those that look like a label map, are noted.
 
     Raises:
         ValueError: NaN or infinite voxels; a volume with one value in all voxels; an unknown option.
@@ -78,7 +84,7 @@ def usable(image: Image, where: Path | str, *, nan: str = "refuse") -> Image:
     _require_option(nan)
     voxels, replaced = _finite(image.voxels, nan, where)
     flat = _require_contrast(voxels, where, picture=image.grid is None)
-    return Image(voxels, image.grid, (*image.notes, *replaced, *flat))
+    return Image(voxels, image.grid, (*image.notes, *replaced, *flat, *_label_notes(voxels)))
 
 
 def require_files(study: Study) -> None:
@@ -119,6 +125,8 @@ def open_nifti(study: Study, max_voxels: int = MAX_VOXELS) -> list[tuple[Nifti1P
     ValueError: ct.xyz: is of a kind that is not read; ...
     """
     for file in study.files:
+        if file.name.lower().endswith(SEGMENTATION):
+            raise ValueError(f"{file}: is a DICOM Segmentation, which is labels; name the scan that they are of")
         if not file.name.lower().endswith(NIFTI):
             raise ValueError(f"{file}: is of a kind that is not read; {_KINDS} are, convert it first")
     opened = [open_volume(file, channels=True, max_voxels=max_voxels) for file in study.files]
@@ -239,3 +247,35 @@ def _require_contrast(voxels: Voxels, where: Path | str, picture: bool) -> tuple
         got = f"every voxel holds the value {voxels.flat[0]:g}"
         raise ValueError(f"{where}: {got}; there is nothing to segment in it, export the image again")
     return tuple(f"channel {channel} holds the value {voxels[channel].flat[0]:g} everywhere" for channel in flat)
+
+
+def _label_notes(voxels: Voxels) -> tuple[str, ...]:
+    """Name the channels that look like a label map: a few whole numbers from 0, mostly in areas of one value.
+
+    Neighbours are compared where one of them at least is no background, which is the most frequent value, nor the
+    highest value of three or more, at which a scan of 8 bits may be saturated: it has few values, too, but noise.
+    """
+    notes = []
+    for channel, part in enumerate(voxels):
+        sample = part[tuple(slice(None, None, -(-size // _SAMPLE)) for size in part.shape)]
+        values, counts = np.unique(sample, return_counts=True)
+        if not 1 < len(values) <= _LABELS or values[0] < 0 or part.min() < 0 or not (part == np.rint(part)).all():
+            continue
+        inside = (part != values[counts.argmax()]) & ((part != part.max()) | (len(values) == 2))
+        if (alike := _equal_neighbours(part, inside)) >= _ALIKE:
+            which = f"channel {channel}" if len(voxels) > 1 else "the image"
+            got = f"whole numbers from {part.min():g} to {part.max():g}, {alike:.0%} of neighbours equal"
+            notes.append(f"{which} looks like a label map ({got}): a scan is needed, check which file was named")
+    return tuple(notes)
+
+
+def _equal_neighbours(part: Voxels, inside: NDArray[np.bool_]) -> float:
+    """The share of pairs of neighbours along any axis that are equal, of those one of which is inside."""
+    pairs = equal = 0
+    for axis in range(part.ndim):
+        one, other = ([slice(None)] * part.ndim for _ in range(2))
+        one[axis], other[axis] = slice(1, None), slice(None, -1)
+        counted = inside[tuple(one)] | inside[tuple(other)]
+        pairs += int(np.count_nonzero(counted))
+        equal += int(np.count_nonzero(counted & (part[tuple(one)] == part[tuple(other)])))
+    return equal / pairs if pairs else 0.0

@@ -135,7 +135,7 @@ def _series_study(folder: Path, name: str, series: str | None) -> Study:
 
     listed, passed = list_series(folder)
     try:
-        chosen, others = choose_series(listed, series)
+        chosen, others = choose_series(listed, series, passed)
     except ValueError as error:  # of this case alone
         return Study(name, (folder,), "dicom", notes=(f"{folder}: {error}", *passed))
     return Study(name, chosen.files, "dicom", notes=(f"series {chosen} is read", *others, *passed))
