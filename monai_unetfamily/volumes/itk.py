@@ -6,6 +6,7 @@ compressed MetaImage that is damaged (MetaIO then hands out whatever its memory 
 
 import io
 import math
+import re
 import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _CHUNK = 1 << 16  # bytes: what they unpack to fits in memory at any ratio
 _LONGEST_HEADER = 1 << 20  # bytes: that of a segmentation of hundreds of segments is a tenth
 _METAIMAGE = (".mha", ".mhd")
 _PLACES = {"elementspacing", "elementsize", "offset", "position", "origin"}
+_SPACINGS = ("elementspacing", "elementsize", "space directions", "spacings")
 _SKIPS = {"line skip", "lineskip", "byte skip", "byteskip"}  # ahead of a NRRD's voxels
 _TURNS = {"transformmatrix", "orientation", "rotation"}
 _Result = TypeVar("_Result")
@@ -61,10 +63,10 @@ def read_itk(path: Path, max_voxels: int = MAX_VOXELS) -> Volume:
     >>> voxels.shape, grid.affine.diagonal().tolist(), notes
     ((2, 3, 4), [-1.0, -1.0, 2.5, 1.0], ())
     """
-    reader, affine, oriented = open_itk(path, max_voxels)
+    reader, affine, notes = open_itk(path, max_voxels)
     reader.SetOutputPixelType(sitk.sitkFloat32)
     voxels = sitk.GetArrayFromImage(_run(reader.Execute, path)).T
-    return voxels, patient_grid(voxels.shape, affine), _side_notes(oriented)
+    return voxels, patient_grid(voxels.shape, affine), notes
 
 
 def read_itk_stored(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[NDArray[Any], Nifti1Image, tuple[str, ...]]:
@@ -72,15 +74,15 @@ def read_itk_stored(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[NDArray[A
 
     Raises what `read_itk` raises.
     """
-    reader, affine, oriented = open_itk(path, max_voxels, axes=(2, 3, 4))
+    reader, affine, notes = open_itk(path, max_voxels, axes=(2, 3, 4))
     voxels = sitk.GetArrayFromImage(_run(reader.Execute, path)).T
-    return voxels, patient_grid(voxels.shape, affine), _side_notes(oriented)
+    return voxels, patient_grid(voxels.shape, affine), notes
 
 
 def open_itk(
     path: Path, max_voxels: int = MAX_VOXELS, axes: Collection[int] = (3,)
-) -> tuple[sitk.ImageFileReader, NDArray[np.float64], bool]:
-    """Open a file, no voxel read: its reader, the affine (4, 4) to mm, LPS+, and whether it tells where left is.
+) -> tuple[sitk.ImageFileReader, NDArray[np.float64], tuple[str, ...]]:
+    """Open a file, no voxel read: its reader, the affine (4, 4) to mm, LPS+, and notes of what the file does not tell.
 
     `axes` are the numbers of axes that it may have.
 
@@ -99,7 +101,7 @@ def open_itk(
     _require_bytes(reader, header, path)
     affine = _affine(reader)
     require_right_angles(affine, str(path))
-    return reader, affine, header.oriented
+    return reader, affine, _notes(header)
 
 
 def _require_name(path: Path) -> None:
@@ -172,9 +174,18 @@ def _is_finite(text: str) -> bool:
         return False
 
 
-def _side_notes(oriented: bool) -> tuple[str, ...]:
-    assumed = "the file does not tell left from right; its axes are taken as they come, as ITK does: left, back, up"
-    return () if oriented else (assumed,)
+def _notes(header: _Header) -> tuple[str, ...]:
+    """One line for each thing that ITK makes up because the header does not tell it."""
+    sides = "the file does not tell left from right; its axes are taken as they come, as ITK does: left, back, up"
+    sizes = "the file does not tell how large its voxels are; 1 mm is taken along such an axis, as ITK does"
+    return (() if header.oriented else (sides,)) + (() if _has_spacing(header.fields) else (sizes,))
+
+
+def _has_spacing(fields: dict[str, str]) -> bool:
+    """Whether each spatial axis has a spacing; a fourth one, of time or channels, needs none."""
+    told = next((fields[key] for key in _SPACINGS if key in fields), "")
+    missing = re.findall(r"none|\(\s*nan[^)]*\)|nan", told.lower())
+    return bool(told) and len(missing) <= max(0, int(fields.get("dimension", 3)) - 3)
 
 
 def _require_volume(reader: sitk.ImageFileReader, path: Path, most: int, axes: Collection[int]) -> None:
