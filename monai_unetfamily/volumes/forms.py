@@ -72,8 +72,8 @@ def _shear_note(affine: NDArray[np.float64]) -> str:
 
 
 def _unit_note(image: Nifti1Pair) -> str:
-    unit, _ = length_unit(image.header)
-    return f"the header's unit of length is the {unit}: lengths are converted to mm" if unit else ""
+    unit, mm = length_unit(image.header)
+    return f"the header's unit of length is the {unit}: lengths are converted to mm" if mm != 1 else ""
 
 
 def _joined(sizes: NDArray[np.float64]) -> str:

@@ -18,7 +18,7 @@ _OFFSETS = {348: (108, "f"), 540: (168, "q")}  # length of a NIfTI header -> whe
 _DEFLATE_RATIO = 1032  # most bytes that one byte of a gzip stream can stand for (zlib technical details)
 _PAIR = {".hdr": ".img", ".img": ".hdr"}
 _SFORM_CODES = range(1, 6)  # nibabel takes any other for 0: no sform
-_LENGTHS = {1: ("metre", 1000.0), 3: ("micron", 0.001)}  # NIfTI's codes of units, and mm; 0 is unknown, 2 mm
+_LENGTHS = {1: ("metre", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}  # NIfTI's codes of units, and their mm
 
 
 def voxel_file(image: Nifti1Pair) -> Path:
@@ -101,14 +101,14 @@ def require_spacing(stored: Nifti1Header, path: Path) -> None:
 
 
 def length_unit(header: Nifti1Header) -> tuple[str, float]:
-    """Return a header's unit of length where it is not mm, else nothing, and its mm.
+    """Return a header's unit of length and how many mm it is; an unknown one is taken for mm.
 
     >>> header = Nifti1Header()
     >>> header.set_xyzt_units("micron", "sec")
     >>> length_unit(header), length_unit(Nifti1Header())
-    (('micron', 0.001), ('', 1.0))
+    (('micron', 0.001), ('unknown', 1.0))
     """
-    return _LENGTHS.get(int(header["xyzt_units"]) % 8, ("", 1.0))
+    return _LENGTHS.get(int(header["xyzt_units"]) % 8, ("unknown", 1.0))
 
 
 def in_mm(image: Nifti1Pair) -> Nifti1Pair:
@@ -121,8 +121,8 @@ def in_mm(image: Nifti1Pair) -> Nifti1Pair:
     >>> in_mm(metres).affine.diagonal().tolist(), float(metres.header["pixdim"][1])
     ([1.0, 1.0, 3.0, 1.0], 0.0010000000474974513)
     """
-    unit, mm = length_unit(image.header)
-    if unit:
+    _, mm = length_unit(image.header)
+    if mm != 1:
         image.affine[:3] = (image.header.get_best_affine()[:3] * mm).astype(image.header["srow_x"].dtype)
     return image
 
@@ -163,7 +163,7 @@ def require_pixdim(image: Nifti1Pair, path: Path) -> None:
     qform, whatever its code, and with it perhaps another side of the patient.
     """
     unit, mm = length_unit(image.header)
-    if unit:
+    if mm != 1:
         mend = f"multiply its sform, pixdim and qoffset by {mm:g} and set xyzt_units to 2"
         raise ValueError(f"{path}: got lengths in the unit {unit}; mm are allowed for training, {mend}")
     sizes, pixdim = voxel_sizes(image.affine), image.header.get_zooms()[:3]
