@@ -23,6 +23,7 @@ from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 
+from monai_unetfamily.volumes.headers import in_mm
 from napari_plugin.composing import compose_affine, world_points
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _empty_image(affine: Affine, header: Nifti1Header | None, shown: tuple[int, 
     elif math.prod(header.get_data_shape()[3:]) == 1:
         shape = tuple(header.get_data_shape())
     single = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
-    return single(np.broadcast_to(np.uint8(0), shape), affine, header)
+    return in_mm(single(np.broadcast_to(np.uint8(0), shape), header.get_best_affine(), header))
 
 
 def _moved(layer: "Layer", affine: Affine) -> tuple[str, ...]:

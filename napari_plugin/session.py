@@ -135,7 +135,7 @@ def _steps(ask: Ask) -> Generator["Progress", None, tuple["Labels", dict[int, fl
     with watch_guides([bundle.network]) as presence:
         for step in segment(bundle, case, box=ask.settings.box, log=notes.append):
             yield step
-    return step.labels, presence.probabilities(), (*image.notes, *notes)
+    return step.labels, presence.probabilities(), (*image.notes, *case.notes, *notes)
 
 
 def unforeseen(error: BaseException) -> Failed:

@@ -76,7 +76,7 @@ def save_values(layer: "layers.Image", path: Path) -> tuple[str, ...]:
     header = like.header.copy()
     header.extensions.clear()  # they tell of the source, or of the patient
     header.set_data_dtype(values.dtype)
-    save_image(type(like)(values, like.affine, header), path)
+    save_image(type(like)(values, header.get_best_affine(), header), path)
     return grid.notes
 
 
@@ -96,8 +96,9 @@ def _on_grid(layer: "layers.Layer", grid: Grid) -> tuple[NDArray[Any], Nifti1Ima
     """The layer's values in its file's order, and an image of their shape for the header."""
     stored = grid.turn.undo(_values(layer))
     shape = stored.shape if stored.ndim == 4 else grid.image.shape
-    single = Nifti2Image if isinstance(grid.image.header, Nifti2Header) else Nifti1Image
-    like = single(np.broadcast_to(np.uint8(0), shape), grid.image.affine, grid.image.header)
+    header = grid.image.header
+    single = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
+    like = single(np.broadcast_to(np.uint8(0), shape), header.get_best_affine(), header)
     return stored.reshape(shape), like
 
 

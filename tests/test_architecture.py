@@ -37,7 +37,7 @@ MEMBERS_KNOWN = {("unet3plus", "cgm")}  # every other file of nets is a member, 
 GUI = {"napari", "qtpy", "magicgui", "superqt"}
 HEAVY = {"torch", "monai"}  # seconds, which opening the plugin's widget must not cost
 NO_ROOMS = {"utils", "helpers", "common"}
-MOST_LINES = 300
+MOST_LINES = 600
 
 
 @cache

@@ -11,7 +11,8 @@ import pytest
 
 from monai_unetfamily.volumes import nifti
 from monai_unetfamily.volumes.cases import check_labels
-from monai_unetfamily.volumes.nifti import open_volume, read_volume, save_image
+from monai_unetfamily.volumes.forms import form_notes
+from monai_unetfamily.volumes.nifti import open_volume, read_volume, save_image, write_labels
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
 
@@ -98,6 +99,25 @@ BAD_HEADERS = {
         ValueError,
         "voxels of type complex64",
     ),
+    "voxels from byte 0": (lambda d: saved(d / "a.nii", vox_offset=0), ValueError, "vox_offset is 0; .* from 352 is"),
+    "voxels from byte 351": (lambda d: saved(d / "a.nii.gz", vox_offset=351), ValueError, "vox_offset is 351;"),
+    "voxels from a half": (lambda d: saved(d / "a.nii", vox_offset=352.5), ValueError, "vox_offset is 352.5; a whole"),
+    "voxels from NaN": (lambda d: saved(d / "a.nii", vox_offset=np.nan), ValueError, "vox_offset is nan;"),
+    "pixdim 0 in the qform": (
+        lambda d: saved(d / "a.nii", sform_code=0, qform_code=1, pixdim=[1, 2, 2, 0, 1, 1, 1, 1]),
+        ValueError,
+        "no sform, and pixdim is 2 x 2 x 0; lengths",
+    ),
+    "pixdim 0 and no form": (
+        lambda d: saved(d / "a.nii", sform_code=0, qform_code=0, pixdim=[1, 0, 2, 5, 1, 1, 1, 1]),
+        ValueError,
+        "no sform, and pixdim is 0 x 2 x 5; lengths",
+    ),
+    "pixdim below 0": (
+        lambda d: saved(d / "a.nii", sform_code=0, qform_code=1, pixdim=[1, 2, -2, 5, 1, 1, 1, 1]),
+        ValueError,
+        "no sform, and pixdim is 2 x -2 x 5; lengths",
+    ),
     "NaN affine": (lambda d: saved(d / "a.nii", srow_x=NAN_ROW), ValueError, "not finite"),
     "flat affine": (lambda d: saved(d / "a.nii", srow_z=[[0, 0, 0, 0]]), ValueError, "singular"),
     "parallel axes": (lambda d: saved(d / "a.nii", srow_y=[[2, 0, 0, 0]]), ValueError, "singular"),
@@ -150,6 +170,54 @@ def test_a_flipped_bit_in_a_gzip_is_never_silent(tmp_path: Path) -> None:
         path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
         with pytest.raises(ValueError, match=r"a\.nii\.gz: "):
             read_volume(path)
+
+
+@pytest.mark.parametrize(("start", "reads"), [(543, False), (0, False), (544, True)])
+def test_voxels_of_nifti_2_begin_at_byte_544(start: int, reads: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    nib.save(nib.Nifti2Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), AFFINE), path)
+    header = np.frombuffer(path.read_bytes()[:540], nib.Nifti2Header.template_dtype).copy()
+    header["vox_offset"] = start
+    text(path, header.tobytes() + path.read_bytes()[540:])
+    if reads:
+        assert read_volume(path)[0].ravel().tolist() == list(range(24))
+    else:
+        with pytest.raises(ValueError, match=f"vox_offset is {start}; a whole number from 544 is allowed in a single"):
+            open_volume(path)
+
+
+@pytest.mark.parametrize("start", [0, 16])
+def test_voxels_of_a_pair_begin_at_any_byte(start: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.hdr"
+    nib.save(nib.Nifti1Pair(np.arange(24, dtype=np.int16).reshape(2, 3, 4), AFFINE), path)
+    header = np.frombuffer(path.read_bytes()[:348], nib.Nifti1Header.template_dtype).copy()
+    header["vox_offset"] = start
+    text(path, header.tobytes())
+    text(tmp_path / "a.img", bytes(start) + (tmp_path / "a.img").read_bytes())
+    assert read_volume(path)[0].ravel().tolist() == list(range(24))
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1000), ("micron", 0.001), ("mm", 1), ("unknown", 1)])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("codes", [(1, 1), (1, 0), (0, 1)], ids=str)
+def test_lengths_are_mm_in_the_affine_and_stay_in_the_header(
+    unit: str, mm: float, kind: type, codes: tuple[int, int], tmp_path: Path
+) -> None:
+    """Of an image that is 2 x 2 x 5 mm in any unit, so that 0.002 m gives what 2 mm gives, to the bit."""
+    stored = np.diag([1 / mm, 1 / mm, 1 / mm, 1]) @ AFFINE
+    source = kind(np.arange(24, dtype=np.int16).reshape(2, 3, 4), stored)
+    source.set_sform(stored, codes[0])
+    source.set_qform(stored, codes[1])
+    source.header.set_xyzt_units(unit)
+    nib.save(source, tmp_path / "a.nii")
+    image = open_volume(tmp_path / "a.nii")
+    assert image.affine.tobytes() == AFFINE.tobytes()
+    assert [("converted to mm" in note) for note in form_notes(image)] == [True] * (unit in ("meter", "micron"))
+    write_labels(np.ones((2, 3, 4), np.uint8), image, tmp_path / "b.nii")
+    before, after = (nib.load(tmp_path / name) for name in ("a.nii", "b.nii"))
+    assert after.affine.tobytes() == before.affine.tobytes()
+    for field in ("xyzt_units", "srow_x", "qoffset_z", "pixdim", "quatern_b"):
+        assert after.header[field].tobytes() == before.header[field].tobytes(), field
 
 
 def two_ways(path: Path) -> Path:

@@ -93,12 +93,20 @@ def contradict(folder: Path) -> None:
     nifti = nib.load(folder / I2)
     nifti.header["pixdim"][1:4] = 7
     nifti.header["sform_code"], nifti.header["qform_code"] = 1, 0
+    nifti.header.set_data_offset(352)
     data = bytearray(nifti.header.binaryblock) + b"\0" * 4 + np.asarray(nifti.dataobj).tobytes(order="F")
     (folder / I2).unlink()
     (folder / "imagesTr/c2.nii").write_bytes(bytes(data))
     listed = entries(folder)
     listed[2]["image"] = "imagesTr/c2.nii"
     relist(folder, training=listed)
+
+
+def in_metres(file: Path) -> None:
+    nifti = nib.load(file)
+    nifti = nib.Nifti1Image(np.asarray(nifti.dataobj), np.diag([1e-3, 1e-3, 1e-3, 1]) @ nifti.affine, nifti.header)
+    nifti.header.set_xyzt_units("meter")
+    nib.save(nifti, file)
 
 
 def two_forms(folder: Path) -> None:
@@ -130,6 +138,12 @@ BREAK: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "got shape (6, 5, 3), c2.nii.gz has (6, 5, 4)",
     ),
     "another affine": (lambda d: write(d / L2, labels(), shifted()), "error", L2, "lies up to 0.5 voxels off"),
+    "in metres": (
+        lambda d: in_metres(d / I2),
+        "error",
+        I2,
+        "lengths in the unit metre; mm are allowed for training",
+    ),
     "pixdim against sform": (contradict, "error", "imagesTr/c2.nii", "readers disagree"),
     "qform against sform": (two_forms, "warning", I2, "sform and qform disagree"),
     "an unknown label": (

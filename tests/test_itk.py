@@ -209,9 +209,38 @@ def test_a_file_that_does_not_tell_left_from_right_is_read_as_itk_does_and_says_
     voxels, grid, notes = read_itk(path)
     np.testing.assert_array_equal(voxels, VOXELS)
     assert np.diag(grid.affine)[:3].astype(bool).all()
-    assert notes == (
-        "the file does not tell left from right; its axes are taken as they come, as ITK does: left, back, up",
+    sides, *sizes = notes
+    assert (
+        sides == "the file does not tell left from right; its axes are taken as they come, as ITK does: left, back, up"
     )
+    assert len(sizes) == (name == "ct.nrrd")  # whose space directions are gone with the space
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("ElementSpacing = 0.7 0.8 2.5", True),
+        ("ElementSize = 0.7 0.8 2.5", True),
+        ("Comment = none", False),
+        ("spacings: 0.7 0.8 2.5", True),
+        ("spacings: 0.7 0.8 nan", False),
+        ("thicknesses: 0.7 0.8 2.5", False),
+        ("space: LPS\nspace directions: (0.7,0,0) (0,0.8,0) (0,0,2.5)", True),
+        ("space: LPS\nspace directions: (0.7,0,0) (0,0.8,0) none", False),
+        ("space: LPS", False),
+    ],
+)
+def test_a_spacing_that_itk_makes_up_is_noted(line: str, told: bool, tmp_path: Path) -> None:
+    meta = f"ObjectType = Image\nNDims = 3\n{line}\nDimSize = 5 4 3\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    nrrd = f"NRRD0004\ntype: short\ndimension: 3\nsizes: 5 4 3\nencoding: raw\nendian: little\n{line}\n\n"
+    path, head = (tmp_path / "ct.mha", meta) if "=" in line else (tmp_path / "ct.nrrd", nrrd)
+    path.write_bytes(head.encode() + VOXELS.tobytes(order="F"))
+    voxels, grid, notes = read_itk(path)
+    np.testing.assert_array_equal(voxels, VOXELS)
+    assert abs(grid.affine[2, 2]) == (2.5 if told else 1)
+    assert [note for note in notes if "how large" in note] == [
+        "the file does not tell how large its voxels are; 1 mm is taken along such an axis, as ITK does"
+    ] * (not told)
 
 
 SIZES: dict[str, Callable[[int], object]] = {

@@ -93,7 +93,8 @@ def test_a_voxel_in_two_classes_is_in_both_forms(tmp_path: Path) -> None:
     write_masks(masks(), NAMES, like, tmp_path / "a.nii.gz")
     write_split(masks(), NAMES, like, tmp_path / "a")
     assert sorted(file.name for file in (tmp_path / "a").iterdir()) == ["core.nii.gz", "whole_tumour.nii.gz"]
-    whole, affine = read_volume(tmp_path / "a.nii.gz", channels=True)
+    whole, _ = read_volume(tmp_path / "a.nii.gz", channels=True)
+    affine = nib.load(tmp_path / "a.nii.gz").affine  # in microns, as the source's
     assert whole[2, 2, 0].tolist() == [1, 1]
     for channel, name in enumerate(("whole_tumour", "core")):
         mask = nib.load(tmp_path / f"a/{name}.nii.gz")

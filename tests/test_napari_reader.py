@@ -60,6 +60,7 @@ def test_a_plain_file_is_mapped_and_hardly_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.nii"
     header = nib.Nifti1Image(np.zeros((1, 1, 1), np.int16), AFFINE).header
     header.set_data_shape((1024, 1024, 1000))
+    header.set_data_offset(352)
     path.write_bytes(header.binaryblock + b"\0" * 4)
     os.truncate(path, 352 + 2 * 1024 * 1024 * 1000)  # two gigabytes, of which the disk holds a page
     tracemalloc.start()

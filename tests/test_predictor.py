@@ -257,10 +257,12 @@ def test_odd_real_files_give_labels_on_their_grid_or_one_clear_line(
     opened: Bundle, data_dir: Path, tmp_path: Path
 ) -> None:
     refused = {
+        "anatomical.nii": "differ from the value 1 after",  # an MR, all of it above the window of this CT bundle
         "example4d.nii.gz": "4-D where 3-D is meant",
         "example_nifti2.nii.gz": "4-D where 3-D is meant",
         "nifti1.hdr": "nifti1",
         "resampled_anat_moved.nii": "NaN",
+        "standard.nii.gz": "to the bundle's 12 x 12 x 12 mm leaves 1 x 2 x 1 voxels of 4 x 5 x 7",
     }
     files = sorted(f for f in (data_dir / "nifti_odd").iterdir() if ".nii" in f.name or f.suffix == ".hdr")
     assert len(files) == 7
@@ -273,6 +275,28 @@ def test_odd_real_files_give_labels_on_their_grid_or_one_clear_line(
             assert labels.shape == source.shape
             assert labels.affine.tobytes() == source.affine.tobytes()
     assert refused == {}
+
+
+@pytest.mark.slow
+def test_a_scan_in_metres_gets_the_labels_and_volumes_of_one_in_mm_and_keeps_its_unit(
+    opened: Bundle, phantoms: Path, tmp_path: Path
+) -> None:
+    source = nib.load(images(phantoms)[0])
+    for unit, mm in (("mm", 1), ("meter", 1e-3)):
+        scan = nib.Nifti1Image(np.asarray(source.dataobj), np.diag([mm, mm, mm, 1]) @ source.affine)
+        scan.header.set_xyzt_units(unit)
+        nib.save(scan, tmp_path / f"{unit}.nii.gz")
+    metres, plain = predict(opened, [tmp_path / "meter.nii.gz", tmp_path / "mm.nii.gz"], tmp_path / "out")
+    assert metres.output is not None, metres.error
+    assert plain.output is not None, plain.error
+    labels, expected, stored = (nib.load(path) for path in (metres.output, plain.output, tmp_path / "meter.nii.gz"))
+    np.testing.assert_array_equal(np.asarray(labels.dataobj), np.asarray(expected.dataobj))
+    assert labels.affine.tobytes() == stored.affine.tobytes()
+    assert labels.header.get_xyzt_units()[0] == "meter"
+    ml = [[row["volume_ml"] for row in outcome.record.classes] for outcome in (metres, plain)]
+    assert ml[0] == ml[1]
+    assert sum(filter(None, ml[0])) > 0
+    assert metres.record.notes == ("the header's unit of length is the metre: lengths are converted to mm",)
 
 
 @pytest.mark.slow

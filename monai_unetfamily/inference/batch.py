@@ -202,7 +202,7 @@ class Run:
                 self.outputs.segmentations.check(study, image)
         except FAILURES as error:
             return failed(study, record, before, error)
-        record = replace(record, notes=(*record.notes, *image.notes))
+        record = replace(record, notes=(*record.notes, *image.notes, *case.notes))
         return _Loaded(study, timed(record, "read", start), before, image, case)
 
     def compute(self, work: _Loaded | Outcome) -> _Segmented | Outcome:

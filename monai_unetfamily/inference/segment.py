@@ -20,9 +20,11 @@ from monai_unetfamily.inference.inferer import WindowInferer
 from monai_unetfamily.inference.inversion import Inversion, NotSeparable, inversion, unchanged
 from monai_unetfamily.inference.memory import make_room
 from monai_unetfamily.inference.postprocessing import inverts, rule_of
+from monai_unetfamily.inference.preprocessing import run_preprocessing
 from monai_unetfamily.inference.restore import Restoration, Rule, Sink, Where
 from monai_unetfamily.inference.slabs import Slab
 from monai_unetfamily.inference.whole import labels_of, require_shape
+from monai_unetfamily.volumes.headers import length_unit
 from monai_unetfamily.volumes.masks import may_overlap
 from monai_unetfamily.volumes.nifti import Labels
 from monai_unetfamily.volumes.studies import Image
@@ -38,10 +40,12 @@ class Case:
     Attributes:
         image: (C, *spatial) on the bundle's grid, with MONAI's trace of the way there.
         shape: voxels of the source per axis.
+        notes: what is odd about the image after preprocessing.
     """
 
     image: MetaTensor
     shape: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,13 @@ def prepare(bundle: Bundle, image: Image | MetaTensor) -> Case:
         image: as read, or a tensor (C, *spatial) with its affine.
 
     Raises:
+        ValueError: an image of which preprocessing leaves nothing to see, or makes absurdly many voxels.
         ValueError, RuntimeError: what the bundle's transforms raise.
     """
     tensor = image if isinstance(image, MetaTensor) else _as_tensor(image)
-    return Case(bundle.preprocess({"image": tensor}, start=1)["image"], tuple(tensor.shape[1:]))
+    unit = "" if isinstance(image, MetaTensor) or image.grid is None else length_unit(image.grid.header)[0]
+    prepared, notes = run_preprocessing(bundle.preprocess, tensor, unit)
+    return Case(prepared, tuple(tensor.shape[1:]), notes)
 
 
 def segment(

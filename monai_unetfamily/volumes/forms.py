@@ -6,18 +6,18 @@ from nibabel.nifti1 import Nifti1Pair
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from monai_unetfamily.volumes.headers import length_unit
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift
 
 _SHEAR_TOLERANCE = 1e-3  # cosine between two axes, the limit ITK uses
-_OTHER_UNITS = {1: "metre", 3: "micron"}  # NIfTI's codes: 0 is unknown, 2 mm
 
 
 def form_notes(image: Nifti1Pair) -> tuple[str, ...]:
     """One line for each thing that readers of an invertible affine (nibabel's, RAS+) may take otherwise.
 
     An sform and a qform that lie more than `nifti.GRID_TOLERANCE` voxels apart, or an sform that pixdim contradicts:
-    the sform is used. Both codes 0: nibabel's fall-back is used, and sides are a guess. Axes that are sheared, and
-    lengths in other units than mm, are taken as they stand.
+    the sform is used. Both codes 0: nibabel's fall-back is used, and sides are a guess. Axes that are sheared are taken
+    as they stand; lengths in other units are converted to mm.
 
     >>> import nibabel as nib
     >>> image = nib.Nifti1Image(np.zeros((3, 4, 5)), np.eye(4))
@@ -40,7 +40,7 @@ def _form_note(image: Nifti1Pair) -> str:
 
 def _disagreement(image: Nifti1Pair) -> str:
     try:
-        qform = np.asarray(image.get_qform())
+        qform = np.diag([*[length_unit(image.header)[1]] * 3, 1]) @ np.asarray(image.get_qform())
     except (HeaderDataError, ValueError):
         return "the qform holds no rotation: the sform is used"
     if not np.isfinite(qform).all():
@@ -57,7 +57,8 @@ def _distance(other: NDArray[np.float64], image: Nifti1Pair) -> float:
 
 
 def _pixdim_note(image: Nifti1Pair) -> str:
-    sizes, pixdim = voxel_sizes(image.affine), np.asarray(image.header.get_zooms()[:3])
+    sizes = voxel_sizes(image.affine)
+    pixdim = np.asarray(image.header.get_zooms()[:3]) * length_unit(image.header)[1]
     if np.allclose(sizes, pixdim, rtol=GRID_TOLERANCE):
         return ""
     return f"voxels are {_joined(sizes)} mm by the sform, {_joined(pixdim)} by pixdim: the sform is used"
@@ -71,8 +72,8 @@ def _shear_note(affine: NDArray[np.float64]) -> str:
 
 
 def _unit_note(image: Nifti1Pair) -> str:
-    unit = _OTHER_UNITS.get(int(image.header["xyzt_units"]) % 8)
-    return f"the header's unit of length is the {unit}: its numbers are taken for mm" if unit else ""
+    unit, mm = length_unit(image.header)
+    return f"the header's unit of length is the {unit}: lengths are converted to mm" if mm != 1 else ""
 
 
 def _joined(sizes: NDArray[np.float64]) -> str:

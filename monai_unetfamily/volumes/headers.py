@@ -8,7 +8,8 @@ from typing import cast
 import numpy as np
 from nibabel.affines import voxel_sizes
 from nibabel.arrayproxy import ArrayProxy
-from nibabel.nifti1 import Nifti1Pair
+from nibabel.nifti1 import Nifti1Header, Nifti1Pair
+from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
 MAX_VOXELS = 2**31  # 1024 x 1024 x 2048: 8 GiB as float32, beyond any clinical CT or MR series
@@ -16,6 +17,8 @@ MAX_EXTENSIONS = 2**26  # bytes ahead of the voxels: nibabel reads them all when
 _OFFSETS = {348: (108, "f"), 540: (168, "q")}  # length of a NIfTI header -> where it says where voxels begin, and how
 _DEFLATE_RATIO = 1032  # most bytes that one byte of a gzip stream can stand for (zlib technical details)
 _PAIR = {".hdr": ".img", ".img": ".hdr"}
+_SFORM_CODES = range(1, 6)  # nibabel takes any other for 0: no sform
+_LENGTHS = {1: ("metre", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}  # NIfTI's codes of units, and their mm
 
 
 def voxel_file(image: Nifti1Pair) -> Path:
@@ -55,6 +58,75 @@ def require_extensions(head: bytes, path: Path) -> None:
                 raise ValueError(f"{path}: {got}; {MAX_EXTENSIONS} are allowed, copy the file or mend its header")
 
 
+def stored_header(head: bytes) -> Nifti1Header | None:
+    """Return a header as its file has it, of its first 540 bytes: nibabel mends one as it opens it. None: no NIfTI.
+
+    >>> stored_header(b"no NIfTI file")
+    """
+    kind = next((kind for kind in (Nifti1Header, Nifti2Header) if kind.may_contain_header(head)), None)
+    return kind and kind(head[: kind.sizeof_hdr], check=False)
+
+
+def require_start(stored: Nifti1Header, path: Path) -> None:
+    """Refuse a header whose voxels begin within it, in a single file, or at no whole byte.
+
+    nibabel takes a vox_offset of 0 as it stands and returns the header's bytes as voxels; ITK does not.
+
+    >>> header = Nifti1Header()
+    >>> require_start(header, Path("ct.img"))
+    >>> require_start(header, Path("ct.nii"))
+    Traceback (most recent call last):
+    ValueError: ct.nii: vox_offset is 0; a whole number from 352 is allowed in a single file, mend it or export it again
+    """
+    least = 0 if path.suffix.lower() in _PAIR else stored.single_vox_offset
+    start = float(stored["vox_offset"])
+    if not (start >= least and start.is_integer()):
+        allowed = f"a whole number from {least} is allowed in {'a pair' if least == 0 else 'a single file'}"
+        raise ValueError(f"{path}: vox_offset is {start:g}; {allowed}, mend it or export it again")
+
+
+def require_spacing(stored: Nifti1Header, path: Path) -> None:
+    """Refuse a header without sform, as stored, whose pixdim is 0 or less: nibabel would take 1 mm for 0.
+
+    >>> header = Nifti1Header()
+    >>> header["dim"][0], header["pixdim"][1:4] = 3, (2, 2, 0)
+    >>> require_spacing(header, Path("ct.nii"))
+    Traceback (most recent call last):
+    ValueError: ct.nii: no sform, and pixdim is 2 x 2 x 0; lengths of voxels above 0 are needed, mend the header
+    """
+    sizes = stored["pixdim"][1 : 1 + min(int(stored["dim"][0]), 3)]
+    if int(stored["sform_code"]) not in _SFORM_CODES and (sizes <= 0).any():
+        got = f"no sform, and pixdim is {' x '.join(f'{size:g}' for size in sizes)}"
+        raise ValueError(f"{path}: {got}; lengths of voxels above 0 are needed, mend the header")
+
+
+def length_unit(header: Nifti1Header) -> tuple[str, float]:
+    """Return a header's unit of length and how many mm it is; an unknown one is taken for mm.
+
+    >>> header = Nifti1Header()
+    >>> header.set_xyzt_units("micron", "sec")
+    >>> length_unit(header), length_unit(Nifti1Header())
+    (('micron', 0.001), ('unknown', 1.0))
+    """
+    return _LENGTHS.get(int(header["xyzt_units"]) % 8, ("unknown", 1.0))
+
+
+def in_mm(image: Nifti1Pair) -> Nifti1Pair:
+    """Bring the affine of an image, its header's, to mm; the header stays, and what is written is to take it.
+
+    The numbers are rounded to the header's precision, so that 0.001 m is 1 mm.
+
+    >>> metres = Nifti1Pair(np.zeros((2, 3, 4)), np.diag([0.001, 0.001, 0.003, 1]))
+    >>> metres.header.set_xyzt_units("meter")
+    >>> in_mm(metres).affine.diagonal().tolist(), float(metres.header["pixdim"][1])
+    ([1.0, 1.0, 3.0, 1.0], 0.0010000000474974513)
+    """
+    _, mm = length_unit(image.header)
+    if mm != 1:
+        image.affine[:3] = (image.header.get_best_affine()[:3] * mm).astype(image.header["srow_x"].dtype)
+    return image
+
+
 def require_one_volume(image: Nifti1Pair, path: Path, channels: bool = False, flat: bool = False) -> None:
     """Refuse anything but one 3-D volume of real numbers.
 
@@ -85,11 +157,15 @@ def require_affine(image: Nifti1Pair, path: Path) -> None:
 
 
 def require_pixdim(image: Nifti1Pair, path: Path) -> None:
-    """Refuse an affine whose voxel sizes pixdim contradicts: for what MONAI's own reader is to read.
+    """Refuse lengths in other units than mm, and voxel sizes that pixdim contradicts: MONAI's own reader is to read it.
 
-    Readers part there: nibabel keeps the sform, MONAI's takes the qform, whatever its code, and with it perhaps
-    another side of the patient.
+    Readers part there: MONAI's takes metres for mm. Of sizes that disagree nibabel keeps the sform, MONAI's takes the
+    qform, whatever its code, and with it perhaps another side of the patient.
     """
+    unit, mm = length_unit(image.header)
+    if mm != 1:
+        mend = f"multiply its sform, pixdim and qoffset by {mm:g} and set xyzt_units to 2"
+        raise ValueError(f"{path}: got lengths in the unit {unit}; mm are allowed for training, {mend}")
     sizes, pixdim = voxel_sizes(image.affine), image.header.get_zooms()[:3]
     if not np.allclose(sizes, pixdim, rtol=1e-5) and not _qform_agrees(image):
         got = (

@@ -33,6 +33,7 @@ _METAIMAGE = (".mha", ".mhd")
 _MOST_AXES = 10  # of a MetaImage: beyond them MetaIO ends the process
 _NEEDED = {"dimsize", "elementtype", "elementdatafile"}  # without them MetaIO prints several lines
 _PLACES = {"elementspacing", "elementsize", "offset", "position", "origin"}
+_SPACINGS = ("elementspacing", "elementsize", "space directions", "spacings")
 _SKIPS = {"line skip", "lineskip", "byte skip", "byteskip"}  # ahead of a NRRD's voxels
 _TURNS = {"transformmatrix", "orientation", "rotation"}
 _Encoding = Literal["raw", "deflate", "text", "ITK's"]  # of voxels; the last is left to ITK
@@ -49,7 +50,7 @@ class _Header:
     offset: int  # of the first of them, in bytes; -1: they end with the file
     encoding: _Encoding
     big_endian: bool
-    oriented: bool  # whether the file says where the patient's left is
+    notes: tuple[str, ...]  # what ITK makes up because the file does not tell it
 
 
 def read_itk(path: Path, max_voxels: int = MAX_VOXELS) -> Volume:
@@ -74,7 +75,7 @@ def read_itk(path: Path, max_voxels: int = MAX_VOXELS) -> Volume:
     reader.SetOutputPixelType(sitk.sitkFloat32)
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, as ITK has it, and is refused later
         voxels = _read_voxels(reader, header, path).astype(np.float32, copy=False)
-    return voxels, patient_grid(voxels.shape, affine), _side_notes(header.oriented)
+    return voxels, patient_grid(voxels.shape, affine), header.notes
 
 
 def read_itk_stored(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[NDArray[Any], Nifti1Image, tuple[str, ...]]:
@@ -84,7 +85,7 @@ def read_itk_stored(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[NDArray[A
     """
     reader, header, affine = _open(path, max_voxels, axes=(2, 3, 4))
     voxels = _read_voxels(reader, header, path)
-    return voxels, patient_grid(voxels.shape, affine), _side_notes(header.oriented)
+    return voxels, patient_grid(voxels.shape, affine), header.notes
 
 
 def open_itk(path: Path, max_voxels: int = MAX_VOXELS) -> tuple[sitk.ImageFileReader, _Affine]:
@@ -147,9 +148,8 @@ def _metaimage(path: Path) -> _Header:
     packed: _Encoding = "deflate" if _is_true(fields, "compresseddata") else "raw"
     encoding = "text" if "binarydata" in fields and not _is_true(fields, "binarydata") else packed
     start = -1 if skip == -1 else max(skip, offset * local)
-    return _Header(
-        path if local else _companion(path, data), start, encoding, True in orders, bool(_TURNS & fields.keys())
-    )
+    notes = _notes(fields, oriented=bool(_TURNS & fields.keys()))
+    return _Header(path if local else _companion(path, data), start, encoding, True in orders, notes)
 
 
 def _nrrd(path: Path) -> _Header:
@@ -172,7 +172,7 @@ def _nrrd(path: Path) -> _Header:
     # text, hexadecimal and what skips lines or bytes: nrrdio counts what it reads, and raises
     encoding = "ITK's" if _SKIPS & fields.keys() else _NRRD.get(fields.get("encoding", "").lower(), "ITK's")
     big_endian = fields.get("endian", "").lower() == "big"
-    return _Header(file, offset if data is None else 0, encoding, big_endian, oriented)
+    return _Header(file, offset if data is None else 0, encoding, big_endian, _notes(fields, oriented))
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -209,9 +209,18 @@ def _is_finite(text: str) -> bool:
         return False
 
 
-def _side_notes(oriented: bool) -> tuple[str, ...]:
-    assumed = "the file does not tell left from right; its axes are taken as they come, as ITK does: left, back, up"
-    return () if oriented else (assumed,)
+def _notes(fields: dict[str, str], oriented: bool) -> tuple[str, ...]:
+    """One line for each thing that ITK makes up because the header does not tell it."""
+    sides = "the file does not tell left from right; its axes are taken as they come, as ITK does: left, back, up"
+    sizes = "the file does not tell how large its voxels are; 1 mm is taken along such an axis, as ITK does"
+    return (() if oriented else (sides,)) + (() if _has_spacing(fields) else (sizes,))
+
+
+def _has_spacing(fields: dict[str, str]) -> bool:
+    """Whether each spatial axis has a spacing; a fourth one, of time or channels, needs none."""
+    told = next((fields[key] for key in _SPACINGS if key in fields), "")
+    missing = re.findall(r"none|\(\s*nan[^)]*\)|nan", told.lower())
+    return bool(told) and len(missing) <= max(0, int(fields.get("dimension", 3)) - 3)
 
 
 def _require_volume(reader: sitk.ImageFileReader, path: Path, most: int, axes: Collection[int]) -> None:

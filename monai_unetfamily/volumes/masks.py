@@ -99,7 +99,7 @@ def write_masks(masks: Labels, names: Mapping[int, str], like: Path | Nifti1Pair
     image = label_image(masks, source)
     image.header["pixdim"][4] = 1
     image.header["toffset"] = 0
-    image.header.set_xyzt_units(xyz=source.header.get_xyzt_units()[0])
+    image.header["xyzt_units"] = source.header["xyzt_units"] % 8  # its unit of length alone
     image.header.extensions.extend(table_extensions([mask_table(*item) for item in sorted(names.items())]))
     channels = {str(label - 1): name for label, name in sorted(names.items())}
     text = json.dumps({"channel_def": channels}).encode()

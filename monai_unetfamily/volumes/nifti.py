@@ -23,11 +23,15 @@ from numpy.typing import DTypeLike, NDArray
 from monai_unetfamily.volumes.files import atomic_file
 from monai_unetfamily.volumes.headers import (
     MAX_VOXELS,
+    in_mm,
     require_affine,
     require_bytes,
     require_extensions,
     require_file,
     require_one_volume,
+    require_spacing,
+    require_start,
+    stored_header,
     voxel_file,
 )
 from monai_unetfamily.volumes.label_table import Label, table_extensions
@@ -47,7 +51,8 @@ def open_volume(path: Path, channels: bool = False, max_voxels: int = MAX_VOXELS
     """Open a NIfTI-1 or NIfTI-2 volume as a nibabel proxy; no voxel is read.
 
     The image is one 3-D volume: `shape[:3]` voxels, further axes singleton; `affine` (4, 4) maps voxel
-    indices to millimetres, RAS+. `.nii`, `.nii.gz` and `.hdr`/`.img` pairs are read.
+    indices to millimetres, RAS+, whatever the unit of length of the header, which stays as it is in the file. `.nii`,
+    `.nii.gz` and `.hdr`/`.img` pairs are read.
 
     Args:
         path: of the file.
@@ -58,8 +63,9 @@ def open_volume(path: Path, channels: bool = False, max_voxels: int = MAX_VOXELS
     Raises:
         FileNotFoundError: no such file, or half of a `.hdr`/`.img` pair.
         IsADirectoryError: a folder.
-        ValueError: not NIfTI; not one 3-D volume of real numbers; an affine that is not invertible; a header
-            that claims more bytes than its file can hold, or more than `max_voxels` voxels.
+        ValueError: not NIfTI; not one 3-D volume of real numbers; an affine that is not invertible, or would be made of
+            a pixdim of 0; voxels that begin within the header; a header that claims more bytes than its file can hold,
+            or more than `max_voxels` voxels.
 
     >>> open_volume(Path("absent.nii.gz"))
     Traceback (most recent call last):
@@ -70,7 +76,7 @@ def open_volume(path: Path, channels: bool = False, max_voxels: int = MAX_VOXELS
     require_one_volume(image, path, channels, flat)
     require_affine(image, path)
     require_bytes(image, path, max_voxels)
-    return image
+    return in_mm(image)
 
 
 def read_volume(path: Path, channels: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -203,6 +209,8 @@ def write_labels(
 def label_image(labels: NDArray[np.integer], source: Nifti1Pair) -> Nifti1Image:
     """Labels, 0 or more, under the header of `source` as `write_labels` keeps it; nothing is written.
 
+    The affine is that of the header, in its unit of length.
+
     >>> ct = nib.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.diag([2.0, 2.0, 5.0, 1.0]))
     >>> label_image(np.full((2, 3, 4), 5), ct).get_data_dtype().name
     'uint8'
@@ -213,7 +221,7 @@ def label_image(labels: NDArray[np.integer], source: Nifti1Pair) -> Nifti1Image:
     header.set_data_dtype(smallest)
     header["cal_min"] = header["cal_max"] = 0
     single = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
-    return single(labels.astype(smallest, copy=False), source.affine, header)
+    return single(labels.astype(smallest, copy=False), header.get_best_affine(), header)  # in the header's unit
 
 
 def save_image(image: Nifti1Image, path: Path) -> None:
@@ -236,7 +244,11 @@ def save_image(image: Nifti1Image, path: Path) -> None:
 
 def _load_header(path: Path) -> Nifti1Pair:
     allowed = "whole NIfTI-1 and NIfTI-2 files are read, convert it or copy it again"
-    require_extensions(_read_head(path), path)
+    head = _read_head(path)
+    require_extensions(head, path)
+    if stored := stored_header(head):
+        require_start(stored, path)
+        require_spacing(stored, path)
     try:
         image = nib.load(path)
     except _UNREADABLE as error:

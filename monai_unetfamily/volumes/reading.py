@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.volumes.dicom_folders import SEGMENTATION
 from monai_unetfamily.volumes.forms import form_notes
-from monai_unetfamily.volumes.headers import MAX_VOXELS
+from monai_unetfamily.volumes.headers import MAX_VOXELS, in_mm
 from monai_unetfamily.volumes.nifti import GRID_TOLERANCE, grid_shift, label_image, open_volume, read_voxels
 from monai_unetfamily.volumes.pictures import read_picture
 from monai_unetfamily.volumes.sources import NIFTI
@@ -167,7 +167,7 @@ def _spatial_grid(image: Nifti1Pair, axis: int | None) -> Nifti1Pair:
     if axis is None:
         return image
     spatial = [size for other, size in enumerate(image.shape) if other != axis]
-    return label_image(np.broadcast_to(np.uint8(0), spatial), image)  # no memory but one voxel's
+    return in_mm(label_image(np.broadcast_to(np.uint8(0), spatial), image))  # no memory but one voxel's
 
 
 def _channels_first(voxels: Voxels, axis: int | None) -> Voxels:

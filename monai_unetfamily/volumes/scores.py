@@ -75,9 +75,9 @@ def _header(like: Nifti1Pair, names: Mapping[int, str]) -> Nifti1Header:
     header["cal_min"] = header["cal_max"] = header["toffset"] = 0
     single = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
     no_voxels = np.broadcast_to(np.uint8(0), (*like.shape[:3], len(names)))
-    header = single(no_voxels, like.affine, header, dtype=np.uint8).header
+    header = single(no_voxels, header.get_best_affine(), header, dtype=np.uint8).header
     header["pixdim"][4] = 1  # a class
-    header.set_xyzt_units(xyz=like.header.get_xyzt_units()[0])
+    header["xyzt_units"] = like.header["xyzt_units"] % 8  # its unit of length alone
     header.set_slope_inter(1 / _STEPS, 0)
     channels = {str(channel): name for channel, (_, name) in enumerate(sorted(names.items()))}
     header.extensions.append(Nifti1Extension(_COMMENT, json.dumps({"channel_def": channels}).encode()))

@@ -236,6 +236,9 @@ HEADERS = {
         lambda d: scan(d / "a.nii"), "claims 504 voxels; 503 are allowed", reading={"max_voxels": 503}
     ),
     "huge": refused(lambda d: header(d / "a.nii", dim=[3, 32767, 32767, 9, 1, 1, 1, 1]), "claims 9663086601 voxels"),
+    "voxels start in the header": refused(
+        lambda d: header(d / "a.nii", vox_offset=0), "vox_offset is 0; a whole number from 352"
+    ),
     "voxels start beyond the end": refused(lambda d: header(d / "a.nii", vox_offset=1e6), "claims 1001008 bytes"),
     "voxels start beyond gigabytes": refused(
         lambda d: header(d / "a.nii", vox_offset=2**31), "claims 2147483648 bytes ahead of the voxels"
@@ -256,6 +259,10 @@ GEOMETRY = {
     "affine NaN": refused(lambda d: header(d / "a.nii", srow_x=[[np.nan, 0, 0, 0]]), "affine that is not finite"),
     "affine infinite": refused(lambda d: header(d / "a.nii", srow_y=[[0, 2, 0, np.inf]]), "affine that is not finite"),
     "affine singular": refused(lambda d: header(d / "a.nii", srow_z=[[0, 0, 0, 0]]), "singular affine"),
+    "no sform and a pixdim of 0": refused(
+        lambda d: header(d / "a.nii", sform_code=0, qform_code=1, pixdim=[1, 2, 2, 0, 1, 1, 1, 1]),
+        "no sform, and pixdim is 2 x 2 x 0; lengths",
+    ),
     "both codes 0": noted(lambda d: forms(d / "a.nii", None, None, (0, 0)), "codes .* are both 0: .* guess"),
     "another qform": noted(lambda d: forms(d / "a.nii", AFFINE, moved(3)), "disagree by up to 3 mm: the sform is used"),
     "another side in the qform": noted(
@@ -266,7 +273,7 @@ GEOMETRY = {
         lambda d: header(d / "a.nii", pixdim=[1, 1, 2, 5, 1, 1, 1, 1]), "2 x 2 x 5 mm by the sform, 1 x 2 x 5 by pixdim"
     ),
     "sheared": noted(lambda d: forms(d / "a.nii", turned(10), None, (1, 0)), "sheared: two are 10 degrees off"),
-    "in metres": noted(lambda d: header(d / "a.nii", xyzt_units=1), "unit of length is the metre"),
+    "in metres": noted(lambda d: header(d / "a.nii", xyzt_units=1), "unit of length is the metre: .* converted to mm"),
     "channels of two sizes": refused(
         lambda d: channels(d, "a_0000.nii", "a_0001.nii", last=VOXELS[1:]), r"a_0001.nii: got shape \(8, 8, 7\)", **TWO
     ),
