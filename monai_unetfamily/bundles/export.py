@@ -27,6 +27,8 @@ from monai_unetfamily.volumes.files import atomic_file
 
 TOLERANCE = 1e-4  # of the largest logit
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
+# What torch's exporters raise, or a layer that they run; they document none.
+_FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
 Run = Callable[[Tensor], Tensor]
 
 
@@ -78,7 +80,7 @@ def export_network(root: Path, form: str, file: Path, *, trust: bool = False) ->
         try:
             with _silent_exporters():
                 how.write(network, windows[0], metadata, written)
-        except Exception as error:  # the exporters document none: whatever a layer or they themselves raise
+        except _FAILURES as error:
             raise ValueError(
                 f"{root}: cannot be exported as {form}: {_failing_layer(error, network)}{_first_line(error)}; "
                 "choose another form, or change that layer"
