@@ -8,7 +8,7 @@ number after, and the values. What is odd, and may be meant, is noted.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ def _resampling(preprocess: Callable[..., Any]) -> Iterator[tuple[int, Spacingd]
 def _check_growth(resample: Spacingd, image: MetaTensor, source: Source) -> tuple[str, float]:
     """What resampling is going to do, in words, and how many times as many voxels as the source's come of it."""
     empty = MetaTensor(torch.zeros(1, dtype=torch.bool).expand(1, *image.shape[1:]), affine=image.affine)
-    planned = resample({"image": empty}, lazy=True)["image"]  # computes the grid alone
+    planned = cast(MetaTensor, resample({"image": empty}, lazy=True)["image"])  # computes the grid alone
     shape = planned.peek_pending_shape()
     growth = prod(shape) / prod(source.shape)
     got = (
