@@ -45,7 +45,7 @@ def sparse(count: int, background: float = 0) -> np.ndarray:
         ((0.001, 0.001, 0.001), "leaves 1 x 1 x 1 voxels of 35 x 51 x 35; 16 or more"),
         ((1, 1, 0.001), "leaves 35 x 51 x 1 voxels of 35 x 51 x 35; .* more than one along an axis"),
     ],
-    ids=str,
+    ids=["1 m", "2 cm", "1 micron", "slices of 1 micron"],
 )
 def test_absurd_spacings_are_refused_with_the_spacing_and_the_unit(
     spacing: tuple[float, float, float], message: str
@@ -106,7 +106,10 @@ def test_what_is_constant_or_nearly_is_refused(preprocess: Compose, voxels: np.n
         (CT, sparse(200) * 100 - 1000, (1, 1, 1), "0.32% of the voxels differ from the value 0 after"),
         (CT, np.concatenate([sparse(0), SCAN]), (1, 1, 1), ""),  # one flat channel of two
     ],
-    ids=str,
+    ids=[
+        *("as the bundle's", "thick slices", "coarse and small", "one slice", "27 voxels", "fine", "coarse", "CT"),
+        *("some structure", "little structure", "one flat channel of two"),
+    ],
 )
 def test_what_may_be_meant_is_kept_and_noted_where_it_is_odd(
     preprocess: Compose, voxels: np.ndarray, spacing: tuple[float, float, float], note: str
