@@ -82,6 +82,20 @@ def test_a_real_ct_and_its_labels(data_dir: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(nib.load(tmp_path / name).dataobj, nib.load(source).dataobj)
 
 
+def test_a_scan_in_microns_lies_in_mm_and_is_saved_in_microns(tmp_path: Path) -> None:
+    source = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.diag([2000.0, 2000.0, 5000.0, 1.0]))
+    source.header.set_xyzt_units("micron")
+    nib.save(source, tmp_path / "ct.nii")
+    layer = opened(tmp_path / "ct.nii")
+    assert layer.scale.tolist() == [5, 2, 2]
+    data, shown = labels_layer_data(np.ones((2, 3, 4), np.uint8), layer)
+    save_values(layer, tmp_path / "copy.nii")
+    save_labels(Labels(data, **shown), tmp_path / "seg.nii")
+    for name in ("copy.nii", "seg.nii"):
+        require_grid(tmp_path / name, tmp_path / "ct.nii")
+        assert nib.load(tmp_path / name).header.get_xyzt_units()[0] == "micron"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("code", sampled(CODES, *CODES[::6]))
 def test_every_orientation_of_an_oblique_grid(code: str, tmp_path: Path) -> None:

@@ -42,6 +42,17 @@ def require_file(path: Path) -> None:
         raise FileNotFoundError(f"{path}: its {partner.name} is missing; .hdr and .img are a pair, restore it")
 
 
+def require_header(head: bytes, path: Path) -> None:
+    """Refuse a header, by its first 540 bytes, that nibabel would take without a word: what the three below refuse.
+
+    >>> require_header(b"no NIfTI file, which others refuse", Path("ct.nii.gz"))
+    """
+    require_extensions(head, path)
+    if stored := stored_header(head):
+        require_start(stored, path)
+        require_spacing(stored, path)
+
+
 def require_extensions(head: bytes, path: Path) -> None:
     """Refuse a header, by its first 540 bytes, that claims more than `MAX_EXTENSIONS` ahead of the voxels.
 

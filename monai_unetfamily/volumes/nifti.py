@@ -26,12 +26,9 @@ from monai_unetfamily.volumes.headers import (
     in_mm,
     require_affine,
     require_bytes,
-    require_extensions,
     require_file,
+    require_header,
     require_one_volume,
-    require_spacing,
-    require_start,
-    stored_header,
     voxel_file,
 )
 from monai_unetfamily.volumes.label_table import Label, table_extensions
@@ -244,11 +241,7 @@ def save_image(image: Nifti1Image, path: Path) -> None:
 
 def _load_header(path: Path) -> Nifti1Pair:
     allowed = "whole NIfTI-1 and NIfTI-2 files are read, convert it or copy it again"
-    head = _read_head(path)
-    require_extensions(head, path)
-    if stored := stored_header(head):
-        require_start(stored, path)
-        require_spacing(stored, path)
+    require_header(_read_head(path), path)
     try:
         image = nib.load(path)
     except _UNREADABLE as error:
