@@ -6,7 +6,7 @@ any size works: odd, anisotropic, different per axis.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial, reduce
+from functools import partial
 from itertools import pairwise
 from math import prod
 from typing import Any, cast
@@ -97,7 +97,10 @@ class _Layers(nn.Sequential):
 
     def forward(self, *maps: Tensor | Upsampled) -> Tensor:
         first, *others = self
-        return reduce(lambda y, layer: cast(Tensor, layer(y)), others, cast(Tensor, first(*maps)))
+        y = first(*maps)
+        for layer in others:
+            y = layer(y)
+        return cast(Tensor, y)
 
 
 class ResidualBlock(ConvBlock):
