@@ -137,14 +137,22 @@ def turned(degrees: float) -> np.ndarray:
 
 
 def itk(path: Path, voxels: np.ndarray = VOXELS, keep: int | None = None, gone: str = "") -> Path:
-    sitk.WriteImage(sitk.GetImageFromArray(voxels, isVector=voxels.ndim == 4), str(path))
+    sitk.WriteImage(spaced(voxels), str(path))
     if gone:
         path.with_name(gone).unlink()
     return content(path, path.read_bytes()[:keep])
 
 
+def spaced(voxels: np.ndarray) -> sitk.Image:
+    """With the size in mm that the others have: of voxels of 1 mm, resampling would leave a handful."""
+    image = sitk.GetImageFromArray(voxels, isVector=voxels.ndim == 4)
+    if image.GetDimension() == 3:
+        image.SetSpacing((5.0, 2.0, 2.0))
+    return image
+
+
 def packed(path: Path) -> Path:
-    sitk.WriteImage(sitk.GetImageFromArray(VOXELS), str(path), useCompression=True)
+    sitk.WriteImage(spaced(VOXELS), str(path), useCompression=True)
     return path
 
 
