@@ -9,6 +9,7 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from tiers import sampled
 from tiny import weigh
 from torch import nn
 
@@ -76,7 +77,7 @@ class Branch(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+@pytest.mark.parametrize("form", sampled(["onnx", "torch-export"], "torch-export"))
 def test_a_network_that_cannot_be_exported_is_one_line_with_layer_and_reason(
     form: str, bundle_2d: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
