@@ -42,7 +42,8 @@ def check(card: Card, layers: Sequence[Image | None]) -> Verdict:
         return Verdict(problem)
     if len(card.channels) == 1 and channels_of(chosen[0]) > 1 and chosen[0].ndim == 4:
         got = f"“{chosen[0].name}” is 4-D, {channels_of(chosen[0])} volumes over time or channels"
-        return Verdict(f"{got}, and {card.name} takes one: take the one that is shown.", asks_time=True)
+        fix = "use the button below to take the current one"
+        return Verdict(f"{got}, and {card.name} takes a single volume: {fix}.", asks_time=True)
     if problem := _channel_problem(card, layers) or _grid_problem(chosen):
         return Verdict(problem)
     if card.pictures:

@@ -188,10 +188,7 @@ def _file_shape(affine: Affine, shown: tuple[int, ...]) -> tuple[int, ...]:
 def _empty_image(affine: Affine, header: Nifti1Header | None, shown: tuple[int, ...]) -> Nifti1Pair:
     shape = _file_shape(affine, shown)[:3]
     if header is None:
-        header = Nifti1Header()
-        header.set_xyzt_units("mm")
-        header.set_qform(affine, code=1)
-        header.set_sform(affine, code=1)
+        header = _header_in_mm(affine)
     elif math.prod(header.get_data_shape()[3:]) == 1:
         shape = tuple(header.get_data_shape())
     single = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
@@ -214,12 +211,17 @@ def _composed(layer: "Layer") -> Grid:
     shape = (1,) * (3 - len(shape)) + shape
     orientation = orientation_of(layer)
     oriented = _oriented(affine, shape[::-1], orientation)
-    empty = Nifti1Image(np.broadcast_to(np.uint8(0), shape[::-1]), oriented)
-    empty.header.set_xyzt_units("mm")
-    empty.set_qform(oriented, code=1)
-    empty.set_sform(oriented, code=1)
+    empty = Nifti1Image(np.broadcast_to(np.uint8(0), shape[::-1]), oriented, _header_in_mm(oriented))
     lies, *others = notes
     return Grid(empty, turn, (f"{lies}; its axes are taken to run {ORIENTATIONS[orientation]}", *others))
+
+
+def _header_in_mm(affine: Affine) -> Nifti1Header:
+    header = Nifti1Header()
+    header.set_xyzt_units("mm")
+    header.set_qform(affine, code=1)
+    header.set_sform(affine, code=1)
+    return header
 
 
 def orientation_of(layer: "Layer") -> str:

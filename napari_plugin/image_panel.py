@@ -43,13 +43,14 @@ class ImagePanel(QWidget):
         self.spacing = _Spacing()
         self.spacing.given.connect(self._space)
         self.take = QPushButton(
-            "Take the time point shown", objectName="take_time", toolTip="Add the volume that is shown as a layer"
+            "Take the current time point", objectName="take_time", toolTip="Add the current volume as a 3-D layer"
         )
         self.take.clicked.connect(self._take_time)
         self.orientation = QComboBox(
             objectName="orientation",
-            toolTip="No file tells how the image's axes run in the patient. Each axis in turn: from→to; S is superior, "
-            "I inferior, A anterior, P posterior, R the patient's right, L left. It decides what is left and right.",
+            toolTip="The image has no file that states its orientation, so it is assumed: the direction of each array "
+            "axis, first axis first (S superior, I inferior, A anterior, P posterior, R the patient's right, L left). "
+            "A wrong choice swaps left and right.",
         )
         self.orientation.setAccessibleName("Orientation of the axes")
         self.orientation.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)

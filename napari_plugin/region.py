@@ -21,7 +21,7 @@ def drawn_box(image: Image, shapes: Shapes, axis: int | None, slices: tuple[int,
         slices: first and last, both within.
 
     Raises:
-        ValueError: no rectangle, one beside the image, or one that covers a single voxel of each slice.
+        ValueError: there is no rectangle, it lies outside the image, or it covers a single voxel of a slice.
     """
     rectangles = [n for n, kind in enumerate(shapes.shape_type) if kind == "rectangle"]
     chosen = [n for n in rectangles if n in shapes.selected_data] or rectangles

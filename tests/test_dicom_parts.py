@@ -17,7 +17,7 @@ DEPTH = FIRST.shape[2]
 IS_MR = {"SOPClassUID": MR, "Modality": "MR", "ImageType": ("ORIGINAL", "PRIMARY", "M", "ND")}
 ORIGINAL, DERIVED = ("ORIGINAL", "PRIMARY", "AXIAL"), ("DERIVED", "SECONDARY", "AXIAL")
 PHASE = ("ORIGINAL", "PRIMARY", "P", "ND")
-# what two volumes of one series differ in, the one that is read by default first, and how each is called
+# attributes in which two volumes of a series differ, and the words for each volume; the first is read by default
 DIFFERING: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "M and P": (IS_MR, {"ImageType": PHASE}, "magnitude", "phase"),
     "M_FFE and P_FFE": (

@@ -100,6 +100,12 @@ def numbers(folder: Path, values: Iterable[object]) -> Path:
     return path
 
 
+def numbers_nrrd(folder: Path, last: float) -> Path:
+    """An NRRD whose voxels are text."""
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 5 4 3\nspacings: 1 1 1\nencoding: text\n\n"
+    return text(folder / "ct.nrrd", head + " ".join(map(str, [*VOXELS.ravel(order="F")[:-1], last])))
+
+
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "name": (lambda f: text(f / "ct.img", ""), "is not named as MetaImage or NRRD; .mha, .mhd, .nrrd, .nhdr are read"),
     "text.mha": (lambda f: text(f / "ct.mha", "hello"), "is no MetaImage, or damaged"),
@@ -158,6 +164,17 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "too many numbers": (lambda f: numbers(f, [*VOXELS.ravel(), 0]), "the header claims 120 bytes"),
     "a word among numbers": (lambda f: numbers(f, [*VOXELS.ravel()[:-1], "air"]), "the header claims 120 bytes"),
     "a number beyond the type": (lambda f: numbers(f, [*VOXELS.ravel()[:-1], 40000]), "the header claims 120 bytes"),
+    "NRRD, a number beyond the type": (lambda f: numbers_nrrd(f, 70000), "the header claims 120 bytes"),
+    "NRRD, a fraction": (lambda f: numbers_nrrd(f, 1.7), "the header claims 120 bytes"),
+    "longer mha": (
+        lambda f: edited(saved(f / "ct.mha"), "DimSize = 5 4 3", "DimSize = 5 3 3"),
+        "the header claims 90 bytes .* ct.mha holds 120, mend the header's size, type or encoding",
+    ),
+    "longer nrrd": (lambda f: edited(saved(f / "ct.nrrd"), "sizes: 5 4 3", "sizes: 5 4 2"), "ct.nrrd holds 120"),
+    "text that is not said to be text": (
+        lambda f: edited(numbers(f, VOXELS.ravel()), "BinaryData = False", "Comment = text"),
+        "the header claims 120 bytes .* ct.raw holds [0-9]+, mend the header's size, type or encoding",
+    ),
     "list": (lambda f: edited(saved(f / "ct.mhd"), "ct.raw", "LIST"), r"its voxels lie in several files \(LIST\)"),
     "pattern": (lambda f: edited(saved(f / "ct.mhd"), "ct.raw", "s%03d.raw 1 3 1"), "its voxels lie in several files"),
     "nan": (lambda f: edited(saved(f / "ct.mha"), "Offset = -90.5", "Offset = nan"), "finite numbers are needed"),

@@ -46,7 +46,7 @@ REFUSED = {
     "too many channels": (
         CT,
         [volume(np.stack([AIR] * 3))],
-        "is 4-D, 3 volumes over time or channels, and .* takes one",
+        "is 4-D, 3 volumes over time or channels, and .* takes a single volume",
     ),
     "colours for grey": (PICTURES, [Image(np.zeros((4, 5, 3), np.uint8), rgb=True)], "has 3 channels"),
     "other shapes": (BRAIN, [volume(), volume(AIR[:2])], r"has \(2, 4, 5\) voxels"),

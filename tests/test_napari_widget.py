@@ -133,13 +133,14 @@ def test_cancel_leaves_what_was_there(desk: Desk, bundle: Path, gate: threading.
     assert first in desk.labels
     desk.press("cancel")
     assert desk.line.startswith("Cancelling")
-    gate.release()  # the window that is on its way
+    gate.release(1000)
     desk.wait(lambda: not desk.widget.runner.busy)
     assert desk.line.startswith("Cancelled")
     assert desk.labels == [first]
     assert np.array_equal(first.data, before)
     assert list(desk.widget.results.view.model.rows) == rows
-    assert not gate.acquire(blocking=False)  # no further window was begun
+    left = sum(1 for _ in iter(lambda: gate.acquire(blocking=False), False))
+    assert left >= 999  # at most the window that was running is finished
     assert desk.widget.runs.start.isEnabled()
 
 

@@ -283,12 +283,32 @@ def test_names_of_pictures_are_known_to_monai() -> None:
     assert not reader.verify_suffix("a.nii.gz")
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_a_cut_picture_is_refused_where_another_package_allows_it(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cut_tiff_is_refused_where_another_package_allows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # Pillow then fills up with black
-    path = cut(saved(tmp_path / name, np.full((40, 50), 7, np.uint8)), 20)
+    path = cut(saved(tmp_path / "a.tif", np.full((40, 50), 7, np.uint8)), 20)
     with pytest.raises(ValueError, match="a whole file is needed"):
         read_picture(path)
     assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+PACKED = {"jpeg": "its pixel data are damaged \\(JPEGLib: ", "tiff_adobe_deflate": "a whole file is needed"}
+
+
+@pytest.mark.parametrize("compression", PACKED)
+def test_damage_that_libtiff_passes_over_is_refused(
+    compression: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    grey = np.add.outer(np.arange(120), np.arange(100)).astype(np.uint8)
+    path = saved(tmp_path / "a.tif", grey, compression=compression)
+    assert read_picture(path).shape == grey.shape
+    with Image.open(path) as picture:
+        start, size = (picture.tag_v2[tag][0] for tag in (273, 279))
+    content = bytearray(path.read_bytes())
+    content[start + size // 2 : start + size // 2 + 2] = b"\xff\x41"  # a marker that JPEG reserves
+    path.write_bytes(content)
+    with Image.open(path) as picture:
+        assert np.asarray(picture).shape == grey.shape  # decoded all the same
+    capfd.readouterr()
+    with pytest.raises(ValueError, match=PACKED[compression]):
+        read_picture(path)
+    assert capfd.readouterr().err == ""

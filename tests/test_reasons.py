@@ -1,4 +1,4 @@
-"""What libraries say badly is said with its cause and the fix, once, in one line."""
+"""Unclear errors of libraries become one line with the cause and the fix."""
 
 import shutil
 import warnings

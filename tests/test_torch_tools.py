@@ -90,18 +90,15 @@ def test_full_backward_hooks_see_every_convolution_and_norm(name: str, dims: int
 
 
 class LowRank(nn.Module):
-    """An adapter: a convolution plus two thin ones, the second zero at the start (LoRA, Hu et al. 2021)."""
+    """An adapter: a convolution plus a product of two thin ones (after LoRA, Hu et al. 2021)."""
 
     def __init__(self, base: _ConvNd) -> None:
         super().__init__()
         self.base = base
-        make = type(base) if type(base).__name__.startswith("ConvT") else [nn.Conv2d, nn.Conv3d][base.weight.ndim - 4]
-        if base.transposed:
-            self.down = make(base.in_channels, 1, 1)
-            self.up = make(1, base.out_channels, base.kernel_size, base.stride, base.padding)
-        else:
-            self.down = make(base.in_channels, 1, base.kernel_size, base.stride, base.padding)
-            self.up = make(1, base.out_channels, 1)
+        make = [nn.Conv2d, nn.Conv3d][base.weight.ndim - 4]
+        like = type(base) if base.transposed else make
+        self.down = like(base.in_channels, 1, base.kernel_size, base.stride, base.padding)
+        self.up = make(1, base.out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.base(x) + self.up(self.down(x))
@@ -145,7 +142,7 @@ def test_every_convolution_learns_through_a_tool(name: str, dims: int, tool: str
     weights = TOOLS[tool](network)
     before = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.SGD(network.parameters(), 1.0)
-    for _ in range(2):  # a second step shows that no graph is kept; adapters' first one moves `up` alone
+    for _ in range(2):  # a second step shows that no graph is kept
         optimizer.zero_grad()
         loss_of(outputs(network, image(dims))).backward()
         optimizer.step()

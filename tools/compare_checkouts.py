@@ -32,7 +32,7 @@ from PIL import Image
 Results = dict[str, str]  # what was computed -> its value or hash
 _BOX = "10:70,8:60,4:26"  # voxels of a phantom of 96 x 80 x 30
 _STARTS = 7  # of each checkout, in turns
-_OPTIONS = {  # as an option was called before and after a renaming; the first one that --help lists is used
+_OPTIONS = {  # names of an option before and after it was renamed; the first one that --help lists is used
     "box": ("--box", "--roi"),
 }
 _TRAINING = {  # of the recipe, what is replaced: float32, and few batches an epoch

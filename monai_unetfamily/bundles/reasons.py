@@ -8,7 +8,7 @@ _KNOWN = {  # what a library says -> cause and fix
         "or set num_workers: 0 in the train config"
     ),
     r"DataLoader worker .* (exited unexpectedly|is killed by signal)": (
-        "a process that loads cases died, most often for want of memory: set a smaller num_workers in the train "
+        "a process that loads cases died, most often because memory ran out: set a smaller num_workers in the train "
         "config, or 0"
     ),
     r"could not (create|execute) a primitive|can't allocate memory|not enough memory|CUDA out of memory|"

@@ -62,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _hush() -> None:
     """What packages say of themselves and of odd headers is no line of ours."""
     warnings.filterwarnings("ignore", module=r"monai\.")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="monai")  # laid at its callers' door: ours
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module="monai"
+    )  # with a stacklevel that names our modules
     warnings.filterwarnings("ignore", category=UserWarning, module="pydicom|highdicom")
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name's letters, in a picture
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")  # MONAI's, wherever pydicom is

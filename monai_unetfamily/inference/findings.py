@@ -48,7 +48,7 @@ class Spread(NamedTuple):
     cases: int
     whole: dict[str, float]  # case -> size, where the class lies wholly in the field of view
     cut: dict[str, float]  # case -> size of what is in view
-    absent: tuple[str, ...]  # cases without it; of a box, where nothing is known of the rest, none
+    absent: tuple[str, ...]  # cases without it; cases of which only a box was segmented are left out
     quartiles: tuple[float, float, float] | None  # of the whole ones; None below two
     scores: dict[str, float]  # case -> robust z of the whole ones; none below eight cases
     boxed: frozenset[str] = frozenset()  # cases of which only a box was segmented

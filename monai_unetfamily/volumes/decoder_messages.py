@@ -7,16 +7,19 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Lock
 
-_DAMAGE = (b"Corrupt JPEG data", b"Premature end of JPEG file", b"Inconsistent progression sequence")  # libjpeg's
+_DAMAGE = (
+    *(b"Corrupt JPEG data", b"Premature end of JPEG file", b"Inconsistent progression sequence"),  # libjpeg's
+    b"JPEGLib: ",  # libtiff's, of whatever libjpeg has against a stream
+)
 _STDERR = 2
 _redirecting = Lock()  # standard error is the process's, not the thread's
 
 
 @contextmanager
 def refuse_damaged_jpeg(path: Path) -> Iterator[None]:
-    """Refuse `path` where libjpeg, which GDCM decodes with, says in the block that its stream is damaged.
+    """Refuse `path` where libjpeg, which GDCM and libtiff decode with, says in the block that its stream is damaged.
 
-    GDCM returns the voxels up to there and whatever follows. Other text that reaches standard error meanwhile, from
+    They return the pixels up to there and whatever follows. Other text that reaches standard error meanwhile, from
     other threads too, is passed on when the block ends; a process that another thread starts meanwhile writes its own
     nowhere. Where there is no standard error, nothing is seen.
 

@@ -211,7 +211,7 @@ def is_damaged_slice(path: Path) -> bool:
 
 
 def compression(path: Path) -> str:
-    """Name the transfer syntax of a compressed file, which may be one that GDCM cannot read; else nothing.
+    """Return the name of a compressed file's transfer syntax, for messages; empty for an uncompressed file.
 
     >>> compression(Path(__file__))
     ''

@@ -38,7 +38,10 @@ _SKIPS = {"line skip", "lineskip", "byte skip", "byteskip"}  # ahead of a NRRD's
 _TURNS = {"transformmatrix", "orientation", "rotation"}
 _Encoding = Literal["raw", "deflate", "text", "ITK's"]  # of voxels; the last is left to ITK
 _Affine = NDArray[np.float64]  # (4, 4) to mm, LPS+
-_NRRD: dict[str, _Encoding] = {"raw": "raw", "gzip": "deflate", "gz": "deflate"}
+_NRRD: dict[str, _Encoding] = {
+    **{"raw": "raw", "gzip": "deflate", "gz": "deflate"},
+    **dict.fromkeys(("text", "txt", "ascii"), "text"),  # of which nrrdio cuts off what a type cannot hold
+}
 _Result = TypeVar("_Result")
 
 
@@ -169,7 +172,7 @@ def _nrrd(path: Path) -> _Header:
     data = fields.get("data file", fields.get("datafile"))
     file = path if data is None else _companion(path, data)
     oriented = any(fields.get("space", "").lower().startswith(way) for way in ("left", "right", "lps", "ras", "las"))
-    # text, hexadecimal and what skips lines or bytes: nrrdio counts what it reads, and raises
+    # hexadecimal and what skips lines or bytes: nrrdio counts what it reads, and raises
     encoding = "ITK's" if _SKIPS & fields.keys() else _NRRD.get(fields.get("encoding", "").lower(), "ITK's")
     big_endian = fields.get("endian", "").lower() == "big"
     return _Header(file, offset if data is None else 0, encoding, big_endian, _notes(fields, oriented))
@@ -233,11 +236,14 @@ def _require_volume(reader: sitk.ImageFileReader, path: Path, most: int, axes: C
 
 
 def _require_bytes(reader: sitk.ImageFileReader, header: _Header, path: Path) -> None:
-    """Refuse a header that claims more than its file can hold."""
+    """Refuse a header that claims more than its file can hold, or of plain voxels less than it holds."""
     claimed = math.prod(reader.GetSize()) * _stored_type(reader, header).itemsize
     held = header.file.stat().st_size - max(header.offset, 0)
     if claimed > held * (1 if header.encoding == "raw" else _DEFLATE_RATIO):
         raise _other_length(claimed, reader, header, path)
+    if header.encoding == "raw" and header.offset != -1 and claimed < held:
+        got = f"the header claims {claimed} bytes for shape {reader.GetSize()}; {header.file.name} holds {held}"
+        raise ValueError(f"{path}: {got}, mend the header's size, type or encoding")
 
 
 def _other_length(claimed: int, reader: sitk.ImageFileReader, header: _Header, path: Path) -> ValueError:
@@ -278,7 +284,7 @@ def _read_deflated(header: _Header, kind: np.dtype[Any], count: int) -> NDArray[
 
 
 def _read_text(header: _Header, kind: np.dtype[Any], count: int) -> NDArray[Any] | None:
-    """Numbers between spaces; None where there are more or fewer, or one that is none of this type."""
+    """Read numbers separated by white space; None if their count differs or one does not fit the type."""
     with header.file.open("rb") as stream, suppress(ValueError, OverflowError):
         stream.seek(max(header.offset, 0))
         words = stream.read(_LONGEST_NUMBER * count).decode("latin-1").split()

@@ -8,6 +8,7 @@ resolution that a file may state (dpi) is not used: a picture has pixels and no 
 
 import re
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.ExifTags import Base as Tag
 from PIL.TiffImagePlugin import TiffImageFile
 
+from monai_unetfamily.volumes.decoder_messages import refuse_damaged_jpeg
 from monai_unetfamily.volumes.files import atomic_file
 from monai_unetfamily.volumes.nifti import require_finite
 
@@ -37,9 +39,12 @@ _UPRIGHT = 1
 _SIGNED = 2  # TIFF's SampleFormat
 _PLANES = 2  # TIFF's PlanarConfiguration: each colour apart
 _COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "jpeg", "zstd")  # Pillow's names
+_DEFLATE = ("tiff_adobe_deflate", "tiff_deflate")
+_STRIPS = (Tag.StripOffsets, Tag.StripByteCounts)
+_CHUNK = 1 << 16  # bytes: what they unpack to fits in memory at any ratio
 _PHOTOMETRIC = (1, 2, 3)  # TIFF: 0 is black, RGB, palette
 _UNREADABLE = (
-    *(UnidentifiedImageError, Image.DecompressionBombError),
+    *(UnidentifiedImageError, Image.DecompressionBombError, zlib.error),
     *(ValueError, OSError, SyntaxError, EOFError, KeyError, TypeError, IndexError, OverflowError),  # Pillow's own
 )
 
@@ -51,8 +56,9 @@ def read_picture(path: Path) -> NDArray[np.float32]:
 
     Raises:
         FileNotFoundError, IsADirectoryError: no such file, or a folder.
-        ValueError: not PNG or TIFF, truncated or damaged (PNG's checksums are verified, TIFF has none); several
-            pages or frames; more than `MAX_PIXELS` by the header; any other kind of picture; NaN or infinity.
+        ValueError: not PNG or TIFF, truncated or damaged (checksums of PNG and of TIFF with deflate are verified;
+            other TIFF has none); several pages or frames; more than `MAX_PIXELS` by the header; any other kind of
+            picture; NaN or infinity.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -102,23 +108,44 @@ def _read(path: Path, allowed: Mapping[str, tuple[int, ...]], remedy: str) -> ND
         raise IsADirectoryError(f"{path}: is a folder; one picture is meant, name a file in it")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; name an existing PNG or TIFF")
-    try:
-        # ignored are warnings of metadata, and of sizes that are refused here
-        with warnings.catch_warnings(action="ignore"), _whole_files_alone():
-            with _opened(path) as picture:
-                picture.verify()  # PNG's checksums; spends the stream
-            with _opened(path) as picture:
-                refusal = _refusal(picture, allowed, remedy)
-                values = np.empty(0) if refusal else np.asarray(picture)
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: cannot be read as PNG or TIFF ({reason}); a whole file is needed") from error
+    with refuse_damaged_jpeg(path):
+        values, refusal = _load(path, allowed, remedy)
     if refusal:
         raise ValueError(f"{path}: {refusal}")
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite and is refused
         pixels = values.astype(np.float32)
     require_finite(pixels, path)
     return pixels
+
+
+def _load(path: Path, allowed: Mapping[str, tuple[int, ...]], remedy: str) -> tuple[NDArray[Any], str]:
+    """The values, and what is wrong with the picture: then there are none."""
+    try:
+        # ignored are warnings of metadata, and of sizes that are refused here
+        with warnings.catch_warnings(action="ignore"), _whole_files_alone():
+            with _opened(path) as picture:
+                picture.verify()  # PNG's checksums; spends the stream
+            with _opened(path) as picture:
+                if refusal := _refusal(picture, allowed, remedy):
+                    return np.empty(0), refusal
+                if isinstance(picture, TiffImageFile) and picture.info.get("compression") in _DEFLATE:
+                    _require_checksums(picture, path)
+                return np.asarray(picture), ""
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: cannot be read as PNG or TIFF ({reason}); a whole file is needed") from error
+
+
+def _require_checksums(picture: TiffImageFile, path: Path) -> None:
+    """Verify the checksum of each strip or tile, which libtiff does not look at."""
+    tags, content = picture.tag_v2, path.read_bytes()
+    first, length = (Tag.TileOffsets, Tag.TileByteCounts) if Tag.TileOffsets in tags else _STRIPS
+    for start, size in zip(tags[first], tags[length], strict=True):
+        inflater = zlib.decompressobj()
+        for at in range(start, start + size, _CHUNK):
+            inflater.decompress(content[at : min(at + _CHUNK, start + size)])
+        if not inflater.eof:
+            raise ValueError("a deflate stream ends too early")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ _LISTED = (".nii.gz", ".nii", *pictures.SUFFIXES)
 _FOREIGN = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")  # pictures that are not read
 _UNREAD = (  # images and label maps that are not read
     *_FOREIGN,
-    *(".jp2", ".mgz", ".mgh", ".mnc", ".gipl", ".gipl.gz", ".vti", ".npy", ".npz"),
+    *(".jp2", ".mgz", ".mgh", ".mnc", ".gipl", ".gipl.gz", ".vti", ".vtk", ".nia", ".h5", ".npy", ".npz"),
     *(
         f"{suffix}{packed}"
         for suffix in (".nii", ".img", ".mha", ".nrrd")
