@@ -318,7 +318,7 @@ def zarr_array(data: Any) -> Any:
 KINDS = {"dask": lazy, "zarr": zarr_array, "big-endian": lambda data: data.astype(">f4")}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sampled(KINDS, "dask"))
 def test_arrays_of_other_kinds_are_segmented_and_measured(
     kind: str, desk: Desk, bundle: Path, image: Path, tmp_path: Path
 ) -> None:
@@ -334,7 +334,7 @@ def test_arrays_of_other_kinds_are_segmented_and_measured(
     assert [row.mean is not None for row in rows] == [row.voxels > 0 for row in rows]
 
 
-@pytest.mark.parametrize("orientation", sampled(ORIENTATIONS, "SPL", "RAS"))
+@pytest.mark.parametrize("orientation", sampled(ORIENTATIONS, "RAS"))
 def test_the_orientation_of_an_image_without_a_file_is_shown_before_the_run_and_obeyed(
     orientation: str, desk: Desk, bundle: Path, image: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from monai_unetfamily.nets import GuidedOutput, list_networks
 
-NETWORKS = sampled(product(list_networks(), (2, 3)), ("fcn8s", 2), ("unet", 3), ("unetplusplus", 2), ("unet3plus", 2))
+NETWORKS = sampled(product(list_networks(), (2, 3)), ("fcn8s", 2), ("unet", 3), ("unet3plus", 2))
 OPTIONS: dict[str, dict[str, Any]] = {
     "unet": {"block": "residual", "deep_supervision": True},
     "unet_e": {"mode": "accurate"},
