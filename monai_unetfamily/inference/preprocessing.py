@@ -27,9 +27,9 @@ _MOST_GROWTH, _NOTED_GROWTH = 4096, 1500
 # small, but it is there.
 _FEWEST, _NOTED_FEW, _SHRUNK = 16, 512, 8
 _THICK = 4  # voxels or more along each axis, of which resampling leaves one
-# Share of voxels that differ from the commonest value. The lowest that was measured is 8.5 % in hippocampus MR and 2.4 %
-# in head and neck CT with a window of -160 to 240 HU. Below the limit are masks of small lesions, an MR above the whole
-# window of a bundle for CT, and a CT whose values are no HU.
+# Share of voxels that differ from the commonest value. The lowest that was measured is 8.5 % in hippocampus MR and
+# 2.4 % in head and neck CT with a window of -160 to 240 HU. Below the limit are masks of small lesions, an MR above
+# the whole window of a bundle for CT, and a CT whose values are no HU.
 _LEAST_SHARE, _NOTED_SHARE = 1 / 500, 1 / 100
 _ALIKE = 0.01  # of the largest values: what differs by less is one value
 _LARGEST = 0.999  # quantile of absolute values: a single hot voxel is not the scale
