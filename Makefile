@@ -6,7 +6,7 @@ PYTEST := $(VENV)/bin/python -m pytest
 RUN_TESTS := OMP_NUM_THREADS=1 $(PYTEST) -n 2
 # Bytecode is compiled when a module is first imported: pip would compile all of them, one after another.
 PIP    := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
-SYSTEM := $(VENV)/bin/python tests/system_parts.py
+SYSTEM := $(VENV)/bin/python tests/support/system_parts.py
 # Written last, so that an interrupted installation is done again.
 READY  := $(VENV)/ready
 DEMO   := $(VENV)/demo-ready
@@ -78,18 +78,18 @@ types: $(READY)  ## check types
 	@$(VENV)/bin/mypy
 
 bench: $(READY)  ## measure time and memory against peers: an hour, alone on the machine; QUICK=1: 5 minutes
-	@PYTHONPATH=tests $(VENV)/bin/python -m benchmarks $(if $(QUICK),--quick) $(ONLY)
+	@$(VENV)/bin/python -m benchmarks $(if $(QUICK),--quick) $(ONLY)
 
 bench-gpu: $(READY)  ## run the tests marked gpu, then measure on a CUDA device; QUICK=1: smaller, for a trial
-	@PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.gpu $(if $(QUICK),--quick) $(ONLY)
+	@$(VENV)/bin/python -m benchmarks.gpu $(if $(QUICK),--quick) $(ONLY)
 
 bench-docs: $(READY)  ## show what make bench measured in docs/performance.md and the README
-	@PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.publish
+	@$(VENV)/bin/python -m benchmarks.publish
 
 pictures: $(READY)  ## draw the floors anew, and the pictures of docs/napari.md in a session with the widget
 	@$(SYSTEM) --required display
-	@PYTHONPATH=.:tests $(VENV)/bin/python docs/draw_floors.py
-	@PYTHONPATH=. $(VENV)/bin/python docs/draw_napari.py
+	@$(VENV)/bin/python -m tools.draw_architecture
+	@$(VENV)/bin/python -m tools.draw_napari
 
 clean:  ## remove what make made: .venv, caches, build leftovers, demo_output
 	rm -rf $(VENV) .venv-lowest .venv-newest .venv-default-torch .venv-monailabel .coverage build dist demo_output \

@@ -21,11 +21,11 @@ from urllib.request import urlopen
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny import PHANTOM_SHAPE, shrink, weigh
 
-from monai_unetfamily.bundles.metadata import SHIPPED, class_names
+from monai_unetfamily.bundles import SHIPPED, class_names
 from monai_unetfamily.cli import main
-from monai_unetfamily.volumes.phantom import write_phantoms
+from monai_unetfamily.data.phantom import write_phantoms
+from tests.support.tiny import PHANTOM_SHAPE, shrink, weigh
 
 LABEL = str(Path(sys.executable).with_name("monailabel"))
 LITTLE = ["--features", "4", "8", "8", "--device", "cpu"]

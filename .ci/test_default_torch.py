@@ -19,8 +19,8 @@ from test_versions import NEWEST, ROOT, install, interpreter, requirements, spli
 
 NAME = "default-torch"
 # In separate processes: torch's exporters and optimizers import triton, which ends a process that draws windows.
-WITHOUT_WINDOWS = ("test_bundle*.py", "test_cli.py", "test_command.py", "test_import_cost.py")
-WITH_WINDOWS = ("test_napari_*.py", "test_results_panel.py")
+WITHOUT_WINDOWS = ("bundles/test_*.py", "cli/test_cli.py", "napari_plugin/test_command.py", "test_import_cost.py")
+WITH_WINDOWS = ("napari_plugin/test_*_panel.py", "napari_plugin/test_widget.py", "napari_plugin/test_process.py")
 RUNNERS = ("pytest", "pytest-xdist", "pytest-qt", "pytest-xvfb", "jsonschema")
 SHOWN = ("torch", "monai", "numpy", "napari", "PyQt6")
 

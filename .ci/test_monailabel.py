@@ -52,7 +52,7 @@ def main() -> int:
     subprocess.run([python, "-c", VERSIONS, *SHOWN], check=True)
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", ROOT / ".ci/monai_label.py"]
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # the command monailabel runs the first python there
-    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 

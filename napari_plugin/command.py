@@ -9,10 +9,10 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_unetfamily.volumes.sources import stem
+from monai_unetfamily.io import stem
 
-if TYPE_CHECKING:  # it imports torch
-    from monai_unetfamily.inference.settings import Settings
+if TYPE_CHECKING:
+    from monai_unetfamily.prediction import Settings
 
 _LIST = "channels.csv"
 
@@ -49,7 +49,7 @@ def predict_command(
     Raises:
         ValueError: no path.
 
-    >>> from monai_unetfamily.inference.settings import Settings
+    >>> from monai_unetfamily.prediction import Settings
     >>> predict_command("phantom_ct", ["a scan.nii.gz"], "labels", Settings(overlap=0.25, roi=("liver",)), "cpu")
     "unetfamily predict phantom_ct 'a scan.nii.gz' -o labels --device cpu --overlap 0.25 --roi liver"
     >>> print(predict_command("brain", ["/mr/t1.nii", "/mr/t2.nii"], "labels", Settings(), "auto"))

@@ -1,6 +1,10 @@
-"""Volumes opened as radiologists look at them: NIfTI, MetaImage, NRRD and DICOM; label maps with names and colours."""
+"""Files as they are opened to be looked at: voxels as stored, the header they lie under, what was odd about either.
+
+What cannot be segmented may still be looked at: NaN, pictures and series of volumes open here.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +14,74 @@ from napari.utils.notifications import show_warning
 from nibabel.nifti1 import Nifti1Pair
 from numpy.typing import NDArray
 
-from monai_unetfamily.volumes.dicom_folders import is_dicom, leads_to_dicom
-from monai_unetfamily.volumes.label_table import Label, read_label_tables
-from monai_unetfamily.volumes.sources import ITK
-from napari_plugin.appearance import table_layer
-from napari_plugin.geometry import placement, turn_of
-from napari_plugin.opening import Opened, open_dicom, open_itk_file, open_nifti
-from napari_plugin.plain import plain
+from monai_unetfamily.io import ITK, Label, form_notes, open_volume, read_label_tables, read_stored, stem
+from monai_unetfamily.io.dicom import is_dicom, leads_to_dicom
+from napari_plugin.layers import placement, table_layer, turn_of
+from napari_plugin.qt import plain
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One image: a volume, a picture, or several volumes on one grid."""
+
+    voxels: NDArray[Any]  # (X, Y, Z), (X, Y) of a picture, (X, Y, Z, T)
+    image: Nifti1Pair  # header and affine
+    name: str
+    path: Path | None = None
+    modality: str = ""  # of DICOM, as "CT"
+    series: str = ""  # of DICOM: its UID
+    notes: tuple[str, ...] = ()
+
+
+def open_nifti(path: Path) -> Opened:
+    """Open a NIfTI file; uncompressed, unscaled voxels are not read but mapped.
+
+    Raises:
+        FileNotFoundError, ValueError: what `nifti.open_volume` and `nifti.read_stored` refuse.
+    """
+    image = open_volume(path, channels=True, flat=True)
+    voxels = read_stored(image, path)
+    if np.prod(image.shape[3:]) == 1:
+        voxels = voxels.reshape(image.shape[:3], order="F")
+    return Opened(voxels, image, stem(path), path, notes=form_notes(image) if len(image.shape) > 2 else ())
+
+
+def open_itk_file(path: Path) -> Opened:
+    """Open a MetaImage or NRRD.
+
+    Raises:
+        FileNotFoundError, ValueError: what `itk.read_itk` refuses.
+    """
+    from monai_unetfamily.io import read_itk_stored
+
+    voxels, image, notes = read_itk_stored(path)
+    return Opened(voxels, image, stem(path), path, notes=notes)
+
+
+def open_dicom(path: Path) -> Opened:
+    """Open a series: of a folder the largest axial one, the others being named in a note; of a slice its own.
+
+    Raises:
+        ValueError: no series, or series of several studies; what `dicom.read_series` refuses.
+    """
+    from monai_unetfamily.io.dicom import choose_series, list_series, read_series
+
+    folder = path if path.is_dir() else path.parent
+    found, passed = list_series(folder)
+    if path.is_file():
+        found = [series for series in found if path in series.files]
+    try:
+        series, others = choose_series(found, passed=passed)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    voxels, image, notes = read_series(series.files)
+    name = series.description or folder.resolve().name
+    if path.is_file():
+        passed = ()
+    return Opened(voxels, image, name, path, series.modality, series.uid, (*notes, *others, *passed))
+
+
+# Volumes opened as radiologists look at them: NIfTI, MetaImage, NRRD and DICOM; label maps with names and colours.
 
 LayerData = tuple[NDArray[Any], dict[str, Any], str]
 ABDOMEN = (-160.0, 240.0)  # HU: the usual window for soft tissue, 400 wide about 40

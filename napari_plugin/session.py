@@ -1,24 +1,29 @@
 """What runs in a worker's thread: a bundle is opened, an image segmented. No Qt; torch is loaded when it is called."""
 
+import gc
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event, get_native_id
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from monai_unetfamily.volumes.studies import Image
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QWidget
+
+from monai_unetfamily.io import Image
+from napari_plugin.layers import PartialLabels
 
 if TYPE_CHECKING:
-    from monai_unetfamily.bundles.bundle import Bundle
+    from monai_unetfamily.bundles import Bundle
     from monai_unetfamily.bundles.trust import Finding
-    from monai_unetfamily.inference.choices import Choices
-    from monai_unetfamily.inference.segment import Progress
-    from monai_unetfamily.inference.settings import Settings
-    from monai_unetfamily.volumes.nifti import Labels
+    from monai_unetfamily.io import Labels
+    from monai_unetfamily.prediction import Choices, Progress, Settings
 
 # What a person can do something about. torch's errors are RuntimeErrors, which napari's workers take for return values.
 FAILURES = (ValueError, OSError, MemoryError, RuntimeError, ImportError)
@@ -83,10 +88,9 @@ class Result:
 def open_chosen(root: Path, device: str, trusted: "tuple[Finding, ...]") -> Opened | Refused | Failed:
     """Open a bundle for prediction; code of its own is told, not run, unless it is what is trusted."""
     try:  # torch may be what cannot be loaded
-        from monai_unetfamily.bundles.bundle import open_bundle
+        from monai_unetfamily.bundles import open_bundle
         from monai_unetfamily.bundles.trust import review
-        from monai_unetfamily.inference.choices import choices
-        from monai_unetfamily.inference.device import choose_device, list_devices
+        from monai_unetfamily.prediction import choices, choose_device, list_devices
 
         trust = bool(trusted) and review(root) == trusted
         bundle = open_bundle(root, choose_device(device), trust=trust)
@@ -124,10 +128,7 @@ def _stand_back() -> None:
 
 
 def _steps(ask: Ask) -> Generator["Progress", None, tuple["Labels", dict[int, float], tuple[str, ...]]]:
-    from monai_unetfamily.inference.predictor import prepare_image
-    from monai_unetfamily.inference.presence import watch_guides
-    from monai_unetfamily.inference.segment import segment
-    from monai_unetfamily.inference.settings import adapt
+    from monai_unetfamily.prediction import adapt, prepare_image, segment, watch_guides
 
     bundle, notes = adapt(ask.bundle, ask.settings), list[str]()
     image = ask.read()
@@ -150,3 +151,91 @@ def unforeseen(error: BaseException) -> Failed:
 def one_line(error: BaseException) -> str:
     """What an error says, without line breaks; its kind where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+# A run on its way: the network in a worker's thread, the layers in this one.
+
+_TURN = 5  # ms, in which the window is drawn
+
+
+class Runner(QObject):
+    """Runs one thing at a time.
+
+    `stepped` is emitted with windows done and in all; in the end one of `finished`, with the result and its layers,
+    `failed`, with a line that says what to do, and `cancelled`. After the latter two nothing of the run is left.
+    """
+
+    stepped = Signal(int, int)
+    finished = Signal(object, list)
+    failed = Signal(str)
+    cancelled = Signal()
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._widget = parent
+        self._stop = Event()
+        self._shown: PartialLabels | None = None
+        self._turn = QTimer(self, singleShot=True, interval=_TURN)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is on its way."""
+        return self._shown is not None
+
+    def start(self, ask: Ask, shown: PartialLabels) -> None:
+        """Begin: layers are laid, which takes some turns of the event loop; then labels are shown as they come."""
+        self._stop, self._shown = Event(), shown
+        gc.freeze()  # else what is loaded, torch above all, is searched for garbage while the window waits: 0.2 s
+        self._turn.timeout.connect(partial(self._lay, shown.lay(), ask, self._widget.window()))
+        self._turn.start()
+
+    def _lay(self, steps: Iterator[None], ask: Ask, window: QWidget) -> None:
+        """Take a step, or let it be drawn; after the last one begin."""
+        drawn = window.updatesEnabled()
+        try:
+            goes_on = not drawn or next(steps, "over") is None
+        except ValueError as error:  # an image that lies nowhere
+            self._turn.timeout.disconnect()
+            self._end(Failed(str(error)))
+            return
+        if goes_on:
+            window.setUpdatesEnabled(not drawn)  # what a step changed is drawn in a turn of its own
+            self._turn.start()
+            return
+        self._turn.timeout.disconnect()
+        self._begin(ask)
+
+    def _begin(self, ask: Ask) -> None:
+        worker = create_worker(run, ask, self._stop)
+        worker.yielded.connect(self._step)
+        worker.returned.connect(self._end)
+        worker.errored.connect(self._break)  # napari shows the traceback
+        worker.aborted.connect(self._end)  # by napari, which stops its workers as it closes
+        worker.start()
+
+    def cancel(self) -> None:
+        """Stop after the present window."""
+        self._stop.set()
+
+    def _step(self, step: "Progress") -> None:
+        if self._shown is not None and not self._stop.is_set():
+            self._shown.show(step.labels)
+            self.stepped.emit(step.done, step.total)
+
+    def _break(self, error: BaseException) -> None:
+        self._end(unforeseen(error))
+
+    def _end(self, outcome: Result | Failed | None = None) -> None:
+        shown, self._shown = self._shown, None
+        if shown is None:
+            return
+        if isinstance(outcome, Result) and not self._stop.is_set():
+            gc.unfreeze()
+            self.finished.emit(outcome, shown.finish(outcome.labels))
+            return
+        shown.discard()  # of what came since the freeze: napari collects garbage with each layer that it removes
+        gc.unfreeze()
+        if isinstance(outcome, Failed):
+            self.failed.emit(outcome.reason)
+        else:
+            self.cancelled.emit()

@@ -1,4 +1,4 @@
-"""Layers > Segment > Organ segmentation: a bundle, an image, Run; organs appear, are corrected, measured, compared."""
+"""The three planes that a radiologist looks at."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -10,33 +10,61 @@ from napari.layers import Image, Labels
 from napari.utils.events import Event
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
-from monai_unetfamily.bundles.card import Card
-from monai_unetfamily.bundles.metadata import shipped_bundles
-from monai_unetfamily.inference.box import format_box
-from napari_plugin.bundle_panel import BundlePanel
+from monai_unetfamily.bundles import Card, shipped_bundles
+from monai_unetfamily.io import format_box
 from napari_plugin.command import predict_command
-from napari_plugin.compare_panel import ComparePanel
-from napari_plugin.drawing import keep_programs
-from napari_plugin.geometry import grid_of
-from napari_plugin.image_panel import ImagePanel
-from napari_plugin.opener import Opener
-from napari_plugin.options_panel import OptionsPanel
-from napari_plugin.organ_menu import OrganMenu
-from napari_plugin.partial_labels import GROWING, PartialLabels
-from napari_plugin.plain import plain
-from napari_plugin.planes_panel import PlanesPanel
-from napari_plugin.region import Box, file_box
-from napari_plugin.results_panel import ResultsPanel
-from napari_plugin.run_panel import RunPanel, duration
-from napari_plugin.runner import Runner
-from napari_plugin.session import Ask, Opened, Result
+from napari_plugin.layers import GROWING, Box, PartialLabels, file_box, grid_of, to_image
+from napari_plugin.panels import (
+    BundlePanel,
+    ComparePanel,
+    ImagePanel,
+    Opener,
+    OptionsPanel,
+    OrganMenu,
+    ResultsPanel,
+    RunPanel,
+    duration,
+)
+from napari_plugin.qt import keep_programs, plain
+from napari_plugin.session import Ask, Opened, Result, Runner
 from napari_plugin.settings import remember_bundle
-from napari_plugin.volume import to_image
 
 if TYPE_CHECKING:
-    from monai_unetfamily.inference.settings import Settings
+    from monai_unetfamily.prediction import Settings
+
+_PLANES = {  # the axis of (S-I, A-P, R-L) that slides, then those of rows and columns
+    "Axial": ((0, 1, 2), "From below: the patient's right is on the left"),
+    "Coronal": ((1, 0, 2), "From the front: the patient's right is on the left"),
+    "Sagittal": ((2, 0, 1), "From the patient's left: anterior is on the left"),
+}
+
+
+class PlanesPanel(QWidget):
+    """A button for each plane; napari's own rolling of axes would show coronal slices lying on their side."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self.viewer = viewer
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        for name, (order, meaning) in _PLANES.items():
+            button = QPushButton(name, objectName=f"plane_{name.lower()}", toolTip=meaning)
+            button.clicked.connect(lambda _, order=order: self.show_plane(order))
+            row.addWidget(button)
+
+    def show_plane(self, order: tuple[int, ...]) -> None:
+        """Let the last three axes have this order, in 2-D, and fit the view."""
+        dims = self.viewer.dims
+        extra = dims.ndim - 3
+        if extra >= 0:
+            dims.ndisplay = 2
+            dims.order = (*range(extra), *(axis + extra for axis in order))
+            self.viewer.reset_view()
+
+
+# Layers > Segment > Organ segmentation: a bundle, an image, Run; organs appear, are corrected, measured, compared.
 
 _WIDTH = 336  # pixels: all panels, and a scroll bar beside them
 

@@ -9,11 +9,9 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from numpy.typing import NDArray
 
-from monai_unetfamily.volumes.nifti import save_image, write_labels
-from monai_unetfamily.volumes.pictures import write_picture
-from napari_plugin.appearance import layer_table
-from napari_plugin.geometry import Grid, grid_of
-from napari_plugin.plain import plain
+from monai_unetfamily.io import save_image, write_labels, write_picture
+from napari_plugin.layers import Grid, grid_of, layer_table
+from napari_plugin.qt import plain
 
 if TYPE_CHECKING:
     from napari import layers

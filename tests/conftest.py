@@ -16,23 +16,27 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pyvirtualdisplay import abstractdisplay
-from system_parts import DISPLAY, PARTS, can_import_qt, must_be_there, require
-from tiny import PHANTOM_SHAPE, shrink, weigh
+
+from tests.support.system_parts import DISPLAY, PARTS, can_import_qt, must_be_there, require
+from tests.support.tiny import PHANTOM_SHAPE, shrink, weigh
 
 if TYPE_CHECKING:
     from typing import Any
 
     import torch
-    from desk import Desk
     from npe2 import DynamicPlugin
     from npe2._pytest_plugin import TestPluginManager
     from pytestqt.qtbot import QtBot
 
-# The first adds itself to the registry (test_adding_a_network.py says when); the second measures.
-collect_ignore = ["linknet.py", "benchmarks"]
+    from tests.support.desk import Desk
+
+# It adds itself to the registry when it is imported (nets/test_adding_a_network.py).
+collect_ignore = ["support/linknet.py"]
 os.environ["NAPARI_CONFIG"] = ""  # the user's settings are neither read nor written
 abstractdisplay._X_START_TIMEOUT = 600  # seconds, for 10, in which a busy machine may not start Xvfb
-_USES_QT = re.compile(r"^(?:from|import) (?:desk|magicgui|napari|napari_plugin|pytestqt|qtpy|vispy)\b", re.MULTILINE)
+_USES_QT = re.compile(
+    r"^(?:from|import) (?:tests\.support\.desk|magicgui|napari|napari_plugin|pytestqt|qtpy|vispy)\b", re.MULTILINE
+)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +50,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from monai_unetfamily.volumes.phantom import write_phantoms
+    from monai_unetfamily.data.phantom import write_phantoms
 
     folder = tmp_path_factory.mktemp("data") / "phantoms"
     write_phantoms(folder, 6, shape=PHANTOM_SHAPE, spacing=(10.0, 10.0, 12.5))
@@ -56,7 +60,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Slices of 26 rows and 32 columns: two patients for training, one for validation."""
-    from monai_unetfamily.volumes.phantom_pictures import write_phantom_pictures
+    from monai_unetfamily.data.phantom import write_phantom_pictures
 
     folder = tmp_path_factory.mktemp("data") / "pictures"
     write_phantom_pictures(folder, 3, shape=PHANTOM_SHAPE, spacing=(10.0, 10.0, 12.5))
@@ -69,7 +73,7 @@ def overlapping_phantoms(phantoms: Path, tmp_path_factory: pytest.TempPathFactor
     import nibabel as nib
     import numpy as np
 
-    from monai_unetfamily.volumes.masks import write_masks
+    from monai_unetfamily.io import write_masks
 
     folder = tmp_path_factory.mktemp("overlapping") / "phantoms"
     shutil.copytree(phantoms, folder)
@@ -93,8 +97,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def untrained(tmp_path: Path) -> Path:
     """A copy of phantom_ct, small enough to train in seconds."""
-    from monai_unetfamily.bundles.bundle import copy_bundle
-    from monai_unetfamily.bundles.metadata import find_bundle
+    from monai_unetfamily.bundles import copy_bundle, find_bundle
 
     copy_bundle(find_bundle("phantom_ct"), tmp_path / "bundle")
     return shrink(tmp_path / "bundle")
@@ -103,8 +106,7 @@ def untrained(tmp_path: Path) -> Path:
 @pytest.fixture
 def overlapping(tmp_path: Path) -> Path:
     """The same for overlapping classes, changed as docs/overlapping_classes.md says."""
-    from monai_unetfamily.bundles.bundle import copy_bundle
-    from monai_unetfamily.bundles.metadata import find_bundle
+    from monai_unetfamily.bundles import copy_bundle, find_bundle
 
     bundle = tmp_path / "overlapping"
     copy_bundle(find_bundle("phantom_ct"), bundle)
@@ -138,8 +140,7 @@ def bundle(untrained: Path) -> Path:
 @pytest.fixture
 def untrained_2d(tmp_path: Path) -> Path:
     """A copy of phantom_2d, small enough to train in seconds."""
-    from monai_unetfamily.bundles.bundle import copy_bundle
-    from monai_unetfamily.bundles.metadata import find_bundle
+    from monai_unetfamily.bundles import copy_bundle, find_bundle
 
     copy_bundle(find_bundle("phantom_2d"), tmp_path / "bundle_2d")
     return shrink(tmp_path / "bundle_2d", (24, 32))
@@ -175,7 +176,7 @@ def image(phantoms: Path) -> Path:
 @pytest.fixture
 def desk(make_napari_viewer: "Any", plugin: object, qtbot: "QtBot", image: Path) -> "Desk":
     """A window with the widget and that image."""
-    from desk import Desk
+    from tests.support.desk import Desk
 
     return Desk(make_napari_viewer(show=True), qtbot, image)
 
@@ -183,9 +184,8 @@ def desk(make_napari_viewer: "Any", plugin: object, qtbot: "QtBot", image: Path)
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
     """Lets the network go on window by window."""
-    from desk import SECONDS
-
     from monai_unetfamily.nets import UNet3Plus
+    from tests.support.desk import SECONDS
 
     gate = threading.Semaphore(0)
     forward = UNet3Plus.forward

@@ -1,4 +1,4 @@
-"""The floors of the package and the rooms that must not exist, proved on the syntax trees.
+"""The layers of the package, the interfaces of its packages and what no file may hold, by the syntax trees.
 
 Each check takes one source file and yields its offences as (line, what). It is tried first on a small bad
 example, which it must report, and on a good one, which it must pass; then on every file of the packages.
@@ -7,36 +7,47 @@ example, which it must report, and on a good one, which it must pass; then on ev
 import ast
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib import import_module
 from importlib.util import resolve_name
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FRONT_DOOR = "__init__"  # monai_unetfamily/__init__.py shows floors 0 to 3; only floor 4 walks in through it
-FLOORS = {
+ROOT_INTERFACE = "__init__"  # monai_unetfamily/__init__.py offers names of all layers below; only cli and napari use it
+LAYERS = {  # a package imports from packages with a lower number
+    "io": 0,
     "nets": 0,
-    "losses": 0,
-    "volumes": 0,
-    "bundles": 1,
-    "inference": 2,
-    "evaluation": 2,
-    "training": 3,
-    "demo": 3,
-    FRONT_DOOR: 3.5,
-    "cli": 4,
-    "napari_plugin": 4,
+    "losses": 1,
+    "transforms": 1,
+    "inferers": 1,
+    "data": 2,
+    "bundles": 3,
+    "handlers": 4,
+    "prediction": 4,
+    "evaluation": 4,
+    "reporting": 5,
+    "cohort": 6,
+    "planning": 7,
+    "training": 8,
+    "comparison": 9,
+    "integrations": 10,
+    "demo": 10,
+    ROOT_INTERFACE: 11,
+    "cli": 12,
+    "napari_plugin": 12,
 }
-# inside nets: what every member may import
-BUILDING_BLOCKS = {"blocks", "checks", "convolution", "norms", "small_grids", "upsampling"}
-OVERVIEWS = {"__init__", "registry", "profiling", "diagram"}  # inside nets: what may import every member
-MEMBERS_KNOWN = {("unet3plus", "cgm")}  # every other file of nets is a member, and knows no other member
+NETWORK_SUPPORT = {"arguments", "layers"}  # inside nets: what every network may import
+NETWORK_OVERVIEWS = {"__init__", "registry", "profiling"}  # inside nets: what may import every network
+NETWORKS_COMBINED = {("unet3plus", "cgm")}  # any other file of nets is one network, and imports no other
 GUI = {"napari", "qtpy", "magicgui", "superqt"}
 HEAVY = {"torch", "monai"}  # seconds, which opening the plugin's widget must not cost
-NO_ROOMS = {"utils", "helpers", "common"}
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc"}
 MOST_LINES = 600
 
 
@@ -70,51 +81,62 @@ class Source(NamedTuple):
 Offences = Iterator[tuple[int, str]]
 
 
-def room(dotted: str) -> str:
-    """Name the room of the floor plan: "nets" for monai_unetfamily.nets.unet.PlainUNet."""
+def layer_of(dotted: str) -> str:
+    """Name the package that has a layer: "nets" for monai_unetfamily.nets.unet.PlainUNet."""
     head, *rest = dotted.split(".")
     return head if head == "napari_plugin" or not rest else rest[0]
 
 
 def imports_point_down(source: Source) -> Offences:
-    own = room(source.module)
-    if own not in FLOORS:
-        yield 1, f"the room {own!r} is on no floor"
+    own = layer_of(source.module)
+    if own not in LAYERS:
+        yield 1, f"the package {own!r} has no layer"
         return
     for line, name in source.imports:
         ours = name.split(".")[0] in {"monai_unetfamily", "napari_plugin"}
-        target = room(name) if room(name) in FLOORS else FRONT_DOOR
-        if ours and target != own and FLOORS[target] >= FLOORS[own] and not name.endswith(".__version__"):
-            yield line, f"{own} imports {name}, which is not below it"
+        target = layer_of(name) if layer_of(name) in LAYERS else ROOT_INTERFACE
+        if ours and target != own and LAYERS[target] >= LAYERS[own] and not name.endswith(".__version__"):
+            yield line, f"{own} imports {name}, which is not in a lower layer"
 
 
-def members_do_not_know_each_other(source: Source) -> Offences:
+def imports_use_interfaces(source: Source) -> Offences:
+    """Names of another package come from its interface; only a package and those below it import its modules."""
+    own = source.module.rpartition(".")[0]
+    for line, name in source.imports:
+        module = name.rpartition(".")[0]
+        package = module.rpartition(".")[0]
+        inner = (ROOT / module.replace(".", "/")).with_suffix(".py").is_file() and package.count(".") > 0
+        if inner and not f"{own}.".startswith(f"{package}."):
+            yield line, f"imports {name} from inside {package}"
+
+
+def networks_do_not_import_each_other(source: Source) -> Offences:
     nets, _, own = source.module.rpartition(".")
-    if nets != "monai_unetfamily.nets" or own in OVERVIEWS:
+    if nets != "monai_unetfamily.nets" or own in NETWORK_OVERVIEWS:
         return
     for line, name in source.imports:
         target = name.removeprefix(f"{nets}.").split(".")[0]
-        known = target in BUILDING_BLOCKS or (own, target) in MEMBERS_KNOWN
-        if (name == nets or name.startswith(f"{nets}.")) and not known:
+        allowed = target in NETWORK_SUPPORT or (own, target) in NETWORKS_COMBINED
+        if (name == nets or name.startswith(f"{nets}.")) and not allowed:
             yield line, f"{own} imports {name}"
 
 
 def only_the_plugin_imports_a_gui(source: Source) -> Offences:
-    if room(source.module) != "napari_plugin":
+    if layer_of(source.module) != "napari_plugin":
         yield from ((line, f"imports {name}") for line, name in source.imports if name.split(".")[0] in GUI)
 
 
 def the_plugin_opens_without_torch(source: Source) -> Offences:
     tree = parsed(source.text)
-    for node in tree.body if room(source.module) == "napari_plugin" else []:
+    for node in tree.body if layer_of(source.module) == "napari_plugin" else []:
         names = (
             Source(source.module, ast.unparse(node)).imports if isinstance(node, ast.Import | ast.ImportFrom) else ()
         )
         yield from ((node.lineno, f"imports {name}") for _, name in names if name.split(".")[0] in HEAVY)
 
 
-def no_nameless_rooms(source: Source) -> Offences:
-    yield from ((1, f"a room named {part}") for part in source.module.split(".") if part in NO_ROOMS)
+def names_say_what_is_inside(source: Source) -> Offences:
+    yield from ((1, f"named {part}") for part in source.module.split(".") if part in FORBIDDEN_NAMES)
 
 
 def files_stay_short(source: Source) -> Offences:
@@ -128,7 +150,7 @@ def no_assert(source: Source) -> Offences:
 
 
 def no_print(source: Source) -> Offences:
-    if room(source.module) == "cli":
+    if layer_of(source.module) == "cli":
         return
     calls = (node for node in source.nodes if isinstance(node, ast.Call))
     yield from ((call.lineno, "print") for call in calls if ast.unparse(call.func) == "print")
@@ -185,21 +207,24 @@ Example = tuple[Callable[[Source], Offences], str, str]
 BAD: list[Example] = [
     (imports_point_down, "attic", ""),
     (imports_point_down, "nets.unet", "from ..losses import GuidedLoss"),
-    (imports_point_down, "volumes.nifti", "from monai_unetfamily import nets"),
-    (imports_point_down, "bundles.export", "def f():\n    import monai_unetfamily.training.run"),
-    (imports_point_down, "evaluation", "from .inference.report import table"),
-    (imports_point_down, "training.run", "import monai_unetfamily as uf"),
-    (imports_point_down, "training.run", "from .. import UNet3Plus"),
+    (imports_point_down, "io.nifti", "from monai_unetfamily import nets"),
+    (imports_point_down, "bundles.export", "def f():\n    import monai_unetfamily.training.budget"),
+    (imports_point_down, "evaluation.metrics", "from monai_unetfamily.reporting import save_overlay"),
+    (imports_point_down, "training.budget", "import monai_unetfamily as uf"),
+    (imports_point_down, "training.budget", "from .. import UNet3Plus"),
     (imports_point_down, "cli", "from napari_plugin import widget"),
-    (members_do_not_know_each_other, "nets.unet", "from .cgm import Head"),
-    (members_do_not_know_each_other, "nets.cgm", "from .unet3plus import UNet3Plus"),
-    (members_do_not_know_each_other, "nets.unet3plus", "from . import registry"),
-    (members_do_not_know_each_other, "nets.blocks", "from monai_unetfamily.nets import UNet3Plus"),
-    (members_do_not_know_each_other, "nets.fcn", "from monai_unetfamily import nets"),
-    (only_the_plugin_imports_a_gui, "volumes.nifti", "from napari.layers import Image"),
+    (imports_use_interfaces, "bundles.bundle", "from monai_unetfamily.io.nifti import read_volume"),
+    (imports_use_interfaces, "io.image", "from monai_unetfamily.io.dicom.series import list_series"),
+    (imports_use_interfaces, "cli.train", "def f():\n    from ..training.budget import stop_in_time"),
+    (networks_do_not_import_each_other, "nets.unet", "from .cgm import Head"),
+    (networks_do_not_import_each_other, "nets.cgm", "from .unet3plus import UNet3Plus"),
+    (networks_do_not_import_each_other, "nets.unet3plus", "from . import registry"),
+    (networks_do_not_import_each_other, "nets.arguments", "from monai_unetfamily.nets import UNet3Plus"),
+    (networks_do_not_import_each_other, "nets.fcn", "from monai_unetfamily import nets"),
+    (only_the_plugin_imports_a_gui, "io.nifti", "from napari.layers import Image"),
     (only_the_plugin_imports_a_gui, "cli", "def f():\n    import qtpy.QtCore"),
-    (no_nameless_rooms, "nets.utils", ""),
-    (no_nameless_rooms, "common.files", ""),
+    (names_say_what_is_inside, "nets.utils", ""),
+    (names_say_what_is_inside, "common.files", ""),
     (files_stay_short, "losses", "\n" * 601),
     (no_assert, "losses", "assert ok, 'no'"),
     (no_print, "losses", "def f():\n    print('hi')"),
@@ -218,12 +243,14 @@ BAD: list[Example] = [
 # check, file, what it must pass there
 GOOD: list[Example] = [
     (imports_point_down, "cli", "import monai_unetfamily as uf"),
-    (imports_point_down, "training.run", "from .. import __version__\nfrom ..evaluation import evaluate"),
-    (imports_point_down, "nets.unet", "import torch\nfrom .blocks import ConvBlock"),
-    (members_do_not_know_each_other, "nets.unet3plus", "from .cgm import Head\nfrom . import blocks"),
-    (members_do_not_know_each_other, "nets.registry", "from . import unet, unet3plus"),
-    (only_the_plugin_imports_a_gui, "volumes.nifti", "import nibabel"),
-    (no_nameless_rooms, "volumes.nifti", "from monai import utils"),
+    (imports_point_down, "training.budget", "from .. import __version__\nfrom ..evaluation import evaluate_case"),
+    (imports_point_down, "nets.unet", "import torch\nfrom .layers import ConvBlock"),
+    (imports_use_interfaces, "bundles.bundle", "from ..io import read_volume\nfrom .metadata import read_metadata"),
+    (imports_use_interfaces, "io.dicom.series", "from monai_unetfamily.io.header_checks import MAX_VOXELS"),
+    (networks_do_not_import_each_other, "nets.unet3plus", "from .cgm import Head\nfrom . import layers"),
+    (networks_do_not_import_each_other, "nets.registry", "from . import unet, unet3plus"),
+    (only_the_plugin_imports_a_gui, "io.nifti", "import nibabel"),
+    (names_say_what_is_inside, "io.nifti", "from monai import utils"),
     (files_stay_short, "losses", "\n" * 600),
     (no_assert, "losses", "if not ok:\n    raise ValueError"),
     (no_guessing_except, "losses", "try: f()\nexcept Exception as error:\n    if type(error) is not Exception: raise"),
@@ -237,6 +264,8 @@ GOOD: list[Example] = [
 ]
 CHECKS = [*dict.fromkeys(check for check, *_ in BAD), the_plugin_opens_without_torch]
 FILES = sorted(path for name in ("monai_unetfamily", "napari_plugin") for path in (ROOT / name).rglob("*.py"))
+
+STUBS = sorted(path for name in ("monai_unetfamily", "napari_plugin") for path in (ROOT / name).rglob("__init__.pyi"))
 
 
 def names(examples: list[Example]) -> list[str]:
@@ -258,7 +287,7 @@ def test_check_passes_a_good_example(check: Callable[[Source], Offences], file: 
 
 
 def test_the_plugin_may_import_a_gui_and_the_package() -> None:
-    widget = Source("napari_plugin.widget", "import napari\nfrom monai_unetfamily.inference import predictor")
+    widget = Source("napari_plugin.widget", "import napari\nfrom monai_unetfamily.prediction import segment")
     assert not [offence for check in CHECKS for offence in check(widget)]
 
 
@@ -279,7 +308,23 @@ def test_every_file(check: Callable[[Source], Offences]) -> None:
     assert offences == []
 
 
+def test_no_two_modules_have_one_name() -> None:
+    """So that a name in a traceback or a sentence is one file; a command's file is named as the command."""
+    modules = [path for path in FILES if path.stem != "__init__" and not {"cli", "templates"} & set(path.parts)]
+    counted = Counter(path.stem for path in modules)
+    assert [name for name, count in counted.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=lambda stub: ".".join(stub.parent.relative_to(ROOT).parts))
+def test_interfaces_offer_what_their_stubs_list(stub: Path) -> None:
+    """Every name can be imported, and is no module; what mypy is shown and what is there are one list."""
+    package = import_module(".".join(stub.parent.relative_to(ROOT).parts))
+    listed = {alias.name for node in parsed(stub.read_text("utf-8")).body for alias in getattr(node, "names", [])}
+    assert set(package.__all__) == listed
+    assert [name for name in package.__all__ if isinstance(getattr(package, name), ModuleType)] == []
+
+
 def test_every_package_is_in_the_wheel() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    found = {".".join(file.parent.relative_to(ROOT).parts) for file in ROOT.glob("monai_unetfamily/**/__init__.py")}
-    assert set(settings["packages"]) == found | {"monai_unetfamily.configs", "napari_plugin"}
+    found = {".".join(file.parent.relative_to(ROOT).parts) for file in FILES if file.stem == "__init__"}
+    assert set(settings["packages"]) == found | {"monai_unetfamily.configs"}

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from benchmarks import cohort, measure, napari_window, plot, publish, table, windows
 from benchmarks.__main__ import BENCHMARKS, run
 from benchmarks.gpu import command, device, networks, prediction, training
@@ -24,11 +25,10 @@ from benchmarks.gpu.networks import Formed, Part
 from benchmarks.measure import PACKAGES, Result, Spread, Step, compare, measured_together
 from benchmarks.members import member
 from benchmarks.steps import network_step, rounding
-from family import SIZES, small
-from paper_form import PlainLayer, paper_form
-from tiers import sampled
-
-from monai_unetfamily.nets.convolution import ConvLayer
+from monai_unetfamily.nets.layers.convolution import ConvLayer
+from tests.support.family import SIZES, small
+from tests.support.paper_form import PlainLayer, paper_form
+from tests.support.tiers import sampled
 
 
 def test_a_spread_is_the_median_and_the_quartiles() -> None:

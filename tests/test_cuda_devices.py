@@ -4,8 +4,8 @@ Every result must be on the CUDA device and have the shape and the type of the C
 in between fails, since CUDA's own check of devices is part of torch's fake tensors. Not tested here:
 
 - values, memory, speed, and whether CUDA has a kernel for an operation and a type;
-- autocast on CUDA: in a CPU build it converts nothing, so that all maps stay float32 (test_mixed_precision.py has
-  autocast on the CPU);
+- autocast on CUDA: in a CPU build it converts nothing, so that all maps stay float32 (see
+  inferers/test_mixed_precision.py for the CPU);
 - the values that branches depend on: each test names the answers, and a mask selects one element;
 - numbers that the code takes out of tensors (`float(loss)`, `tolist()`) and what it makes of them;
 - CUDA graphs, `torch.compile`, several devices, streams and what the CPU does meanwhile.
@@ -18,24 +18,22 @@ from typing import Any
 
 import pytest
 import torch
-from cuda_stand_in import CPU, CUDA, StandIn, assert_like_on_the_cpu, stand_ins
 from monai.data import set_track_meta
 from monai.losses import DiceCELoss, DiceFocalLoss
-from tiers import sampled
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from monai_unetfamily import losses
-from monai_unetfamily.bundles.metadata import class_names, image_shape
-from monai_unetfamily.bundles.networks import choose_network
-from monai_unetfamily.bundles.training_trust import training_parser
+from monai_unetfamily.bundles import choose_network, class_names, image_shape
+from monai_unetfamily.bundles.trust.config_review import training_parser
+from monai_unetfamily.comparison import prediction_cost
 from monai_unetfamily.losses import GuidedLoss, HybridLoss, LabelledVoxelsLoss, WeightedHeadsLoss, multiscale_ssim
-from monai_unetfamily.nets import GuidedOutput, SkipFCN, UNetPlusPlus, create_network
-from monai_unetfamily.nets.registry import MEMBERS
-from monai_unetfamily.nets.upsampling import Upsampled, coarse_convolution
-from monai_unetfamily.training import levels
-from monai_unetfamily.training.comparing import costs
+from monai_unetfamily.nets import MEMBERS, GuidedOutput, SkipFCN, UNetPlusPlus, create_network
+from monai_unetfamily.nets.layers.upsampling import Upsampled, coarse_convolution
+from monai_unetfamily.training import pruning
 from monai_unetfamily.training.history import History
+from tests.support.cuda_stand_in import CPU, CUDA, StandIn, assert_like_on_the_cpu, stand_ins
+from tests.support.tiers import sampled
 
 # The first option of a variant is what it is about: members without it have no such variant.
 VARIANTS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
@@ -218,7 +216,7 @@ def test_the_clock_waits_for_the_network_s_own_device(monkeypatch: pytest.Monkey
     waited: list[torch.device] = []
     monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
     with stand_ins():
-        levels._now(torch.nn.Conv2d(1, 1, 1).to(SECOND))
+        pruning._now(torch.nn.Conv2d(1, 1, 1).to(SECOND))
     assert waited == [SECOND]
 
 
@@ -232,9 +230,9 @@ def test_memory_is_measured_on_the_bundle_s_own_device(monkeypatch: pytest.Monke
     for name in ("reset_peak_memory_stats", "memory_allocated", "max_memory_allocated"):
         monkeypatch.setattr(torch.cuda, name, answer)
     for name in ("load_case", "case_study", "_segment"):
-        monkeypatch.setattr(costs, name, lambda *_: (None, None))
-    monkeypatch.setattr(costs, "open_bundle", lambda _, device: SimpleNamespace(device=device))
-    monkeypatch.setattr(costs, "variants", lambda _: {"": None})
-    monkeypatch.setattr(costs, "adapt", lambda bundle, _: bundle)
-    costs._peak(Path(), "", {}, str(SECOND), torch.get_num_threads())
+        monkeypatch.setattr(prediction_cost, name, lambda *_: (None, None))
+    monkeypatch.setattr(prediction_cost, "open_bundle", lambda _, device: SimpleNamespace(device=device))
+    monkeypatch.setattr(prediction_cost, "variants", lambda _: {"": None})
+    monkeypatch.setattr(prediction_cost, "adapt", lambda bundle, _: bundle)
+    prediction_cost._peak(Path(), "", {}, str(SECOND), torch.get_num_threads())
     assert asked == [SECOND] * 3

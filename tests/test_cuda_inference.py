@@ -13,23 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cuda_stand_in import CPU, CUDA, assert_like_on_the_cpu, stand_ins
 from monai.inferers import SlidingWindowInferer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_unetfamily.bundles.bundle import Bundle, open_bundle, training_part
-from monai_unetfamily.inference import segment as segmenting
-from monai_unetfamily.inference.inferer import WindowInferer
-from monai_unetfamily.inference.inversion import NotSeparable
-from monai_unetfamily.inference.predictor import load_case
-from monai_unetfamily.inference.presence import watch_guides
-from monai_unetfamily.inference.segment import Case, segment
-from monai_unetfamily.inference.settings import Settings, adapt
-from monai_unetfamily.training.calibration import LEARNED_BY
-from monai_unetfamily.training.presence import watch_windows
-from monai_unetfamily.volumes.cases import load_cases
-from monai_unetfamily.volumes.studies import find_studies
+from monai_unetfamily.bundles import Bundle, open_bundle, training_part
+from monai_unetfamily.data import find_studies, load_cases
+from monai_unetfamily.inferers import WindowInferer
+from monai_unetfamily.prediction import Case, Settings, adapt, load_case, prediction, segment, watch_guides
+from monai_unetfamily.prediction.resample import NotSeparable
+from monai_unetfamily.training import LEARNED_BY
+from monai_unetfamily.training.calibration import watch_windows
+from tests.support.cuda_stand_in import CPU, CUDA, assert_like_on_the_cpu, stand_ins
 
 INFERERS: dict[str, tuple[dict[str, Any], tuple[int, ...], Sequence[bool]]] = {
     "2-D": ({"roi_size": (8, 8), "mirror_axes": (0,)}, (11, 14), [True]),
@@ -123,8 +118,8 @@ def test_whole_volume_goes_to_the_cpu(
 ) -> None:
     """Where the bundle's own postprocessing is needed, which begins with scores on the CPU."""
     given: list[Tensor] = []
-    monkeypatch.setattr(segmenting, "rule_of", raises_not_separable)
-    monkeypatch.setattr(segmenting, "labels_of", lambda bundle, image, scores, *_: given.append(scores))
+    monkeypatch.setattr(prediction, "rule_of", raises_not_separable)
+    monkeypatch.setattr(prediction, "labels_of", lambda bundle, image, scores, *_: given.append(scores))
     opened_bundle = replace(opened(bundle), inferer=inferer)
     case = first_case(opened_bundle, phantoms)
     with stand_ins():

@@ -8,7 +8,6 @@ writes a command that needs another reason has to write it there.
 import importlib
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -21,13 +20,14 @@ from typing import NamedTuple
 import pytest
 import yaml
 from _pytest.mark import ParameterSet
-from docs_shelf import ship, take
 from monai.bundle import ConfigParser
-from processes import module
-from tiers import sampled
 
-from monai_unetfamily.bundles import metadata as where
+from monai_unetfamily.bundles import metadata
 from monai_unetfamily.cli import _parser, main
+from tests.support.docs_shelf import ship, take
+from tests.support.processes import module
+from tests.support.tiers import sampled
+from tools import draw_architecture
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,13 +36,13 @@ PROGRAMS = ("unetfamily", "make", "pip", "python", "napari", "torchrun", "sbatch
 # What a command begins with, and why it is not run here.
 NOT_HERE = {
     "pip install": "asks a package index; test_wheel.py builds and installs the wheel without one",
-    "napari": "opens a window that waits for a person; test_napari_reader.py and test_napari_widget.py open one",
+    "napari": "opens a window that waits for a person; the tests of napari_plugin/test_widget.py open one",
     'python -c "import torch, napari;': "likewise",
     "monailabel": "MONAI Label wants an environment of its own, where make test-monailabel does the same",
     "cp -r my_bundle apps/": "likewise",
-    "torchrun": "two processes: test_training.py::test_two_processes_train_one_network",
-    "sbatch": "needs SLURM: test_shards.py gives its variables",
-    "unetfamily predict my_bundle scans -o labels --ray": "needs or begins a cluster: test_cluster.py has one for all",
+    "torchrun": "two processes: training/test_training_run.py::test_two_processes_train_one_network",
+    "sbatch": "needs SLURM: cohort/test_shards.py gives its variables",
+    "unetfamily predict my_bundle scans -o labels --ray": "needs or starts a cluster: integrations/test_ray.py",
 }
 # A command that stands for others, and one of them; or one that takes long, and a shorter one.
 INSTEAD = {
@@ -50,7 +50,7 @@ INSTEAD = {
     "unetfamily networks NAME": "unetfamily networks unet3plus",
     "unetfamily train BUNDLE --network NAME": "unetfamily train phantom_ct --dataset phantoms -o new --network unet_e",
     "unetfamily compare my_data -o comparison --networks all --minutes-each 30": "unetfamily compare my_data "
-    "-o comparison --networks unet,unet_l1 --minutes-each 0.01 --features 4 8 8",  # all: test_comparing_members.py
+    "-o comparison --networks unet,unet_l1 --minutes-each 0.01 --features 4 8 8",  # all: comparison/test_candidates.py
     "unetfamily compare my_data -o comparison --minutes-each 30 [--networks unet,unetplusplus] [--folds K | --seeds S] "
     "[--spatial-dims 2] [--bundle BUNDLE] [--features 16 32 64 128] [--device cuda]": "unetfamily compare my_data "
     "-o comparison --minutes-each 0.01 --networks unet --folds 2 --bundle my_bundle --device cpu",
@@ -154,8 +154,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small(shipped: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: None) -> None:
     """The shipped bundles are small ones, no process measures memory, and the folder is empty."""
-    monkeypatch.setattr(where, "SHIPPED", shipped)
-    comparing = importlib.import_module("monai_unetfamily.training.comparing.compare")
+    monkeypatch.setattr(metadata, "SHIPPED", shipped)
+    comparing = importlib.import_module("monai_unetfamily.comparison.study")
     monkeypatch.setattr(comparing, "peak_bytes", lambda *_: 1.0)
     monkeypatch.chdir(tmp_path)
 
@@ -257,6 +257,5 @@ def test_the_citation_is_of_this_version() -> None:
 
 
 @pytest.mark.slow
-def test_the_floors_are_drawn_as_they_are() -> None:
-    drawing = runpy.run_path(str(ROOT / "docs/draw_floors.py"))
-    assert drawing["FILE"].read_text("utf-8") == drawing["picture"]()
+def test_the_architecture_is_drawn_as_it_is() -> None:
+    assert draw_architecture.FILE.read_text("utf-8") == draw_architecture.picture()

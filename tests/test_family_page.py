@@ -1,4 +1,4 @@
-"""docs/family.md says what the package says: every table, picture and deviation (`python docs/fill_family.py`)."""
+"""docs/family.md says what the package says: every table, picture and deviation (`python tools/fill_family.py`)."""
 
 import re
 import shlex
@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from monai_unetfamily.cli import main
-from monai_unetfamily.nets import list_networks
-from monai_unetfamily.nets.registry import MEMBERS
+from monai_unetfamily.nets import MEMBERS, list_networks
 
 pytestmark = pytest.mark.slow
 

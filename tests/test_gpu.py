@@ -10,24 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from family import heads_of, small
-from test_distributed import PROCESSES, batch, loss_of, supervised
-from test_early_exit import HELD, full, guided
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_unetfamily.bundles.bundle import Bundle, open_bundle
-from monai_unetfamily.bundles.metadata import find_bundle
-from monai_unetfamily.inference import segment
-from monai_unetfamily.inference.inferer import WindowInferer
-from monai_unetfamily.inference.predictor import load_case, predict_volume
+from monai_unetfamily.bundles import Bundle, find_bundle, open_bundle
+from monai_unetfamily.data import find_studies
+from monai_unetfamily.inferers import WindowInferer
 from monai_unetfamily.nets import list_networks
-from monai_unetfamily.nets.upsampling import Upsampled, coarse_convolution, resize
-from monai_unetfamily.training.history import read_history
-from monai_unetfamily.training.run import train
-from monai_unetfamily.volumes.studies import find_studies
+from monai_unetfamily.nets.layers import resize
+from monai_unetfamily.nets.layers.upsampling import Upsampled, coarse_convolution
+from monai_unetfamily.prediction import load_case, predict_volume, prediction
+from monai_unetfamily.training import read_history, train
+from tests.inferers.test_early_exit import HELD, full, guided
+from tests.support.family import heads_of, small
+from tests.training.test_distributed import PROCESSES, batch, loss_of, supervised
 
 pytestmark = pytest.mark.gpu
 
@@ -50,7 +48,7 @@ def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     def network(bundle: Bundle) -> Callable[[Tensor], Any]:
         return torch.no_grad()(bundle.network)
 
-    monkeypatch.setattr(segment, "_network", network)
+    monkeypatch.setattr(prediction, "_network", network)
 
 
 @pytest.fixture
@@ -146,7 +144,7 @@ def test_ensembles_and_mirrored_windows_agree_with_the_cpu(form: str, images: li
         inferer = WindowInferer((64, 56, 40), mirror_axes=(1,), sw_batch_size=2, skip_below=0.0)
         members = [bundle, bundle] if form == "ensemble" else [replace(bundle, inferer=inferer)]
         [study] = find_studies(images[:1]).studies
-        *_, last = segment.segment(members, load_case(bundle, study)[1])
+        *_, last = prediction.segment(members, load_case(bundle, study)[1])
         labels.append(last.labels)
     assert labels[0].any()
     assert (labels[0] != labels[1]).mean() < 1e-3

@@ -4,7 +4,6 @@ torch's default wheel for Linux brings triton, whose LLVM and that of Mesa's sof
 in napari nothing may load it. A stand-in for triton makes an import of it visible where torch is a CPU build.
 """
 
-import ast
 import json
 import re
 import subprocess
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-import monai_unetfamily
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "monai", "numpy"}
@@ -58,9 +55,9 @@ ComponentLocator().get_component_module_name("UNet3Plus")
 PREDICTION = """
 from pathlib import Path
 from threading import Event
-from monai_unetfamily.inference.settings import Settings
-from monai_unetfamily.volumes.reading import read_study
-from monai_unetfamily.volumes.studies import find_studies
+from monai_unetfamily.prediction import Settings
+from monai_unetfamily.io import read_study
+from monai_unetfamily.data import find_studies
 from napari_plugin.session import Ask, Opened, Result, open_chosen, run
 
 bundle, image = map(Path, arguments)
@@ -147,11 +144,3 @@ def test_choosing_a_bundle_and_predicting_load_no_triton(tmp_path: Path, bundle:
 
 def test_a_stand_in_would_be_seen(tmp_path: Path) -> None:
     assert fresh("import triton; answer = None", tmp_path, TRITON) == [None, ["triton"]]
-
-
-def test_the_stub_types_each_public_name_from_where_it_is_loaded() -> None:
-    stub = ast.parse((ROOT / "monai_unetfamily/__init__.pyi").read_text("utf-8"))
-    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
-    typed = {alias.asname: (node.module, alias.name) for node in imports for alias in node.names}
-    loaded = {name: (f"monai_unetfamily.{home}", name) for name, home in monai_unetfamily._HOME.items()}
-    assert typed == loaded

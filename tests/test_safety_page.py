@@ -6,10 +6,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-from zoo_bundle import CONFIG, write_zoo_bundle
 
-from monai_unetfamily.bundles.recipes import EXPRESSIONS
+from monai_unetfamily.bundles.trust.allow_list import EXPRESSIONS
 from monai_unetfamily.cli import main
+from tests.support.zoo_bundle import CONFIG, write_zoo_bundle
 
 PAGE = (Path(__file__).parents[1] / "docs/safety.md").read_text("utf-8")
 

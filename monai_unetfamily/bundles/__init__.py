@@ -1,1 +1,5 @@
 """MONAI bundles: opened, checked, written."""
+
+from lazy_loader import attach_stub
+
+__getattr__, _, __all__ = attach_stub(__name__, __file__)

@@ -1,24 +1,140 @@
-"""A MONAI bundle, opened for prediction or training, and copied."""
+"""Whether the parts of a bundle agree with the names of its classes (label id -> name) on what a background is."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
+from numpy.typing import NDArray
 from torch import nn
 
-from monai_unetfamily.bundles.agreement import check_background, check_postprocessing
-from monai_unetfamily.bundles.metadata import class_names, config_file, weights_file
-from monai_unetfamily.bundles.reading import require_inside
-from monai_unetfamily.bundles.reasons import reason_of
-from monai_unetfamily.bundles.references import read_config
+from monai_unetfamily.bundles.config import PICTURE_READER, read_config, takes_pictures_alone
+from monai_unetfamily.bundles.config_files import require_inside
+from monai_unetfamily.bundles.errors import reason_of
+from monai_unetfamily.bundles.metadata import class_names, config_file, image_format, weights_file
 from monai_unetfamily.bundles.trust import PREDICTION, reviewed_parser
 from monai_unetfamily.bundles.weights import load_weights
-from monai_unetfamily.volumes.cases import IGNORE
-from monai_unetfamily.volumes.files import atomic_file, make_folder, require_free
+from monai_unetfamily.data import IGNORE
+from monai_unetfamily.io import atomic_file, is_picture, make_folder, open_volume, read_channels, require_free
+
+
+def check_background(names: Mapping[int, str], *parts: Any) -> None:
+    """Refuse a part (a network, an inferer, a loss) whose `background` says otherwise than the classes' names.
+
+    Softmax where classes overlap would let one class take the other's voxels, without a word. A part that says nothing,
+    or None, is passed.
+
+    Raises:
+        ValueError: names the part.
+
+    >>> check_background({1: "tumour", 2: "core"}, nn.ReLU())
+    """
+    has = 0 in names
+    modules = [m for part in parts for m in (part.modules() if isinstance(part, nn.Module) else [part])]
+    wrong = [type(module).__name__ for module in modules if getattr(module, "background", None) not in (None, has)]
+    if wrong:
+        raise ValueError(
+            f"{wrong[0]} has background={not has}, where channel_def names {list(names.values())}; set it to {has}, or "
+            "correct the names."
+        )
+
+
+def check_postprocessing(names: Mapping[int, str], postprocess: Any, file: Path) -> None:
+    """Refuse a postprocessing that takes the best class where there is no background.
+
+    It would give every voxel to a class; and of one channel the best is always channel 0, so that the mask is empty.
+
+    Raises:
+        ValueError: names `file`.
+
+    >>> check_postprocessing({1: "tumour", 2: "core"}, Compose([]), Path("inference.yaml"))
+    """
+    steps = postprocess.flatten().transforms if isinstance(postprocess, Compose) else [postprocess]
+    if 0 not in names and any(np.any(getattr(step, "argmax", False)) for step in steps):
+        raise ValueError(
+            f"{file}: postprocessing takes the best class (argmax), though channel_def names no background but "
+            f"{list(names.values())}; end with AsDiscreted, threshold: 0.5, or name channel 0 background."
+        )
+
+
+# What a bundle takes: volumes or pictures, and pictures of how many channels and which values.
+
+
+def check_source(root: Path, paths: Sequence[Path]) -> None:
+    """Refuse an image, whose channels may be files of their own, as `check_kind` and, of pictures, `check_values` do.
+
+    Raises:
+        FileNotFoundError, ValueError: what they raise, what `open_volume` raises of volumes and `read_channels` of
+            pictures, and another number of channels than the bundle takes.
+
+    >>> from monai_unetfamily.bundles import find_bundle
+    >>> check_source(find_bundle("hippocampus_mr"), [Path("xray.png")])
+    Traceback (most recent call last):
+    ValueError: xray.png: is a picture, and hippocampus_mr is for volumes; ...
+    """
+    for path in paths:
+        check_kind(root, path, is_picture(path))
+    if is_picture(paths[0]):
+        values, _ = read_channels(paths)
+        check_values(root, paths[0], values)
+        return
+    got, needed = sum(prod(open_volume(path, channels=True).shape[3:]) for path in paths), image_format(root).channels
+    if got != needed:
+        ways = "a file a channel, or a 4-D file"
+        raise ValueError(f"{paths[0]}: has {got} channels, and {root.name} takes {needed}; give {ways} of as many.")
+
+
+def check_kind(root: Path, path: Path, picture: bool) -> None:
+    """Refuse a picture or a volume where the bundle is for the other, and pictures that its own reader would turn.
+
+    Raises:
+        ValueError: says what to do; the metadata does not say.
+        FileNotFoundError: the bundle has no inference config.
+    """
+    ours = takes_pictures_alone(root)
+    if picture and image_format(root).axes != 2:
+        raise ValueError(
+            f"{path}: is a picture, and {root.name} is for volumes; give NIfTI files, or choose a 2-D bundle."
+        )
+    if picture and not ours:
+        raise ValueError(
+            f"{path}: {root.name} learned from pictures that its reader turned; name monai_unetfamily.transforms."
+            f"{PICTURE_READER} in its LoadImaged, and train it anew."
+        )
+    if ours and not picture:
+        raise ValueError(
+            f"{path}: is no PNG or TIFF, and {root.name} takes these alone; convert it, or choose a bundle for volumes."
+        )
+
+
+def check_values(root: Path, path: Path, values: NDArray[np.float32]) -> None:
+    """Refuse a picture (C, rows, columns) unlike what the bundle's metadata states.
+
+    Its `network_data_format` has `num_channels`, and the `value_range` of values as stored; an empty one is no limit.
+
+    Raises:
+        ValueError: says what to do.
+    """
+    stated = image_format(root)
+    if len(values) != stated.channels:
+        raise ValueError(
+            f"{path}: has {len(values)} channels, and {root.name} takes {stated.channels} (1 is greyscale, 3 RGB); "
+            "convert it, or choose another bundle."
+        )
+    if values.min() < stated.low or values.max() > stated.high:
+        raise ValueError(
+            f"{path}: has values from {values.min():g} to {values.max():g}, and {root.name} takes {stated.low:g} to "
+            f"{stated.high:g}; scale it as the bundle's own pictures were, or choose another bundle."
+        )
+
+
+# A MONAI bundle, opened for prediction or training, and copied.
 
 _LEFT_BEHIND = (
     "models",
@@ -69,7 +185,7 @@ def label_names(root: Path) -> dict[int, str]:
         FileNotFoundError: no train config.
         ValueError: a config or metadata that cannot be used.
 
-    >>> from monai_unetfamily.bundles.metadata import find_bundle
+    >>> from monai_unetfamily.bundles import find_bundle
     >>> label_names(find_bundle("hippocampus_mr"))
     {0: 'background', 1: 'anterior', 2: 'posterior', 255: 'ignore'}
     """
@@ -88,7 +204,7 @@ def open_bundle(root: Path, device: torch.device, *, trust: bool = False) -> Bun
     Args:
         root: its folder.
         device: where its network goes.
-        trust: whether it may run code of its own (`trust.review` tells which); ordinary bundles need none.
+        trust: whether it may run code of its own (`trust.config_review` tells which); ordinary bundles need none.
 
     Raises:
         FileNotFoundError: a config or the weights are missing.
@@ -125,7 +241,7 @@ def training_part(root: Path, part: str, *, trust: bool = False) -> Any:
         UntrustedBundleError: it would run code of its own, and is not trusted.
         ValueError: a config that cannot be used.
 
-    >>> from monai_unetfamily.bundles.metadata import find_bundle
+    >>> from monai_unetfamily.bundles import find_bundle
     >>> type(training_part(find_bundle("hippocampus_mr"), "loss")).__name__
     'GuidedLoss'
     """

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_unetfamily.bundles.config import resolved_part, takes_pictures_alone
+from monai_unetfamily.bundles.config_files import inside
 from monai_unetfamily.bundles.metadata import (
     METADATA,
     class_names,
@@ -12,8 +14,6 @@ from monai_unetfamily.bundles.metadata import (
     read_metadata,
     weights_file,
 )
-from monai_unetfamily.bundles.reading import inside
-from monai_unetfamily.bundles.references import resolved_part, takes_pictures_alone
 
 _BY_SLICES = ("WindowInferer", "SliceInferer")  # they slide a 2-D network over volumes
 _FACTORY = "create_network"
@@ -61,7 +61,7 @@ def read_card(root: Path) -> Card:
         FileNotFoundError: it has no metadata or no inference config.
         ValueError: one of the two cannot be read, or the metadata does not state image and classes.
 
-    >>> from monai_unetfamily.bundles.metadata import find_bundle
+    >>> from monai_unetfamily.bundles import find_bundle
     >>> card = read_card(find_bundle("hippocampus_mr"))
     >>> card.name, card.modality, card.axes, card.network, card.license
     ('Hippocampus in T1-weighted MR', 'MR', 3, 'PlainUNet', 'Apache License 2.0')

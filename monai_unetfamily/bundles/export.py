@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from monai_unetfamily.bundles.bundle import open_bundle
 from monai_unetfamily.bundles.metadata import METADATA, image_format, image_shape, read_metadata
-from monai_unetfamily.volumes.files import atomic_file
+from monai_unetfamily.io import atomic_file
 
 TOLERANCE = 1e-4  # of the largest logit
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -65,7 +65,7 @@ def export_network(root: Path, form: str, file: Path, *, trust: bool = False) ->
             largest. Nothing is written then.
 
     >>> from tempfile import TemporaryDirectory
-    >>> from monai_unetfamily.bundles.metadata import find_bundle
+    >>> from monai_unetfamily.bundles import find_bundle
     >>> with TemporaryDirectory() as folder:
     ...     export_network(find_bundle("phantom_2d"), "torchscript", Path(folder) / "phantom_2d.ts") < 1e-4
     True

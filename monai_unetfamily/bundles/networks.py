@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
+from torch import nn
+from torch.nn.modules.module import _IncompatibleKeys
 
+from monai_unetfamily.bundles.config import read_config
+from monai_unetfamily.bundles.config_parts import expand
+from monai_unetfamily.bundles.errors import reason_of
 from monai_unetfamily.bundles.metadata import METADATA, config_file, read_metadata
-from monai_unetfamily.bundles.parts import expand
-from monai_unetfamily.bundles.reasons import reason_of
-from monai_unetfamily.bundles.references import read_config
 from monai_unetfamily.bundles.trust import restricted_parser
-from monai_unetfamily.nets import list_networks
-from monai_unetfamily.nets.registry import MEMBERS
-from monai_unetfamily.volumes.files import atomic_file
+from monai_unetfamily.io import atomic_file
+from monai_unetfamily.nets import MEMBERS, list_networks
 
 _CHOSEN = "@_meta_#network"
 _NETWORKS = "@_meta_#networks#"
@@ -39,7 +41,7 @@ def check_network(root: Path, name: str, *, trust: bool = False) -> dict[str, An
         UntrustedBundleError: the network is none of MONAI's or this package's, and the bundle is not trusted.
         ValueError: where neither the bundle nor the family knows that network, or it cannot be built.
 
-    >>> from monai_unetfamily.bundles.metadata import find_bundle
+    >>> from monai_unetfamily.bundles import find_bundle
     >>> check_network(find_bundle("phantom_ct"), "fcn8s")["networks"]["fcn8s"]["features"]
     [8, 16, 32, 64]
     """
@@ -61,7 +63,7 @@ def network_definition(root: Path) -> dict[str, Any]:
     Raises:
         ValueError: where the metadata has none, or the inference config defines the network itself.
 
-    >>> from monai_unetfamily.bundles.metadata import find_bundle
+    >>> from monai_unetfamily.bundles import find_bundle
     >>> network_definition(find_bundle("phantom_2d"))["features"]
     [8, 16, 32, 64]
     """
@@ -144,3 +146,39 @@ def _require_buildable(root: Path, metadata: dict[str, Any], name: str, *, trust
 def _write(root: Path, metadata: dict[str, Any]) -> None:
     with atomic_file(root / "configs" / METADATA) as stream:
         stream.write(f"{json.dumps(metadata, indent=2)}\n".encode())
+
+
+# The network that a bundle's metadata chooses, for tools that read its configs without the metadata.
+
+
+def chosen_network(bundle_root: str) -> nn.Module:
+    """Build the network that the metadata of a bundle chooses, without its weights.
+
+    A config refers to it under "_meta_", where MONAI and this package put the metadata. MONAI Label does not;
+    `.ci/monai_label_task.py` has it call this. It runs what the metadata names, as that config does.
+
+    MONAI Label offers its user each `models/*.pt`, and loads what fits of it, or nothing, with no more than a line in
+    its log. So this network refuses to load other weights than its own, `strict` or not.
+
+    Raises:
+        FileNotFoundError, ValueError: metadata that cannot be read.
+        KeyError: metadata without a network.
+
+    >>> from monai_unetfamily.bundles import find_bundle
+    >>> type(chosen_network(str(find_bundle("hippocampus_mr")))).__name__
+    'PlainUNet'
+    """
+    parser = ConfigParser({"_meta_": read_metadata(Path(bundle_root))})
+    network: nn.Module = parser.get_parsed_content("_meta_#network")
+    network.register_load_state_dict_post_hook(_require_all)
+    return network
+
+
+def _require_all(network: nn.Module, differences: _IncompatibleKeys) -> None:
+    """Refuse what `strict=False` would let pass: a network that keeps some of its random weights."""
+    lacking, besides = differences.missing_keys, differences.unexpected_keys
+    if lacking or besides:
+        raise ValueError(
+            f"these weights do not fit {type(network).__name__}: {len(lacking)} of its own are not among them, and "
+            f"{len(besides)} are not its own; choose model.pt or model_best.pt, or those of the same network."
+        )

@@ -137,8 +137,7 @@ def _add_phantom(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _phantom(options: argparse.Namespace) -> int:
-    from monai_unetfamily.volumes.phantom import write_phantoms
-    from monai_unetfamily.volumes.phantom_pictures import write_phantom_pictures
+    from monai_unetfamily.data.phantom import write_phantom_pictures, write_phantoms
 
     write = write_phantom_pictures if options.pictures else write_phantoms
     write(options.output, options.n, options.seed, shape=tuple(options.size), spacing=tuple(options.spacing))
@@ -158,8 +157,8 @@ def _add_calibrate(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.metadata import find_bundle
-    from monai_unetfamily.training.calibration import LEARNED_BY, calibrate
+    from monai_unetfamily.bundles import find_bundle
+    from monai_unetfamily.training import LEARNED_BY, calibrate
 
     bundle, how = find_bundle(options.bundle), {name: getattr(options, name) for name in ("recall", "device", "trust")}
     if options.trust:
@@ -184,8 +183,8 @@ def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from monai_unetfamily.data import read_label_names
     from monai_unetfamily.evaluation import evaluate_folders, format_table, summarize, write_csv
-    from monai_unetfamily.volumes.cases import read_label_names
 
     require_section(options)
     names, references = None, options.references
@@ -221,9 +220,8 @@ def _add_prune(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.metadata import find_bundle
-    from monai_unetfamily.training.levels import format_levels
-    from monai_unetfamily.training.pruning import prune
+    from monai_unetfamily.bundles import find_bundle
+    from monai_unetfamily.training import format_levels, prune
 
     if options.auto == (options.level is not None):
         raise ValueError(f"got {'both' if options.auto else 'neither'} of --level and --auto; give one of the two.")

@@ -34,8 +34,8 @@ def add_compare(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.metadata import find_bundle
-    from monai_unetfamily.training.comparing.compare import compare
+    from monai_unetfamily.bundles import find_bundle
+    from monai_unetfamily.comparison import compare
 
     names = ("minutes_each", "folds", "seeds", "spatial_dims", "features", "device")
     comparison = compare(

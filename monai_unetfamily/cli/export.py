@@ -22,8 +22,7 @@ def add_export(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.export import FORMS, export_network
-    from monai_unetfamily.bundles.metadata import find_bundle
+    from monai_unetfamily.bundles import FORMS, export_network, find_bundle
 
     bundle = find_bundle(options.bundle)
     file = options.output or Path(f"{bundle.resolve().name}{FORMS[options.to].suffix}")

@@ -37,8 +37,7 @@ def _networks(options: argparse.Namespace) -> int:
 
 
 def _draw_network(options: argparse.Namespace) -> int:
-    from monai_unetfamily.inference.diagram import save_diagram
-    from monai_unetfamily.nets.diagram import trace_graph
+    from monai_unetfamily.reporting import save_diagram, trace_graph
 
     output = options.output or Path(f"{options.diagram}.svg")
     preset = "paper" if options.preset == "paper" else None
@@ -48,10 +47,9 @@ def _draw_network(options: argparse.Namespace) -> int:
 
 
 def _list_networks(options: argparse.Namespace) -> int:
-    from monai_unetfamily.evaluation.tables import align
-    from monai_unetfamily.nets.diagram import stage_rows, trace_graph
-    from monai_unetfamily.nets.profiling import profile_network, profile_rows
-    from monai_unetfamily.nets.registry import list_networks
+    from monai_unetfamily.evaluation import align
+    from monai_unetfamily.nets import list_networks, profile_network, profile_rows
+    from monai_unetfamily.reporting import stage_rows, trace_graph
 
     presets = {None: (None, "paper"), "default": (None,), "paper": ("paper",)}[options.preset]
     names = [options.name] if options.name else list_networks()
@@ -66,6 +64,6 @@ def _list_networks(options: argparse.Namespace) -> int:
 
 def _of(options: argparse.Namespace) -> dict[str, Any]:
     """The network's arguments."""
-    from monai_unetfamily.nets.registry import read_options
+    from monai_unetfamily.nets import read_options
 
     return {"in_channels": options.in_channels, "out_channels": options.out_channels, **read_options(options.set)}

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from monai_unetfamily.bundles.reasons import explained
+from monai_unetfamily.bundles import explained
 
 if TYPE_CHECKING:
-    from monai_unetfamily.volumes.datasets import Case
-    from monai_unetfamily.volumes.splits import Fold, Section
+    from monai_unetfamily.data import Case, Fold, Section
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 SECTIONS = ("training", "validation")
@@ -59,7 +58,7 @@ def fold(text: str) -> "Fold":
 
 def section_cases(datasets: Sequence[Path], section: "Section", fold: "Fold") -> "list[Case]":
     """The cases of a section of data sets."""
-    from monai_unetfamily.volumes.cases import load_cases
+    from monai_unetfamily.data import load_cases
 
     return [case for dataset in datasets for case in load_cases(dataset, section, fold)]
 

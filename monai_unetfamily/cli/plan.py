@@ -32,7 +32,7 @@ def add_plan(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from monai_unetfamily.training.planning.planner import plan_dataset
+    from monai_unetfamily.planning import plan_dataset
 
     names = ("network", "minutes", "spatial_dims", "features", "device")
     how = {name: getattr(options, name) for name in names}

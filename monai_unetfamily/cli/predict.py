@@ -22,11 +22,11 @@ from monai_unetfamily.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from monai_unetfamily.bundles.bundle import Bundle
-    from monai_unetfamily.inference.outcomes import Outcome
-    from monai_unetfamily.inference.segment import Progress
-    from monai_unetfamily.inference.settings import Settings
-    from monai_unetfamily.volumes.studies import Studies, Study
+    from monai_unetfamily.bundles import Bundle
+    from monai_unetfamily.cohort import Outcome
+    from monai_unetfamily.data import Studies
+    from monai_unetfamily.io import Study
+    from monai_unetfamily.prediction import Progress, Settings
 
 
 def add_predict(commands: Commands) -> argparse.ArgumentParser:
@@ -94,10 +94,9 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.bundle import open_bundle
-    from monai_unetfamily.bundles.metadata import find_bundle
-    from monai_unetfamily.inference.device import choose_device
-    from monai_unetfamily.inference.plan import plan_lines
+    from monai_unetfamily.bundles import find_bundle, open_bundle
+    from monai_unetfamily.cohort import plan_lines
+    from monai_unetfamily.prediction import choose_device
 
     require_section(options)
     _require_ray(options)
@@ -117,7 +116,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _require_ray(options: argparse.Namespace) -> None:
     """Refuse what needs Ray without it."""
-    from monai_unetfamily.inference.ray_session import require_ray
+    from monai_unetfamily.integrations import require_ray
 
     if options.ray:
         require_ray(options.ray)
@@ -128,7 +127,7 @@ def _require_ray(options: argparse.Namespace) -> None:
 def _here(
     options: argparse.Namespace, bundles: "Sequence[Bundle]", studies: "Sequence[Study]", settings: "Settings"
 ) -> int:
-    from monai_unetfamily.inference.batch import predict_cohort
+    from monai_unetfamily.cohort import predict_cohort
 
     with _bar() as progress:
         outcomes = predict_cohort(
@@ -140,7 +139,7 @@ def _here(
 def _on_cluster(
     options: argparse.Namespace, bundles: "Sequence[Bundle]", studies: "Sequence[Study]", settings: "Settings"
 ) -> int:
-    from monai_unetfamily.inference.cluster import predict_on_cluster
+    from monai_unetfamily.integrations import predict_on_cluster
 
     outcomes = predict_on_cluster(
         bundles,
@@ -159,9 +158,9 @@ def _on_cluster(
 
 
 def _studies(options: argparse.Namespace, bundle: Path) -> "list[Study]":
-    from monai_unetfamily.bundles.metadata import image_channels
-    from monai_unetfamily.inference.shards import choose_shard
-    from monai_unetfamily.volumes.studies import find_studies
+    from monai_unetfamily.bundles import image_channels
+    from monai_unetfamily.cohort import choose_shard
+    from monai_unetfamily.data import find_studies
 
     if options.section:
         found = _section_studies(options)
@@ -178,7 +177,7 @@ def _studies(options: argparse.Namespace, bundle: Path) -> "list[Study]":
 
 
 def _section_studies(options: argparse.Namespace) -> "Studies":
-    from monai_unetfamily.volumes.studies import Studies, case_study, require_own_names
+    from monai_unetfamily.data import Studies, case_study, require_own_names
 
     cases = section_cases([Path(name) for name in options.inputs], options.section, options.fold)
     studies = tuple(case_study(case, options.channel_dim) for case in cases)
@@ -187,9 +186,8 @@ def _section_studies(options: argparse.Namespace) -> "Studies":
 
 
 def _settings(options: argparse.Namespace, names: "Mapping[int, str]") -> "Settings":
-    from monai_unetfamily.inference.box import parse_box
-    from monai_unetfamily.inference.settings import Settings
-    from monai_unetfamily.volumes.headers import MAX_VOXELS
+    from monai_unetfamily.io import MAX_VOXELS, parse_box
+    from monai_unetfamily.prediction import Settings
 
     classes = tuple(name for label, name in names.items() if label)
     largest = () if options.keep_largest is None else tuple(options.keep_largest) or classes

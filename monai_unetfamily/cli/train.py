@@ -43,8 +43,8 @@ def add_train(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from monai_unetfamily.bundles.metadata import find_bundle
-    from monai_unetfamily.training.run import train
+    from monai_unetfamily.bundles import find_bundle
+    from monai_unetfamily.training import train
 
     how = {name: getattr(options, name) for name in _OPTIONS}
     weights = train(find_bundle(options.bundle), options.dataset, log=say, **how)

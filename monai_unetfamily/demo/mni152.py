@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
-from monai_unetfamily.volumes.nifti import save_image
+from monai_unetfamily.io import save_image
 
 # MNI coordinates in mm, RAS+, of the first and the last voxel: 36 x 52 x 37, as large as the crops of MSD Task04
 _BOXES = {

@@ -21,22 +21,6 @@ failure and counts as one: dice 0, surface dice 0, hd95 inf. MONAI's own functio
 would drop exactly the worst cases from a mean.
 """
 
-from monai_unetfamily.evaluation.cases import Score, evaluate_case
-from monai_unetfamily.evaluation.differences import Comparison, Difference, compare_labels, write_differences
-from monai_unetfamily.evaluation.folders import evaluate_folders
-from monai_unetfamily.evaluation.tables import Summary, format_table, read_csv, summarize, write_csv
+from lazy_loader import attach_stub
 
-__all__ = [
-    "Comparison",
-    "Difference",
-    "Score",
-    "Summary",
-    "compare_labels",
-    "evaluate_case",
-    "evaluate_folders",
-    "format_table",
-    "read_csv",
-    "summarize",
-    "write_csv",
-    "write_differences",
-]
+__getattr__, _, __all__ = attach_stub(__name__, __file__)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_unetfamily.losses.labelled import check_ignore_label, is_labelled
+from monai_unetfamily.losses.masked import check_ignore_label, is_labelled
 
 
 class GuidedLoss(nn.Module):

@@ -14,7 +14,7 @@ from monai.losses import DiceLoss
 from monai.losses.focal_loss import sigmoid_focal_loss, softmax_focal_loss
 from torch import Tensor, nn
 
-from monai_unetfamily.losses.labelled import check_ignore_label, check_shapes, is_labelled
+from monai_unetfamily.losses.masked import check_ignore_label, check_shapes, is_labelled
 from monai_unetfamily.losses.ms_ssim import multiscale_ssim
 
 

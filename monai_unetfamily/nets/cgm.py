@@ -16,7 +16,7 @@ import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from monai_unetfamily.nets.blocks import max_over_space
+from monai_unetfamily.nets.layers import max_over_space
 
 MARGIN = 10.0  # logits by which an absent class loses: a probability below 5e-5
 

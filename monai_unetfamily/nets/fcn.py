@@ -34,8 +34,8 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_unetfamily.nets.blocks import Axes, ConvBlock, Layer, PerStage, conv_head, fit, max_pool
-from monai_unetfamily.nets.checks import check_construction, check_input, check_shape, per_stage, per_stage_count
+from monai_unetfamily.nets.arguments import check_construction, check_input, check_shape, per_stage, per_stage_count
+from monai_unetfamily.nets.layers import Axes, ConvBlock, Layer, PerStage, conv_head, fit, max_pool
 
 
 class SkipFCN(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from monai_unetfamily.nets.blocks import SPATIAL_DIMS, Axes
+from monai_unetfamily.nets.layers import SPATIAL_DIMS, Axes
 from monai_unetfamily.nets.registry import MEMBERS, create_network
 
 # What makes a copy of a network thin and linear; each where the option exists. A guide would look at the whole image.

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from torch import nn
 
-from monai_unetfamily.nets.blocks import Axes
-from monai_unetfamily.nets.checks import per_stage
+from monai_unetfamily.nets.arguments import per_stage
 from monai_unetfamily.nets.fcn import SkipFCN
+from monai_unetfamily.nets.layers import Axes
 from monai_unetfamily.nets.unet import PlainUNet
 from monai_unetfamily.nets.unet3plus import UNet3Plus
 from monai_unetfamily.nets.unetplusplus import UNetPlusPlus

@@ -28,16 +28,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from monai_unetfamily.nets.blocks import (
-    BLOCKS,
-    Layer,
-    PerStage,
-    conv_head,
-    max_pool,
-    upsampler,
-)
-from monai_unetfamily.nets.checks import check_choice, check_construction, check_input, per_stage, per_stage_count
-from monai_unetfamily.nets.upsampling import resize
+from monai_unetfamily.nets.arguments import check_choice, check_construction, check_input, per_stage, per_stage_count
+from monai_unetfamily.nets.layers import BLOCKS, Layer, PerStage, conv_head, max_pool, resize, upsampler
 
 
 class PlainUNet(nn.Module):

@@ -26,7 +26,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from monai_unetfamily.nets.blocks import (
+from monai_unetfamily.nets.arguments import check_choice, check_construction, check_input, per_stage
+from monai_unetfamily.nets.cgm import ClassificationGuide, GuidedOutput
+from monai_unetfamily.nets.layers import (
     BLOCKS,
     Axes,
     ConvBlock,
@@ -35,11 +37,9 @@ from monai_unetfamily.nets.blocks import (
     UpsampleConv,
     conv_head,
     max_pool,
+    resize,
+    values_are_symbols,
 )
-from monai_unetfamily.nets.cgm import ClassificationGuide, GuidedOutput
-from monai_unetfamily.nets.checks import check_choice, check_construction, check_input, per_stage
-from monai_unetfamily.nets.convolution import values_are_symbols
-from monai_unetfamily.nets.upsampling import resize
 
 
 class UNet3Plus(nn.Module):

@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_unetfamily.nets.blocks import ConvBlock, Layer, PerStage, conv_head, max_pool, upsampler
-from monai_unetfamily.nets.checks import check_choice, check_construction, check_input, per_stage
+from monai_unetfamily.nets.arguments import check_choice, check_construction, check_input, per_stage
+from monai_unetfamily.nets.layers import ConvBlock, Layer, PerStage, conv_head, max_pool, upsampler
 
 _SEEN: dict[str, Callable[[int], list[int]]] = {  # nodes of its own row that X[i, j] sees, j > 0
     "none": lambda j: [0],

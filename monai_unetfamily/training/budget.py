@@ -8,7 +8,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from torch.optim.lr_scheduler import LRScheduler
 
-from monai_unetfamily.bundles.states import read_states
+from monai_unetfamily.bundles import read_states
 from monai_unetfamily.training.history import Epoch, History
 
 _ENDLESS = 1_000_000  # epochs of a run that time ends

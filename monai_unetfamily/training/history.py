@@ -13,10 +13,8 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-from monai_unetfamily.inference.report import save_overlay
-from monai_unetfamily.volumes.colors import hex_color
-from monai_unetfamily.volumes.files import atomic_file
-from monai_unetfamily.volumes.nifti import Labels
+from monai_unetfamily.io import Labels, atomic_file, hex_color
+from monai_unetfamily.reporting import save_overlay
 
 _COLUMNS = ("epoch", "seconds", "loss", "rate", "dice")  # then one a class
 _MOST_NAMED = 12  # classes in a legend

@@ -8,15 +8,14 @@ from typing import Any
 import monai
 import torch
 
-from monai_unetfamily.bundles.bundle import Bundle, open_bundle
+from monai_unetfamily.bundles import Bundle, open_bundle
+from monai_unetfamily.cohort import Outcome, predict_cohort
+from monai_unetfamily.data import case_study
 from monai_unetfamily.evaluation import Score, evaluate_folders, format_table, summarize, write_csv
-from monai_unetfamily.inference.batch import predict_cohort
-from monai_unetfamily.inference.outcomes import Outcome
-from monai_unetfamily.inference.settings import DEFAULTS, Settings
+from monai_unetfamily.io import atomic_file, make_folder
+from monai_unetfamily.prediction import DEFAULTS, Settings
 from monai_unetfamily.training.history import read_history
-from monai_unetfamily.training.split import read_split
-from monai_unetfamily.volumes.files import atomic_file, make_folder
-from monai_unetfamily.volumes.studies import case_study
+from monai_unetfamily.training.training_checks import read_split
 
 SCORES = "eval/scores.csv"
 _MARKS = "<!-- result -->", "<!-- /result -->"

@@ -12,8 +12,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_files import write_series
 from PIL import Image
+
+from tests.support.dicom_files import write_series
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
 VOXELS = np.random.default_rng(0).integers(-1000, 1000, (9, 8, 7)).astype(np.int16)

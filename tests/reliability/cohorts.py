@@ -5,8 +5,8 @@ import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from monai_unetfamily.inference.outcomes import Outcome
-from monai_unetfamily.inference.records import holds, read_record, record_file
+from monai_unetfamily.cohort import Outcome
+from monai_unetfamily.cohort.records import holds, read_record, record_file
 
 Survived = Callable[[str, int], None]  # as the fixture `survived`: kind, cases
 

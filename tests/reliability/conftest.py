@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cohorts import Survived
+
+from tests.reliability.cohorts import Survived
 
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four cases of one window each, in place of the larger ones: it is not the labels that are looked at here."""
-    from monai_unetfamily.volumes.phantom import write_phantoms
+    from monai_unetfamily.data.phantom import write_phantoms
 
     folder = tmp_path_factory.mktemp("data") / "phantoms"
     write_phantoms(folder, 4, shape=(22, 18, 16), spacing=(13.0, 13.0, 12.0))

@@ -4,16 +4,14 @@ from math import prod
 from types import ModuleType
 from typing import NamedTuple
 
-import test_concurrency
-import test_properties
-import test_shortages
-from bad_inputs import ROWS
-from damage import BOMBS, CUTS, FLIPS, FOLDERS, FORMATS, NAMES, REFUSED_NAMES
-from deaths import PREDICT_DIES, SCORES_DIE, SPLIT_DIES, TRAIN_DIES
-from forms_table import FORMS
-from test_geometry import SPACINGS, TURNS
-from test_long_run import CASES
-from test_nifti import ORIENTATIONS
+from tests.io.test_nifti import ORIENTATIONS
+from tests.reliability import test_concurrency, test_properties, test_shortages
+from tests.reliability.bad_inputs import ROWS
+from tests.reliability.damage import BOMBS, CUTS, FLIPS, FOLDERS, FORMATS, NAMES, REFUSED_NAMES
+from tests.reliability.deaths import PREDICT_DIES, SCORES_DIE, SPLIT_DIES, TRAIN_DIES
+from tests.reliability.forms_table import FORMS
+from tests.reliability.test_geometry import SPACINGS, TURNS
+from tests.reliability.test_long_run import CASES
 
 
 class Count(NamedTuple):

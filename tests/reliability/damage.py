@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from bad_inputs import AFFINE, VOXELS, content, itk, packed, picture, series
 from PIL import Image
+
+from tests.reliability.bad_inputs import AFFINE, VOXELS, content, itk, packed, picture, series
 
 GREY = ((VOXELS[..., 0] + 1000) // 8).astype(np.uint8)  # a picture as the bundle for pictures takes it
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_inputs import ROWS, VOXELS, Row, content, link, scan
 
-from monai_unetfamily.volumes.reading import read_study
-from monai_unetfamily.volumes.studies import Study, find_studies
+from monai_unetfamily.data import find_studies
+from monai_unetfamily.io import Study, read_study
+from tests.reliability.bad_inputs import ROWS, VOXELS, Row, content, link, scan
 
 pytestmark = pytest.mark.slow
 

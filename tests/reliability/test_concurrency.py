@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from cohorts import Survived, assert_whole, labels
-from faults import Ended, start
-from runs import predict
-from test_resume import assert_equal, state_of
-from test_training import set_config
 
-from monai_unetfamily.bundles.bundle import open_bundle
-from monai_unetfamily.inference.records import read_records
+from monai_unetfamily.bundles import open_bundle
+from monai_unetfamily.cohort.records import read_records
+from tests.reliability.cohorts import Survived, assert_whole, labels
+from tests.support.faults import Ended, start
+from tests.support.runs import predict
+from tests.training.test_resume import assert_equal, state_of
+from tests.training.test_training_run import set_config
 
 pytestmark = pytest.mark.slow
 

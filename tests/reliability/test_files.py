@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bad_inputs import ROWS, VOXELS, Row, scan
-from cohorts import Survived, assert_told, assert_whole, digests, failures, labels
-from damage import BOMBS, CHECKED, CUTS, FLIPS, FOLDERS, FORMATS, NAMES, REFUSED_NAMES, cut, flip
-from runs import predict
-from tiers import sampled
 
-from monai_unetfamily.bundles.bundle import open_bundle
-from monai_unetfamily.inference.batch import predict_cohort
-from monai_unetfamily.inference.settings import Settings
-from monai_unetfamily.volumes.reading import read_study
-from monai_unetfamily.volumes.studies import Study, find_studies
+from monai_unetfamily.bundles import open_bundle
+from monai_unetfamily.cohort import predict_cohort
+from monai_unetfamily.data import find_studies
+from monai_unetfamily.io import Study, read_study
+from monai_unetfamily.prediction import Settings
+from tests.reliability.bad_inputs import ROWS, VOXELS, Row, scan
+from tests.reliability.cohorts import Survived, assert_told, assert_whole, digests, failures, labels
+from tests.reliability.damage import BOMBS, CHECKED, CUTS, FLIPS, FOLDERS, FORMATS, NAMES, REFUSED_NAMES, cut, flip
+from tests.support.runs import predict
+from tests.support.tiers import sampled
 
 pytestmark = pytest.mark.slow
 

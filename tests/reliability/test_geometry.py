@@ -9,13 +9,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from cohorts import Survived, assert_whole
-from forms_table import AFFINE, FORMS, SHAPE
-from runs import predict
-from test_nifti import ORIENTATIONS, TILT, geometry
-from tiers import sampled
 
-from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles import open_bundle
+from tests.io.test_nifti import ORIENTATIONS, TILT, geometry
+from tests.reliability.cohorts import Survived, assert_whole
+from tests.reliability.forms_table import AFFINE, FORMS, SHAPE
+from tests.support.runs import predict
+from tests.support.tiers import sampled
 
 pytestmark = pytest.mark.slow
 

@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cohorts import Survived, assert_whole, digests, labels
-from deaths import PREDICT_DIES, SCORES_DIE, SPLIT_DIES, TRAIN_DIES
-from faults import Ended, die_at, run
-from test_resume import assert_equal, state_of
-from test_training import set_config
 
-from monai_unetfamily.training.history import read_history
+from monai_unetfamily.training import read_history
+from tests.reliability.cohorts import Survived, assert_whole, digests, labels
+from tests.reliability.deaths import PREDICT_DIES, SCORES_DIE, SPLIT_DIES, TRAIN_DIES
+from tests.support.faults import Ended, die_at, run
+from tests.training.test_resume import assert_equal, state_of
+from tests.training.test_training_run import set_config
 
 pytestmark = pytest.mark.slow
 

@@ -15,12 +15,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from cohorts import Survived, assert_whole, labels
 from monai.data.meta_tensor import MetaTensor
-from processes import Child
-from runs import predict
 
-from monai_unetfamily.bundles.bundle import open_bundle
+from monai_unetfamily.bundles import open_bundle
+from tests.reliability.cohorts import Survived, assert_whole, labels
+from tests.support.processes import Child
+from tests.support.runs import predict
 
 pytestmark = pytest.mark.slow
 

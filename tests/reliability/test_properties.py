@@ -14,18 +14,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from cohorts import Survived
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from test_nifti import geometry
-from test_upsampling import error, plain
 
-from monai_unetfamily.inference.inferer import WindowInferer
-from monai_unetfamily.inference.windows import spread
-from monai_unetfamily.nets.blocks import UpsampleConv
-from monai_unetfamily.nets.upsampling import Upsampled, coarse_convolution
-from monai_unetfamily.volumes.nifti import read_volume, save_image, write_labels
+from monai_unetfamily.inferers import WindowInferer
+from monai_unetfamily.inferers.windows import spread
+from monai_unetfamily.io import read_volume, save_image, write_labels
+from monai_unetfamily.nets.layers import UpsampleConv
+from monai_unetfamily.nets.layers.upsampling import Upsampled, coarse_convolution
+from tests.io.test_nifti import geometry
+from tests.nets.test_upsampling import error, plain
+from tests.reliability.cohorts import Survived
 
 pytestmark = pytest.mark.slow
 

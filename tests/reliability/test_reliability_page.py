@@ -1,9 +1,10 @@
-"""docs/reliability.md quotes the suite's own counts (`python docs/fill_reliability.py`)."""
+"""docs/reliability.md quotes the suite's own counts (`python -m tools.fill_reliability`)."""
 
 from pathlib import Path
 
 import pytest
-from counts import table
+
+from tests.reliability.counts import table
 
 pytestmark = pytest.mark.slow
 

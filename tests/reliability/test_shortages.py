@@ -12,17 +12,16 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import pytest
-from cohorts import Survived, assert_whole, digests, failures, labels
-from faults import Ended, die_at, lose_workers, refuse_changes, run
-from shortages import OUT_OF_MEMORY, Disk, at_call
-from test_resume import assert_equal, state_of
-from test_training import set_config
-from tiny import shrink, weigh
 
-from monai_unetfamily.bundles.bundle import copy_bundle
-from monai_unetfamily.bundles.metadata import find_bundle
+from monai_unetfamily.bundles import copy_bundle, find_bundle
 from monai_unetfamily.cli import main
 from monai_unetfamily.nets import UNet3Plus
+from tests.reliability.cohorts import Survived, assert_whole, digests, failures, labels
+from tests.reliability.shortages import OUT_OF_MEMORY, Disk, at_call
+from tests.support.faults import Ended, die_at, lose_workers, refuse_changes, run
+from tests.support.tiny import shrink, weigh
+from tests.training.test_resume import assert_equal, state_of
+from tests.training.test_training_run import set_config
 
 pytestmark = pytest.mark.slow
 
@@ -167,9 +166,9 @@ def test_inputs_that_may_only_be_read_are_enough(
 @pytest.mark.parametrize(
     ("stage", "memory"),
     [
-        ("monai_unetfamily.inference.batch.load_case", "NumPy"),
-        *(("monai_unetfamily.nets.UNet3Plus.forward", memory) for memory in OUT_OF_MEMORY),
-        ("monai_unetfamily.inference.outputs.write_labels", "Python"),
+        ("monai_unetfamily.cohort.cohort_run.load_case", "NumPy"),
+        *(("monai_unetfamily.nets.unet3plus.UNet3Plus.forward", memory) for memory in OUT_OF_MEMORY),
+        ("monai_unetfamily.cohort.outputs.write_labels", "Python"),
     ],
     ids=["read", *(f"network, {memory}" for memory in OUT_OF_MEMORY), "write"],
 )

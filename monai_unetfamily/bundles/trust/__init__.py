@@ -1,0 +1,5 @@
+"""What a bundle may name or run without `--trust`."""
+
+from lazy_loader import attach_stub
+
+__getattr__, _, __all__ = attach_stub(__name__, __file__)

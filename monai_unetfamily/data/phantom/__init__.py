@@ -1,0 +1,5 @@
+"""CT-like abdominal phantoms with known labels."""
+
+from lazy_loader import attach_stub
+
+__getattr__, _, __all__ = attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+from .demo_run import run_demo as run_demo

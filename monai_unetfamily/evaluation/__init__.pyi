@@ -1,0 +1,14 @@
+from .folders import evaluate_folders as evaluate_folders
+from .label_differences import Comparison as Comparison
+from .label_differences import Difference as Difference
+from .label_differences import compare_labels as compare_labels
+from .label_differences import compare_steps as compare_steps
+from .label_differences import write_differences as write_differences
+from .metrics import Score as Score
+from .metrics import evaluate_case as evaluate_case
+from .score_tables import Summary as Summary
+from .score_tables import align as align
+from .score_tables import format_table as format_table
+from .score_tables import read_csv as read_csv
+from .score_tables import summarize as summarize
+from .score_tables import write_csv as write_csv

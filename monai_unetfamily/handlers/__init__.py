@@ -1,0 +1,5 @@
+"""Ignite handlers that bundles name in their training configs."""
+
+from lazy_loader import attach_stub
+
+__getattr__, _, __all__ = attach_stub(__name__, __file__)

@@ -1,1 +1,0 @@
-"""From a bundle and a volume to labels on the volume's own grid, and to pictures of them."""

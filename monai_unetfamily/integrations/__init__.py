@@ -1,0 +1,5 @@
+"""Other tools: Ray clusters, MONAI's Auto3DSeg."""
+
+from lazy_loader import attach_stub
+
+__getattr__, _, __all__ = attach_stub(__name__, __file__)

@@ -1,0 +1,17 @@
+from .blocks import BLOCKS as BLOCKS
+from .blocks import SPATIAL_DIMS as SPATIAL_DIMS
+from .blocks import Axes as Axes
+from .blocks import ConvBlock as ConvBlock
+from .blocks import Layer as Layer
+from .blocks import PerStage as PerStage
+from .blocks import TransposedUp as TransposedUp
+from .blocks import UpsampleConv as UpsampleConv
+from .blocks import conv_head as conv_head
+from .blocks import fit as fit
+from .blocks import max_over_space as max_over_space
+from .blocks import max_pool as max_pool
+from .blocks import upsampler as upsampler
+from .convolution import SmallGridsInFloat32 as SmallGridsInFloat32
+from .convolution import shapes_are_symbols as shapes_are_symbols
+from .convolution import values_are_symbols as values_are_symbols
+from .upsampling import resize as resize

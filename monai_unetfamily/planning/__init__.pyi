@@ -1,0 +1,1 @@
+from .planner import plan_dataset as plan_dataset

@@ -1,0 +1,5 @@
+"""Measures, overlays, cohort reports and network diagrams."""
+
+from lazy_loader import attach_stub
+
+__getattr__, _, __all__ = attach_stub(__name__, __file__)

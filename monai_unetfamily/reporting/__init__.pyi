@@ -1,0 +1,9 @@
+from .cohort_report import CaseSummary as CaseSummary
+from .cohort_report import write_page as write_page
+from .diagram import save_diagram as save_diagram
+from .diagram import stage_rows as stage_rows
+from .diagram import trace_graph as trace_graph
+from .measures import Measure as Measure
+from .measures import measure as measure
+from .measures import write_csv as write_csv
+from .overlay import save_overlay as save_overlay

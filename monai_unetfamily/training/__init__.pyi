@@ -1,0 +1,9 @@
+from .calibration import LEARNED_BY as LEARNED_BY
+from .calibration import calibrate as calibrate
+from .history import read_history as read_history
+from .pruning import format_levels as format_levels
+from .pruning import prune as prune
+from .training_checks import names_in as names_in
+from .training_run import train as train
+from .validation import SCORES as SCORES
+from .validation import score_cases as score_cases

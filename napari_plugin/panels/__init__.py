@@ -1,0 +1,5 @@
+"""Panels of the widget."""
+
+from lazy_loader import attach_stub
+
+__getattr__, _, __all__ = attach_stub(__name__, __file__)

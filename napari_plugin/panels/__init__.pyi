@@ -1,0 +1,9 @@
+from .bundle_panel import BundlePanel as BundlePanel
+from .bundle_panel import Opener as Opener
+from .compare_panel import ComparePanel as ComparePanel
+from .image_panel import ImagePanel as ImagePanel
+from .options_panel import OptionsPanel as OptionsPanel
+from .organ_menu import OrganMenu as OrganMenu
+from .results_panel import ResultsPanel as ResultsPanel
+from .run_panel import RunPanel as RunPanel
+from .run_panel import duration as duration
