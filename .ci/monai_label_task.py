@@ -16,7 +16,7 @@ class BundleInferTask(_BundleInferTask):  # type: ignore[no-redef]
     def _load_bundle_config(self, path: str, config: str) -> Any:
         loaded = super()._load_bundle_config(path, config)
         if loaded.get("network_def") == "@_meta_#network":
-            target = "monai_unetfamily.bundles.chosen_network"
+            target = "monai_unetfamily.bundles.build_chosen_network"
             loaded.config["network_def"] = {"_target_": target, "bundle_root": "@bundle_root"}
         return loaded
 

@@ -32,9 +32,9 @@ def rows(scale: str) -> list[Row]:
     """One row for each command, in times of MONAI's."""
     n, rounds = CASES[scale]
     with TemporaryDirectory() as folder:
-        room = Path(folder).resolve()
-        write_volumes(room / "in", n)
-        times = [{name: command(room) for name, command in COMMANDS.items()} for _ in range(rounds)]
+        directory = Path(folder).resolve()
+        write_volumes(directory / "in", n)
+        times = [{name: command(directory) for name, command in COMMANDS.items()} for _ in range(rounds)]
     seconds = {name: [each[name] for each in times] for name in COMMANDS}
     return [
         {
@@ -54,31 +54,31 @@ def write_volumes(folder: Path, n: int) -> None:
         nib.save(nib.Nifti1Image(voxels, np.eye(4)), folder / f"mr_{number:03}.nii.gz")
 
 
-def timed(arguments: Callable[[Path], Sequence[str]], room: Path) -> float:
+def timed(arguments: Callable[[Path], Sequence[str]], directory: Path) -> float:
     """Seconds of a command from start to end; what it wrote must be all."""
-    rmtree(room / "out", ignore_errors=True)
+    rmtree(directory / "out", ignore_errors=True)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     start = perf_counter()
-    command = [sys.executable, "-m", *arguments(room)]
-    subprocess.run(command, cwd=room, env=environment, check=True, capture_output=True)
+    command = [sys.executable, "-m", *arguments(directory)]
+    subprocess.run(command, cwd=directory, env=environment, check=True, capture_output=True)
     spent = perf_counter() - start
-    if len(list((room / "out").glob("*.nii.gz"))) != len(list((room / "in").iterdir())):
+    if len(list((directory / "out").glob("*.nii.gz"))) != len(list((directory / "in").iterdir())):
         raise RuntimeError(f"{command[2]}: did not write a label map for each volume.")
     return spent
 
 
-def ours(room: Path, *options: str) -> Sequence[str]:
-    return ["monai_unetfamily.cli", "predict", BUNDLE, str(room / "in"), "-o", str(room / "out"), *options]
+def ours(directory: Path, *options: str) -> Sequence[str]:
+    return ["monai_unetfamily.cli", "predict", BUNDLE, str(directory / "in"), "-o", str(directory / "out"), *options]
 
 
-def monais(room: Path) -> Sequence[str]:
+def monais(directory: Path) -> Sequence[str]:
     root = find_bundle(BUNDLE).resolve()
     options = {
         "config_file": root / "configs/inference.yaml",
         "meta_file": root / "configs/metadata.json",
         "bundle_root": root,
-        "dataset_dir": room / "in",
-        "output_dir": room / "out",
+        "dataset_dir": directory / "in",
+        "output_dir": directory / "out",
         "dataloader#num_workers": 2,
     }
     return ["monai.bundle", "run", *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
@@ -87,5 +87,5 @@ def monais(room: Path) -> Sequence[str]:
 COMMANDS: dict[str, Callable[[Path], float]] = {
     BASE: partial(timed, monais),
     OURS: partial(timed, ours),
-    WITHOUT: partial(timed, lambda room: ours(room, "--no-previews")),
+    WITHOUT: partial(timed, lambda directory: ours(directory, "--no-previews")),
 }

@@ -28,7 +28,7 @@ LIMIT = 9 * MINUTES
 WINDOWS = (1, 2)  # done when a run is cancelled
 
 
-class Turns:
+class CaseLocks:
     """When the event loop turned, by a timer that asks for it every millisecond."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ def opening() -> dict[str, Any]:
 def predicting(bundle: str, image: str) -> dict[str, Any]:
     """Milliseconds between turns in a run, a rest as long, and a run again; from Cancel to rest, in windows' times."""
     viewer = open_window()
-    widget, turns = open_widget(viewer), Turns()
+    widget, turns = open_widget(viewer), CaseLocks()
     viewer.open(image, plugin=PLUGIN)
     widget.bundles.choose(Path(bundle))
     wait(lambda: widget.opened or widget.waiting.startswith("✖"))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from monai_unetfamily.bundles import WEIGHTS, config_file
 from monai_unetfamily.bundles.weights import load_weights
-from monai_unetfamily.handlers import save_whole
+from monai_unetfamily.handlers import save_atomically
 
 RATE = 0.002
 
@@ -40,7 +40,7 @@ def main(bundle: Path, dataset: str, stage: str, minutes: float) -> None:
         optimizer.zero_grad()
         step(batch["image"], batch["label"]).backward()
         optimizer.step()
-    save_whole(network.state_dict(), file)
+    save_atomically(network.state_dict(), file)
 
 
 def batches(loader: Any, seconds: float) -> Iterator[tuple[float, dict[str, Tensor]]]:

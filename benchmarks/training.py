@@ -64,12 +64,12 @@ def interleave(cases: int, shape: tuple[int, int, int], rounds: int, threads: in
 
 def trainer_of(folder: Path, name: str, changes: dict[str, Any], workers: int, batches: int) -> Any:
     """The trainer of phantom_ct with changes to its config, on the phantoms in `folder`/data; it never validates."""
-    room = folder / name.replace(", ", "_").replace(" ", "_")
-    copy_bundle(find_bundle("phantom_ct"), room)
+    directory = folder / name.replace(", ", "_").replace(" ", "_")
+    copy_bundle(find_bundle("phantom_ct"), directory)
     workflow = ConfigWorkflow(
-        config_file=str(config_file(room, "train")),
+        config_file=str(config_file(directory, "train")),
         logging_file=False,
-        bundle_root=str(room),
+        bundle_root=str(directory),
         dataset_dir=str(folder / "data"),
         num_workers=workers,
         val_interval=1_000_000,

@@ -14,9 +14,9 @@ from napari.utils.notifications import show_warning
 from nibabel.nifti1 import Nifti1Pair
 from numpy.typing import NDArray
 
-from monai_unetfamily.io import ITK, Label, form_notes, open_volume, read_label_tables, read_stored, stem
+from monai_unetfamily.io import ITK, Label, affine_notes, open_volume, read_label_tables, read_stored, stem
 from monai_unetfamily.io.dicom import is_dicom, leads_to_dicom
-from napari_plugin.layers import placement, table_layer, turn_of
+from napari_plugin.layers import placement, reorientation_of, table_layer
 from napari_plugin.qt import plain
 
 
@@ -43,7 +43,7 @@ def open_nifti(path: Path) -> Opened:
     voxels = read_stored(image, path)
     if np.prod(image.shape[3:]) == 1:
         voxels = voxels.reshape(image.shape[:3], order="F")
-    return Opened(voxels, image, stem(path), path, notes=form_notes(image) if len(image.shape) > 2 else ())
+    return Opened(voxels, image, stem(path), path, notes=affine_notes(image) if len(image.shape) > 2 else ())
 
 
 def open_itk_file(path: Path) -> Opened:
@@ -182,7 +182,10 @@ def _layer(opened: Opened, voxels: NDArray[Any]) -> tuple[NDArray[Any], dict[str
         "series": opened.series,
         "kind": "picture" if voxels.ndim == 2 else "volume",
     }
-    return turn_of(affine).view(voxels), placement(affine, voxels.shape) | {"name": opened.name, "metadata": metadata}
+    return reorientation_of(affine).view(voxels), placement(affine, voxels.shape) | {
+        "name": opened.name,
+        "metadata": metadata,
+    }
 
 
 def sample(voxels: NDArray[Any]) -> NDArray[np.float64]:

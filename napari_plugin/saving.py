@@ -9,7 +9,7 @@ from napari.layers import Image, Labels, Layer
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from monai_unetfamily.io import write_masks
-from napari_plugin.layers import Shown, fingerprint
+from napari_plugin.layers import ShownResult, fingerprint
 from napari_plugin.qt import plain
 from napari_plugin.writer import save_labels
 
@@ -55,7 +55,7 @@ TABLE = (".csv",)
 _NIFTI, _PNG = (".nii.gz", ".nii"), ".png"
 
 
-def suggest(shown: Shown, suffix: str) -> Path:
+def suggest(shown: ShownResult, suffix: str) -> Path:
     """`<image>_seg` beside the image; in the user's folder where the image has no file."""
     path = shown.image.metadata.get("path")
     folder = Path(path).parent if path else Path.home()
@@ -90,14 +90,14 @@ def ask_path(
 class Saved:
     """What became of saving labels: each layer's fingerprint, or why they could not be written."""
 
-    shown: Shown
+    shown: ShownResult
     path: Path
     fingerprints: list[int]
     problem: str = ""
     notes: str = ""  # what had to be assumed
 
 
-def labels_saver(shown: Shown, path: Path) -> Callable[[], Saved]:
+def labels_saver(shown: ShownResult, path: Path) -> Callable[[], Saved]:
     """What writes the labels as they are now, on the image's own grid.
 
     To be called in the main thread; what it returns runs in any.
@@ -115,14 +115,14 @@ def labels_saver(shown: Shown, path: Path) -> Callable[[], Saved]:
     return save
 
 
-def suffixes_of(shown: Shown) -> tuple[str, ...]:
+def suffixes_of(shown: ShownResult) -> tuple[str, ...]:
     """What labels may be saved as, the usual one first."""
     if shown.layers[0].ndim > 2:
         return _NIFTI
     return (*_NIFTI, _PNG) if shown.layers[0].metadata.get("affine") is not None else (_PNG, *_NIFTI)
 
 
-def _save_masks(shown: Shown, layers: list[Labels], path: Path) -> tuple[str, ...]:
+def _save_masks(shown: ShownResult, layers: list[Labels], path: Path) -> tuple[str, ...]:
     if shown.grid is None:
         raise ValueError(
             "a picture's file holds one label map, and these classes may overlap; save one layer at a time"

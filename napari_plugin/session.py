@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from monai_unetfamily.bundles import Bundle
     from monai_unetfamily.bundles.trust import Finding
     from monai_unetfamily.io import Labels
-    from monai_unetfamily.prediction import Choices, Progress, Settings
+    from monai_unetfamily.prediction import BundleOptions, Progress, Settings
 
 # What a person can do something about. torch's errors are RuntimeErrors, which napari's workers take for return values.
 FAILURES = (ValueError, OSError, MemoryError, RuntimeError, ImportError)
@@ -39,7 +39,7 @@ class Opened:
     """
 
     bundle: "Bundle"
-    choices: "Choices"
+    choices: "BundleOptions"
     devices: tuple[str, ...]
     trusted: bool
 
@@ -225,17 +225,17 @@ class Runner(QObject):
     def _break(self, error: BaseException) -> None:
         self._end(unforeseen(error))
 
-    def _end(self, outcome: Result | Failed | None = None) -> None:
+    def _end(self, case_result: Result | Failed | None = None) -> None:
         shown, self._shown = self._shown, None
         if shown is None:
             return
-        if isinstance(outcome, Result) and not self._stop.is_set():
+        if isinstance(case_result, Result) and not self._stop.is_set():
             gc.unfreeze()
-            self.finished.emit(outcome, shown.finish(outcome.labels))
+            self.finished.emit(case_result, shown.finish(case_result.labels))
             return
         shown.discard()  # of what came since the freeze: napari collects garbage with each layer that it removes
         gc.unfreeze()
-        if isinstance(outcome, Failed):
-            self.failed.emit(outcome.reason)
+        if isinstance(case_result, Failed):
+            self.failed.emit(case_result.reason)
         else:
             self.cancelled.emit()

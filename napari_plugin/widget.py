@@ -131,10 +131,10 @@ class OrganSegmentation(QWidget):
         column.setContentsMargins(4, 4, 4, 4)
         for panel in (self.bundles, self.images, PlanesPanel(self.viewer), self.options, self.runs):
             column.addWidget(panel)
-        self.outcome = QTabWidget(objectName="outcome")
-        self.outcome.addTab(self.results, "Result")
-        self.outcome.addTab(self.compare, "Compare")
-        column.addWidget(self.outcome, stretch=1)
+        self.case_result = QTabWidget(objectName="outcome")
+        self.case_result.addTab(self.results, "Result")
+        self.case_result.addTab(self.compare, "Compare")
+        column.addWidget(self.case_result, stretch=1)
         scroll = QScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(inside)
@@ -226,7 +226,11 @@ class OrganSegmentation(QWidget):
     def _box(self, image: Image) -> Box | None:
         """The chosen box along the axes of the image's file."""
         box = self.options.region.box()
-        return box if box is None or image.ndim == 2 else file_box(box, image.data.shape[-3:], grid_of(image).turn)
+        return (
+            box
+            if box is None or image.ndim == 2
+            else file_box(box, image.data.shape[-3:], grid_of(image).reorientation)
+        )
 
     def _on_removed(self, event: Event) -> None:
         """Stop a run whose image was removed."""

@@ -9,7 +9,7 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from numpy.typing import NDArray
 
-from monai_unetfamily.io import save_image, write_labels, write_picture
+from monai_unetfamily.io import save_image, write_label_image2d, write_labels
 from napari_plugin.layers import Grid, grid_of, layer_table
 from napari_plugin.qt import plain
 
@@ -46,7 +46,7 @@ def save_labels(layer: "layers.Labels", path: Path) -> tuple[str, ...]:
     """
     _require_free(layer, path)
     if path.suffix.lower() == ".png":
-        write_picture(_values(layer), path)
+        write_label_image2d(_values(layer), path)
         return ()
     grid = grid_of(layer)
     labels, like = _on_grid(layer, grid)
@@ -92,7 +92,7 @@ def _saved(save: Callable[[Any, Path], tuple[str, ...]], layer: "layers.Layer", 
 
 def _on_grid(layer: "layers.Layer", grid: Grid) -> tuple[NDArray[Any], Nifti1Image]:
     """The layer's values in its file's order, and an image of their shape for the header."""
-    stored = grid.turn.undo(_values(layer))
+    stored = grid.reorientation.undo(_values(layer))
     shape = stored.shape if stored.ndim == 4 else grid.image.shape
     header = grid.image.header
     single = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image

@@ -60,10 +60,10 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Slices of 26 rows and 32 columns: two patients for training, one for validation."""
-    from monai_unetfamily.data.phantom import write_phantom_pictures
+    from monai_unetfamily.data.phantom import write_phantom_images2d
 
     folder = tmp_path_factory.mktemp("data") / "pictures"
-    write_phantom_pictures(folder, 3, shape=PHANTOM_SHAPE, spacing=(10.0, 10.0, 12.5))
+    write_phantom_images2d(folder, 3, shape=PHANTOM_SHAPE, spacing=(10.0, 10.0, 12.5))
     return folder
 
 

@@ -102,7 +102,7 @@ def _save_and_reopen(session: Session, labels: Labels) -> None:
 def _draw_comparison(session: Session) -> None:
     """The result against the phantom's own organs: where they differ, at the class that agrees least."""
     panel = session.widget.compare
-    session.widget.outcome.setCurrentWidget(panel)
+    session.widget.case_result.setCurrentWidget(panel)
     panel.view.start.click()
     session.wait(lambda: not panel.busy and panel.shown is not None)
     rows = panel.view.model.rows
@@ -111,7 +111,7 @@ def _draw_comparison(session: Session) -> None:
     session.wait(lambda: not (panel._latest.pending or session.widget.results._latest.pending))
     session.draw("compare")
     session.viewer.layers.remove(panel.shown.layer)
-    session.widget.outcome.setCurrentWidget(session.widget.results)
+    session.widget.case_result.setCurrentWidget(session.widget.results)
 
 
 def _draw_box(session: Session) -> None:

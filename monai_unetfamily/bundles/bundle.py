@@ -14,14 +14,14 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 from torch import nn
 
-from monai_unetfamily.bundles.config import PICTURE_READER, read_config, takes_pictures_alone
+from monai_unetfamily.bundles.config import IMAGE2D_READER, read_config, takes_only_2d_images
 from monai_unetfamily.bundles.config_files import require_inside
 from monai_unetfamily.bundles.errors import reason_of
 from monai_unetfamily.bundles.metadata import class_names, config_file, image_format, weights_file
 from monai_unetfamily.bundles.trust import PREDICTION, reviewed_parser
 from monai_unetfamily.bundles.weights import load_weights
 from monai_unetfamily.data import IGNORE
-from monai_unetfamily.io import atomic_file, is_picture, make_folder, open_volume, read_channels, require_free
+from monai_unetfamily.io import atomic_file, is_image2d, make_directory, open_volume, read_channels, require_free
 
 
 def check_background(names: Mapping[int, str], *parts: Any) -> None:
@@ -79,8 +79,8 @@ def check_source(root: Path, paths: Sequence[Path]) -> None:
     ValueError: xray.png: is a picture, and hippocampus_mr is for volumes; ...
     """
     for path in paths:
-        check_kind(root, path, is_picture(path))
-    if is_picture(paths[0]):
+        check_kind(root, path, is_image2d(path))
+    if is_image2d(paths[0]):
         values, _ = read_channels(paths)
         check_values(root, paths[0], values)
         return
@@ -97,7 +97,7 @@ def check_kind(root: Path, path: Path, picture: bool) -> None:
         ValueError: says what to do; the metadata does not say.
         FileNotFoundError: the bundle has no inference config.
     """
-    ours = takes_pictures_alone(root)
+    ours = takes_only_2d_images(root)
     if picture and image_format(root).axes != 2:
         raise ValueError(
             f"{path}: is a picture, and {root.name} is for volumes; give NIfTI files, or choose a 2-D bundle."
@@ -105,7 +105,7 @@ def check_kind(root: Path, path: Path, picture: bool) -> None:
     if picture and not ours:
         raise ValueError(
             f"{path}: {root.name} learned from pictures that its reader turned; name monai_unetfamily.transforms."
-            f"{PICTURE_READER} in its LoadImaged, and train it anew."
+            f"{IMAGE2D_READER} in its LoadImaged, and train it anew."
         )
     if ours and not picture:
         raise ValueError(
@@ -259,7 +259,7 @@ def copy_bundle(source: Path, target: Path) -> None:
     require_free(target)
     require_inside(source)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
-    make_folder(target / "docs")
+    make_directory(target / "docs")
     with atomic_file(target / "docs" / "README.md") as stream:
         stream.write(_CARD.format(name=target.name, source=source.name).encode())
 

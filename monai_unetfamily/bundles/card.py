@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_unetfamily.bundles.config import resolved_part, takes_pictures_alone
+from monai_unetfamily.bundles.config import resolved_part, takes_only_2d_images
 from monai_unetfamily.bundles.config_files import inside
 from monai_unetfamily.bundles.metadata import (
     METADATA,
     class_names,
     image_format,
-    knows_phantoms_alone,
     read_metadata,
+    trained_only_on_phantoms,
     weights_file,
 )
 
@@ -66,7 +66,7 @@ def read_card(root: Path) -> Card:
     >>> card.name, card.modality, card.axes, card.network, card.license
     ('Hippocampus in T1-weighted MR', 'MR', 3, 'PlainUNet', 'Apache License 2.0')
     """
-    metadata, pictures = read_metadata(root), takes_pictures_alone(root)
+    metadata, pictures = read_metadata(root), takes_only_2d_images(root)
     return Card(
         root=root,
         name=_text(metadata, "name") or root.resolve().name,
@@ -77,7 +77,7 @@ def read_card(root: Path) -> Card:
         channels=_channels(root),
         network=_network(root),
         license=_license(root),
-        phantoms_only=knows_phantoms_alone(root),
+        phantoms_only=trained_only_on_phantoms(root),
         weights=weights_file(root).is_file(),
         pictures=pictures,
         intended_use=_text(metadata, "intended_use"),

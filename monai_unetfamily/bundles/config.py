@@ -10,7 +10,7 @@ from monai_unetfamily.bundles.metadata import config_file, read_metadata
 
 # Parts of a bundle's config as they are meant: every reference replaced by what it refers to; nothing is built.
 
-PICTURE_READER = "PictureReader"
+IMAGE2D_READER = "Image2DReader"
 _LETTERS = 20_000  # in an expression, with what it refers to written out
 _REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
 
@@ -53,7 +53,7 @@ def resolved_part(root: Path, part: str) -> Any:
         raise ValueError(f"{file}: {part}: {error}; mend the file.") from error
 
 
-def takes_pictures_alone(root: Path) -> bool:
+def takes_only_2d_images(root: Path) -> bool:
     """Whether the reader that a bundle's inference config names for its images is the one of PNG and TIFF.
 
     Raises:
@@ -61,12 +61,12 @@ def takes_pictures_alone(root: Path) -> bool:
         ValueError: a config that cannot be used.
 
     >>> from monai_unetfamily.bundles import find_bundle
-    >>> takes_pictures_alone(find_bundle("phantom_2d")), takes_pictures_alone(find_bundle("phantom_ct"))
+    >>> takes_only_2d_images(find_bundle("phantom_2d")), takes_only_2d_images(find_bundle("phantom_ct"))
     (True, False)
     """
     match resolved_part(root, "preprocessing"):
         case {"transforms": [{"reader": str(reader)}, *_]}:
-            return reader.split(".")[-1] == PICTURE_READER
+            return reader.split(".")[-1] == IMAGE2D_READER
     return False
 
 

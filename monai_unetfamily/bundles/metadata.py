@@ -162,13 +162,13 @@ def class_names(root: Path) -> dict[int, str]:
         raise ValueError(f"{file}: channel_def: {error}") from error
 
 
-def knows_phantoms_alone(root: Path) -> bool:
+def trained_only_on_phantoms(root: Path) -> bool:
     """Whether a bundle's metadata says "phantoms_only": it was made to be shown, and its labels of a patient are wrong.
 
     Raises:
         FileNotFoundError, ValueError: metadata that cannot be read.
 
-    >>> knows_phantoms_alone(find_bundle("phantom_ct")), knows_phantoms_alone(find_bundle("hippocampus_mr"))
+    >>> trained_only_on_phantoms(find_bundle("phantom_ct")), trained_only_on_phantoms(find_bundle("hippocampus_mr"))
     (True, False)
     """
     return read_metadata(root).get("phantoms_only") is True

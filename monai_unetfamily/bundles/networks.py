@@ -101,7 +101,7 @@ def redefine_network(root: Path, changes: Mapping[str, Any], *, trust: bool = Fa
     _write(root, metadata)
 
 
-def forget_thresholds(root: Path, *, trust: bool = False) -> None:
+def reset_thresholds(root: Path, *, trust: bool = False) -> None:
     """Set the presence thresholds of a bundle's network back to 0.5, if it has any: they belong to its weights."""
     network = _chosen(read_metadata(root))
     if isinstance(network, dict) and "presence_threshold" in network:
@@ -151,7 +151,7 @@ def _write(root: Path, metadata: dict[str, Any]) -> None:
 # The network that a bundle's metadata chooses, for tools that read its configs without the metadata.
 
 
-def chosen_network(bundle_root: str) -> nn.Module:
+def build_chosen_network(bundle_root: str) -> nn.Module:
     """Build the network that the metadata of a bundle chooses, without its weights.
 
     A config refers to it under "_meta_", where MONAI and this package put the metadata. MONAI Label does not;
@@ -165,7 +165,7 @@ def chosen_network(bundle_root: str) -> nn.Module:
         KeyError: metadata without a network.
 
     >>> from monai_unetfamily.bundles import find_bundle
-    >>> type(chosen_network(str(find_bundle("hippocampus_mr")))).__name__
+    >>> type(build_chosen_network(str(find_bundle("hippocampus_mr")))).__name__
     'PlainUNet'
     """
     parser = ConfigParser({"_meta_": read_metadata(Path(bundle_root))})

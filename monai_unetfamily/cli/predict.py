@@ -23,7 +23,7 @@ from monai_unetfamily.cli.options import (
 
 if TYPE_CHECKING:
     from monai_unetfamily.bundles import Bundle
-    from monai_unetfamily.cohort import Outcome
+    from monai_unetfamily.cohort import CaseResult
     from monai_unetfamily.data import Studies
     from monai_unetfamily.io import Study
     from monai_unetfamily.prediction import Progress, Settings
@@ -130,10 +130,10 @@ def _here(
     from monai_unetfamily.cohort import predict_cohort
 
     with _bar() as progress:
-        outcomes = predict_cohort(
+        case_results = predict_cohort(
             bundles, studies, options.output, settings, overwrite=options.overwrite, log=say, progress=progress
         )
-        return _tell(outcomes, len(studies), options.debug)
+        return _tell(case_results, len(studies), options.debug)
 
 
 def _on_cluster(
@@ -141,7 +141,7 @@ def _on_cluster(
 ) -> int:
     from monai_unetfamily.integrations import predict_on_cluster
 
-    outcomes = predict_on_cluster(
+    case_results = predict_on_cluster(
         bundles,
         studies,
         options.output,
@@ -153,8 +153,8 @@ def _on_cluster(
         overwrite=options.overwrite,
         log=say,
     )
-    with closing(outcomes):
-        return _tell(outcomes, len(studies), options.debug)
+    with closing(case_results):
+        return _tell(case_results, len(studies), options.debug)
 
 
 def _studies(options: argparse.Namespace, bundle: Path) -> "list[Study]":
@@ -231,14 +231,14 @@ def _of_classes(option: str, texts: "Sequence[str]", classes: "Sequence[str]", w
     return numbers
 
 
-def _tell(outcomes: "Iterator[Outcome]", total: int, debug: bool) -> int:
+def _tell(case_results: "Iterator[CaseResult]", total: int, debug: bool) -> int:
     """Print a line a case, and return the exit status: 1 too where the run ends before all cases are done."""
     number = failed = skipped = 0
     try:
-        for number, outcome in enumerate(outcomes, start=1):
-            failed += outcome.error is not None
-            skipped += outcome.skipped
-            _tell_case(outcome, f"{number}/{total}", debug)
+        for number, case_result in enumerate(case_results, start=1):
+            failed += case_result.error is not None
+            skipped += case_result.skipped
+            _tell_case(case_result, f"{number}/{total}", debug)
     except OSError as error:  # of the output folder; a case's own is in its outcome
         if debug or not number:
             raise
@@ -248,16 +248,16 @@ def _tell(outcomes: "Iterator[Outcome]", total: int, debug: bool) -> int:
     return 1 if failed else 0
 
 
-def _tell_case(outcome: "Outcome", number: str, debug: bool) -> None:
-    record = outcome.record
-    if outcome.error is not None:
+def _tell_case(case_result: "CaseResult", number: str, debug: bool) -> None:
+    record = case_result.record
+    if case_result.error is not None:
         if debug:
-            raise outcome.error
-        print(f"unetfamily: {record.name}: {one_line(outcome.error)}", file=sys.stderr)
+            raise case_result.error
+        print(f"unetfamily: {record.name}: {one_line(case_result.error)}", file=sys.stderr)
         return
-    how = "is finished already" if outcome.skipped else f"{sum(record.seconds.values()):.1f} s"
+    how = "is finished already" if case_result.skipped else f"{sum(record.seconds.values()):.1f} s"
     say(f"{number} {record.name}: {how}")
-    for note in () if outcome.skipped else record.notes:
+    for note in () if case_result.skipped else record.notes:
         say(f"    {note}")
 
 

@@ -3,11 +3,11 @@ from .cohort_run import Stages as Stages
 from .cohort_run import begin_run as begin_run
 from .cohort_run import predict_cohort as predict_cohort
 from .cohort_run import run_of as run_of
-from .locks import Turns as Turns
+from .locks import CaseLocks as CaseLocks
 from .outputs import PREVIEWS as PREVIEWS
 from .preview import plan_lines as plan_lines
 from .records import FAILURES as FAILURES
-from .records import Outcome as Outcome
+from .records import CaseResult as CaseResult
 from .records import Record as Record
 from .shards import choose_shard as choose_shard
 from .summary import machine_of as machine_of

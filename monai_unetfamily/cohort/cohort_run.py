@@ -12,13 +12,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from monai_unetfamily.bundles import Bundle, knows_phantoms_alone
-from monai_unetfamily.cohort.locks import Turns, require_there
+from monai_unetfamily.bundles import Bundle, trained_only_on_phantoms
+from monai_unetfamily.cohort.locks import CaseLocks, require_directory
 from monai_unetfamily.cohort.outputs import Outputs, outputs_of
 from monai_unetfamily.cohort.records import (
     FAILURES,
     UNFINISHED,
-    Outcome,
+    CaseResult,
     Record,
     failed,
     failure,
@@ -30,7 +30,7 @@ from monai_unetfamily.cohort.records import (
     write_record,
 )
 from monai_unetfamily.cohort.summary import machine_of, write_cohort
-from monai_unetfamily.io import Image, Labels, Study, format_box, hash_files, make_folder
+from monai_unetfamily.io import Image, Labels, Study, format_box, hash_files, make_directory
 from monai_unetfamily.prediction import (
     DEFAULTS,
     Case,
@@ -188,7 +188,7 @@ def predict_cohort(
     overwrite: bool = False,
     log: Callable[[str], None] = _LOGGER.info,
     progress: Callable[[Study, Progress], None] = lambda study, step: None,
-) -> Iterator[Outcome]:
+) -> Iterator[CaseResult]:
     """Segment studies into a folder, and yield what became of each, in order.
 
     Each label map is `<name>.nii.gz`, or `<name>.png` of a picture (`outputs` says what else there is); its record
@@ -232,10 +232,10 @@ def begin_run(
     """
     check_ensemble(bundles, log)
     for bundle in bundles:
-        if knows_phantoms_alone(bundle.root):
+        if trained_only_on_phantoms(bundle.root):
             log(f"{bundle.root.name} knows phantoms alone: never use what it says of a patient")
-    run = run_of(bundles, output, settings, overwrite, Turns(output, log), progress)
-    run.outputs.require_room(studies, run.request, overwrite)
+    run = run_of(bundles, output, settings, overwrite, CaseLocks(output, log), progress)
+    run.outputs.require_no_conflict(studies, run.request, overwrite)
     return run
 
 
@@ -244,7 +244,7 @@ def run_of(
     output: Path,
     settings: Settings,
     overwrite: bool,
-    turns: Turns,
+    locks: CaseLocks,
     progress: Callable[[Study, Progress], None] = lambda study, step: None,
 ) -> "Run":
     """A run of bundles as they are opened.
@@ -254,7 +254,7 @@ def run_of(
     """
     request = request_of(bundles, settings)
     adapted, outputs = adapt_all(bundles, settings), outputs_of(bundles, output, settings, request)
-    return Run(adapted, output, settings, request, overwrite, turns, outputs, progress)
+    return Run(adapted, output, settings, request, overwrite, locks, outputs, progress)
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ class Run:
         settings: what is asked for.
         request: the same, by hashes.
         overwrite: whether what is finished is done again.
-        turns: that it takes.
+        locks: on the cases, acquired one at a time.
         outputs: the files of its folder.
         progress: is told how far the network is with a case.
     """
@@ -277,7 +277,7 @@ class Run:
     settings: Settings
     request: Request
     overwrite: bool
-    turns: Turns
+    locks: CaseLocks
     outputs: Outputs
     progress: Callable[[Study, Progress], None] = lambda study, step: None
 
@@ -289,22 +289,22 @@ class Run:
     @contextmanager
     def in_folder(self, machine: Mapping[str, Any]) -> Iterator[None]:
         """The block that does the cases, in a folder that is there; tables and page, which name the machine, follow."""
-        make_folder(self.output)
+        make_directory(self.output)
         try:
-            with self.turns:
+            with self.locks:
                 yield
         finally:
             if self.output.is_dir():
                 write_cohort(self.output, self.request, self.bundles[0].names, machine)
 
-    def read(self, study: Study) -> _Loaded | Outcome:
+    def read(self, study: Study) -> _Loaded | CaseResult:
         """Hash and read a study and run the preprocessing, unless it is finished."""
         before = read_record(record_file(self.output, study.name))
         start, record = perf_counter(), Record(study.name, self.request, tuple(map(str, study.files)))
         try:
             record = replace(record, input_hash=hash_study(study), notes=study.notes)
             if before and not self.overwrite and is_finished(before, record, self.output):
-                return Outcome(study, before, self.outputs.target(study), skipped=True)
+                return CaseResult(study, before, self.outputs.target(study), skipped=True)
             with torch.inference_mode():
                 reading = {name: getattr(self.settings, name) for name in ("nan", "gaps", "max_voxels")}
                 image, case = load_case(self.bundles[0], study, **reading)
@@ -315,12 +315,12 @@ class Run:
         record = replace(record, notes=(*record.notes, *image.notes, *case.notes))
         return _Loaded(study, timed(record, "read", start), before, image, case)
 
-    def compute(self, work: _Loaded | Outcome) -> _Segmented | Outcome:
+    def compute(self, work: _Loaded | CaseResult) -> _Segmented | CaseResult:
         """Run the network, and bring its scores back to the source's grid, in this case's turn."""
-        if isinstance(work, Outcome) and work.skipped:
+        if isinstance(work, CaseResult) and work.skipped:
             return work
         work = self._in_turn(work)
-        if isinstance(work, Outcome):
+        if isinstance(work, CaseResult):
             return work
         start, (study, record, before, image, case) = perf_counter(), work
         try:
@@ -333,15 +333,15 @@ class Run:
         record = replace(record, notes=(*record.notes, *notes))
         return _Segmented(study, timed(record, "network", start), before, image, labels, presence.probabilities())
 
-    def _in_turn(self, work: _Loaded | Outcome) -> _Loaded | Outcome:
+    def _in_turn(self, work: _Loaded | CaseResult) -> _Loaded | CaseResult:
         """The case, once no other run has it; as another has finished it meanwhile, perhaps."""
         study = work.study
-        self.turns.take(study.name)
-        self.outputs.require_room([study], self.request, self.overwrite)
+        self.locks.acquire(study.name)
+        self.outputs.require_no_conflict([study], self.request, self.overwrite)
         before = read_record(record_file(self.output, study.name))
         if before and not self.overwrite and is_finished(before, work.record, self.output):
-            return Outcome(study, before, self.outputs.target(study), skipped=True)
-        if isinstance(work, Outcome):
+            return CaseResult(study, before, self.outputs.target(study), skipped=True)
+        if isinstance(work, CaseResult):
             return replace(work, record=failure(work.record, before, work.record.error))
         return work._replace(before=before)
 
@@ -359,21 +359,21 @@ class Run:
         scores = dict.fromkeys(self.outputs.scores_planned(study), UNFINISHED)
         write_record(replace(record, outputs={**held, **scores}), self.output)
 
-    def fail(self, study: Study, error: Exception) -> Outcome:
+    def fail(self, study: Study, error: Exception) -> CaseResult:
         """Give up a case, in its turn: its record says why."""
         record = Record(study.name, self.request, tuple(map(str, study.files)), hash_study(study), notes=study.notes)
         return self.write(self.compute(failed(study, record, None, error)))
 
-    def write(self, work: _Segmented | Outcome) -> Outcome:
+    def write(self, work: _Segmented | CaseResult) -> CaseResult:
         """Write all that a case gives, its record last; of one that failed the record alone. Its turn is over then."""
         try:
             return self._write_once(work)
         finally:
-            self.turns.give_back(work.study.name)
+            self.locks.release(work.study.name)
 
-    def _write_once(self, work: _Segmented | Outcome) -> Outcome:
-        require_there(self.output)
-        if isinstance(work, Outcome):
+    def _write_once(self, work: _Segmented | CaseResult) -> CaseResult:
+        require_directory(self.output)
+        if isinstance(work, CaseResult):
             if not work.skipped:
                 write_record(work.record, self.output)
             return work
@@ -382,11 +382,11 @@ class Run:
         except FAILURES as error:
             if isinstance(error, OSError) and error.errno in _FOLDER_UNUSABLE:
                 raise
-            outcome = failed(work.study, work.record, read_record(record_file(self.output, work.study.name)), error)
-        write_record(outcome.record, self.output)
-        return outcome
+            case_result = failed(work.study, work.record, read_record(record_file(self.output, work.study.name)), error)
+        write_record(case_result.record, self.output)
+        return case_result
 
-    def _write(self, work: _Segmented) -> Outcome:
+    def _write(self, work: _Segmented) -> CaseResult:
         start, (study, record, before, image, labels, presence) = perf_counter(), work
         notes = self.outputs.clear(study, before)
         self._claim(study, record, None)
@@ -400,4 +400,4 @@ class Run:
         )
         record = timed(record, "write", start)
         write_record(record, self.output)
-        return Outcome(study, record, self.outputs.target(study))
+        return CaseResult(study, record, self.outputs.target(study))

@@ -1,4 +1,4 @@
-"""Whose turn a case is, where several runs write to one folder: one at a time computes and writes it."""
+"""Locks on the cases of an output directory that several runs write to: one run at a time processes a case."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,24 +8,24 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
-_SUFFIX = ".turn"
+_SUFFIX = ".case.lock"
 
 
-class Turns:
-    """The cases that a run has at the moment; leaving the block gives them all back.
+class CaseLocks:
+    """The locks that a run holds on cases; leaving the block releases them all.
 
-    A case is held by a lock on a hidden file of the output folder. The system takes it back from a process that dies,
-    and the file goes when the case is given back.
+    A lock is held on a hidden file of the output directory. The system releases the locks of a process that dies, and
+    the file is deleted when the lock is released.
 
     Args:
-        output: the folder.
-        log: is told of a case that another run has, before it is waited for.
+        output: the output directory.
+        log: called with a line before the run waits for a case that another run has locked.
 
     >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder, Turns(Path(folder), print) as turns:
-    ...     turns.take("sub-01/ct")
-    ...     turns.give_back("sub-01/ct")
-    ...     list(Path(folder).iterdir())
+    >>> with TemporaryDirectory() as directory, CaseLocks(Path(directory), print) as locks:
+    ...     locks.acquire("sub-01/ct")
+    ...     locks.release("sub-01/ct")
+    ...     list(Path(directory).iterdir())
     []
     """
 
@@ -33,69 +33,71 @@ class Turns:
         self.output, self.log = output, log
         self._held: dict[str, FileLock] = {}
 
-    def take(self, name: str) -> None:
-        """Take a case, once no other run has it.
+    def acquire(self, name: str) -> None:
+        """Lock a case; wait while another run has it locked.
 
         Raises:
-            FileNotFoundError: the folder has vanished.
+            FileNotFoundError: the output directory has vanished.
             OSError: it cannot be written.
         """
-        require_there(self.output)
+        require_directory(self.output)
         try:
-            self._held[name] = _taken(self._file(name))
+            self._held[name] = _acquired(self._file(name))
         except Timeout:
-            self.log(f"{name}: another run has it at the moment; waiting until it is done")
-            self._held[name] = _taken(self._file(name), wait=True)
+            self.log(f"{name}: another run has locked it; waiting until it is done")
+            self._held[name] = _acquired(self._file(name), wait=True)
 
-    def give_back(self, name: str) -> None:
-        """Let another run have the case; of one that is not held nothing."""
+    def release(self, name: str) -> None:
+        """Release a case; does nothing where it is not locked by this run."""
         if name in self._held:
-            _end(self._held.pop(name))
+            _release(self._held.pop(name))
 
-    def shows(self, name: str) -> bool:
-        """Whether another run's file of that case can be seen from here."""
+    def is_visible(self, name: str) -> bool:
+        """Whether the lock file of another run on that case can be seen from this machine."""
         return self._file(name).exists()
 
-    def binds(self, name: str) -> bool:
-        """Whether a case that another run has is out of reach from here, too: on some network drives it is not."""
+    def excludes_others(self, name: str) -> bool:
+        """Whether a case that another run has locked cannot be locked here; some network drives allow it."""
         try:
-            _taken(self._file(name)).release()
+            _acquired(self._file(name)).release()
         except Timeout:
             return True
         return False
 
-    def __enter__(self) -> "Turns":
-        """The same."""
+    def __enter__(self) -> "CaseLocks":
+        """Return the locks themselves."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Give back what is held, and clear away what runs that were killed have left."""
+        """Release all locks, and delete the lock files that killed runs have left."""
         for name in list(self._held):
-            self.give_back(name)
+            self.release(name)
         for file in self.output.glob(f".*{_SUFFIX}"):
             with suppress(Timeout, OSError):
-                _end(_taken(file))
+                _release(_acquired(file))
 
     def _file(self, name: str) -> Path:
-        return self.output / f".{sha256(name.encode()).hexdigest()[:16]}{_SUFFIX}"  # a name may hold "/"
+        return self.output / f".{sha256(name.encode()).hexdigest()[:16]}{_SUFFIX}"  # a name may contain "/"
 
 
-def _taken(file: Path, wait: bool = False) -> FileLock:
-    lock = FileLock(file, thread_local=False)  # taken in one thread, given back in another
+def _acquired(file: Path, wait: bool = False) -> FileLock:
+    lock = FileLock(file, thread_local=False)  # acquired in one thread, released in another
     lock.acquire(timeout=-1 if wait else 0)
     return lock
 
 
-def _end(lock: FileLock) -> None:
+def _release(lock: FileLock) -> None:
     with suppress(OSError):
-        Path(lock.lock_file).unlink()  # ahead of the release: who waits for it sees that, and makes a new one
+        Path(lock.lock_file).unlink()  # before the release: a waiting process notices, and makes a new file
     lock.release()
 
 
-def require_there(output: Path) -> None:
-    """Refuse an output folder that is gone: a FileNotFoundError that names it.
+def require_directory(output: Path) -> None:
+    """Raise FileNotFoundError where the output directory has vanished.
 
-    >>> require_there(Path("."))
+    >>> require_directory(Path("."))
     """
     if not output.is_dir():
-        raise FileNotFoundError(f"{output}: the folder has vanished; find it, or begin anew in another.")
+        raise FileNotFoundError(
+            f"{output}: the output directory has vanished; restore it, or start again in another one."
+        )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from monai_unetfamily.bundles import Bundle, maker_of
-from monai_unetfamily.cohort.records import UNFINISHED, Record, holds, is_asked, read_record, record_file
+from monai_unetfamily.cohort.records import UNFINISHED, Record, holds, matches_request, read_record, record_file
 from monai_unetfamily.io import (
     Affine,
     Image,
@@ -20,15 +20,15 @@ from monai_unetfamily.io import (
     Study,
     file_names,
     label_table,
-    make_folder,
+    make_directory,
     may_overlap,
     remove_parts,
     score_file,
     sidecar_labels,
+    write_label_image2d,
     write_labels,
     write_masks,
-    write_picture,
-    write_split,
+    write_separate_masks,
 )
 from monai_unetfamily.io.dicom import SEGMENTATION, Maker
 from monai_unetfamily.prediction import Request, Settings, Sink, find_ids, keep_largest, min_volume, select
@@ -80,7 +80,7 @@ class Segmentations:
         from monai_unetfamily.io.dicom import write_segmentation
 
         if image.grid is not None:
-            make_folder(file.parent)
+            make_directory(file.parent)
             write_segmentation(labels, study.files, image.grid, self.names, self.maker, file)
 
 
@@ -154,7 +154,7 @@ class Outputs:
         """The file of scores, where there will be one."""
         return [self._scores(study)] if self.settings.save_scores and study.kind != "picture" else []
 
-    def require_room(self, studies: Sequence[Study], request: Request, overwrite: bool) -> None:
+    def require_no_conflict(self, studies: Sequence[Study], request: Request, overwrite: bool) -> None:
         """Refuse to replace an input, or a file that no run with this request wrote.
 
         Raises:
@@ -228,7 +228,7 @@ class Outputs:
         """The files in a case's way that no run with this request wrote."""
         there = [file for file in planned if file.exists()]
         before = read_record(record_file(self.folder, study.name)) if there else None
-        return [] if before and is_asked(before, request) else there
+        return [] if before and matches_request(before, request) else there
 
     def clear(self, study: Study, before: Record | None) -> list[str]:
         """Take away what an earlier run wrote of a case; a file that was changed since is kept, and noted.
@@ -247,7 +247,7 @@ class Outputs:
                 file.unlink(missing_ok=True)
             elif file.exists():
                 kept = _free(self.folder / CHANGED / name)
-                make_folder(kept.parent)
+                make_directory(kept.parent)
                 file.rename(kept)
                 notes.append(f"{name} was changed since it was written: kept as {kept.relative_to(self.folder)}")
         return notes
@@ -259,7 +259,7 @@ class Outputs:
             yield None
             return
         file = self.folder / self._scores(study)
-        make_folder(file.parent)
+        make_directory(file.parent)
         with score_file(file, image.grid, self.names) as sink:
             yield sink
 
@@ -297,12 +297,12 @@ class Outputs:
         like = study.files[0] if image.grid is None else image.grid
         file = self.folder / self.labels(study)[0]
         if self.settings.split:
-            make_folder((self.folder / study.name).parent)
-            write_split(labels, names, like, self.folder / study.name)
+            make_directory((self.folder / study.name).parent)
+            write_separate_masks(labels, names, like, self.folder / study.name)
             return
-        make_folder(file.parent)
+        make_directory(file.parent)
         if image.grid is None:
-            write_picture(labels, file)
+            write_label_image2d(labels, file)
         elif may_overlap(self.names):
             write_masks(labels, self.names, image.grid, file)
         else:
@@ -310,7 +310,7 @@ class Outputs:
 
     def _draw(self, study: Study, image: Image, labels: Labels, names: Mapping[int, str]) -> list[str]:
         file = self.folder / self._preview(study)
-        make_folder(file.parent)
+        make_directory(file.parent)
         affine = None if image.grid is None else image.grid.affine
         shown = image.voxels[0] if affine is not None or len(image.voxels) == 1 else np.moveaxis(image.voxels, 0, -1)
         try:

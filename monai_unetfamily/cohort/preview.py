@@ -35,7 +35,7 @@ def plan_lines(
     check_ensemble(bundles, notes.append)
     request = request_of(bundles, settings)
     bundle, *_ = adapt_all(bundles, settings)
-    outputs_of(bundles, output, settings, request).require_room(studies, request, overwrite)
+    outputs_of(bundles, output, settings, request).require_no_conflict(studies, request, overwrite)
     yield from notes
     finished = failed = 0
     for number, study in enumerate(studies, start=1):

@@ -14,7 +14,7 @@ from traceback import clear_frames
 from typing import Any
 
 from monai_unetfamily.bundles import explained
-from monai_unetfamily.io import Study, atomic_file, hash_files, make_folder
+from monai_unetfamily.io import Study, atomic_file, hash_files, make_directory
 from monai_unetfamily.prediction import Request
 from monai_unetfamily.reporting import Measure
 
@@ -71,7 +71,7 @@ def write_record(record: Record, output: Path) -> None:
         OSError: the folder cannot be written.
     """
     file = record_file(output, record.name)
-    make_folder(file.parent)
+    make_directory(file.parent)
     with atomic_file(file) as stream:
         stream.write((json.dumps({"kind": _KIND} | asdict(record), indent=1) + "\n").encode())
 
@@ -107,13 +107,13 @@ def is_finished(before: Record, now: Record, output: Path) -> bool:
         before.error is None
         and now.input_hash is not None
         and before.input_hash == now.input_hash
-        and is_asked(before, now.request)
+        and matches_request(before, now.request)
         and bool(before.outputs)
         and all(holds(output / name, hashed) for name, hashed in before.outputs.items())
     )
 
 
-def is_asked(record: Record, request: Request) -> bool:
+def matches_request(record: Record, request: Request) -> bool:
     """Whether a case was done for this request."""
     return bool(_as_json(record.request) == _as_json(request))
 
@@ -154,7 +154,7 @@ FAILURES = (ValueError, OSError, MemoryError, RuntimeError)  # of one case: the 
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CaseResult:
     """What became of one case.
 
     Attributes:
@@ -177,9 +177,9 @@ def timed(record: Record, stage: str, start: float) -> Record:
     return replace(record, seconds={**record.seconds, stage: round(perf_counter() - start, 3)})
 
 
-def failed(study: Study, record: Record, before: Record | None, error: Exception) -> Outcome:
+def failed(study: Study, record: Record, before: Record | None, error: Exception) -> CaseResult:
     """A failed case; what an earlier run wrote of it stays known, so that a file changed since is kept."""
-    return Outcome(study, failure(record, before, explained(error)), error=_without_voxels(error))
+    return CaseResult(study, failure(record, before, explained(error)), error=_without_voxels(error))
 
 
 def failure(record: Record, before: Record | None, reason: str | None) -> Record:

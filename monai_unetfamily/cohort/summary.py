@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 
 from monai_unetfamily.cohort.outputs import LOCK, PREVIEWS, TABLES
-from monai_unetfamily.cohort.records import Record, is_asked, read_records
+from monai_unetfamily.cohort.records import Record, matches_request, read_records
 from monai_unetfamily.io import atomic_file, dseg_table, label_table, remove_parts
 from monai_unetfamily.prediction import DEFAULTS, Request
 from monai_unetfamily.reporting import CaseSummary, Measure, write_csv, write_page
@@ -73,7 +73,7 @@ def _run(records: Sequence[Record], request: Request, about: Mapping[str, Any]) 
 
 
 def _case(record: Record, request: Request) -> dict[str, Any]:
-    other = {} if is_asked(record, request) else asdict(record.request)
+    other = {} if matches_request(record, request) else asdict(record.request)
     return {"failed": bool(record.failure), "seconds": record.seconds, **other}
 
 
@@ -89,7 +89,7 @@ def machine_of(device: torch.device) -> dict[str, Any]:
 
 def _summary(record: Record, measures: Sequence[Measure], output: Path, request: Request) -> CaseSummary:
     preview = output / PREVIEWS / f"{record.name}.png"
-    other = () if is_asked(record, request) else ("done with another bundle or other settings",)
+    other = () if matches_request(record, request) else ("done with another bundle or other settings",)
     return CaseSummary(
         record.name,
         measures,

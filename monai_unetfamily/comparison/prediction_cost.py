@@ -20,7 +20,7 @@ from monai_unetfamily.data import case_study
 from monai_unetfamily.nets import UNetPlusPlus, count_macs
 from monai_unetfamily.prediction import Case, Settings, adapt, choices, load_case, segment
 
-Way = tuple[str, str]  # a network and a variant of it
+PredictionVariant = tuple[str, str]  # a network and a variant of it
 _PLAIN = Settings(previews=False)
 
 
@@ -56,9 +56,9 @@ def size_of(bundle: Bundle, settings: Settings) -> tuple[int, int]:
     return sum(p.numel() for p in network.parameters()), macs
 
 
-def time_in_turns(
-    rooms: Mapping[str, Path], cases: Sequence[Mapping[str, Any]], device: torch.device, log: Log
-) -> dict[Way, float]:
+def time_interleaved(
+    directories: Mapping[str, Path], cases: Sequence[Mapping[str, Any]], device: torch.device, log: Log
+) -> dict[PredictionVariant, float]:
     """Seconds for a volume, of each network and variant: the median of some cases, each segmented by all in turn.
 
     Windows, blending and the way back to the volume's own grid are timed; reading and writing are not. A first case
@@ -70,13 +70,13 @@ def time_in_turns(
         device: where networks run.
         log: is given a line a case.
     """
-    bundles = {name: open_bundle(room, device) for name, room in rooms.items()}
+    bundles = {name: open_bundle(directory, device) for name, directory in directories.items()}
     ways = {
         (name, variant): adapt(bundle, settings)
         for name, bundle in bundles.items()
         for variant, settings in variants(bundle).items()
     }
-    seconds: dict[Way, list[float]] = {way: [] for way in ways}
+    seconds: dict[PredictionVariant, list[float]] = {way: [] for way in ways}
     timed = cases[:_TIMED]
     for number, case in enumerate([timed[0], *timed]):
         _, prepared = load_case(next(iter(bundles.values())), case_study(case))
@@ -88,7 +88,7 @@ def time_in_turns(
     return {way: median(spent) for way, spent in seconds.items()}
 
 
-def peak_bytes(room: Path, variant: str, case: Mapping[str, Any], device: str) -> float:
+def peak_bytes(directory: Path, variant: str, case: Mapping[str, Any], device: str) -> float:
     """The most memory that the prediction of a case adds to what its process holds, measured in a fresh one.
 
     On a GPU that of its allocator; on a CPU that of the process, which Linux alone tells: elsewhere nan.
@@ -98,12 +98,12 @@ def peak_bytes(room: Path, variant: str, case: Mapping[str, Any], device: str) -
     if method == "forkserver":
         context.set_forkserver_preload(_PRELOADED)
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peak, room, variant, case, device, torch.get_num_threads()).result()
+        return pool.submit(_peak, directory, variant, case, device, torch.get_num_threads()).result()
 
 
-def _peak(room: Path, variant: str, case: Mapping[str, Any], device: str, threads: int) -> float:
+def _peak(directory: Path, variant: str, case: Mapping[str, Any], device: str, threads: int) -> float:
     torch.set_num_threads(threads)
-    opened = open_bundle(room, torch.device(device))
+    opened = open_bundle(directory, torch.device(device))
     bundle = adapt(opened, variants(opened)[variant])
     _, prepared = load_case(bundle, case_study(case))
     on_gpu = bundle.device.type == "cuda"

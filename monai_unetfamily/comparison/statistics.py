@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, wilcoxon
 
-from monai_unetfamily.comparison.study_results import Comparison, Entrant
+from monai_unetfamily.comparison.study_results import Comparison, NetworkResult
 from monai_unetfamily.evaluation import Score
 
 Array = NDArray[np.float64]
@@ -297,7 +297,7 @@ class Row:
         on_front: no other is as fast and as good.
     """
 
-    entrant: Entrant
+    network_result: NetworkResult
     overall: Measures
     by_class: Mapping[str, Measures]
     one_sided: int
@@ -307,7 +307,7 @@ class Row:
     @property
     def name(self) -> str:
         """The entrant's."""
-        return self.entrant.name
+        return self.network_result.name
 
 
 @dataclass(frozen=True)
@@ -332,12 +332,12 @@ class Analysis:
     @property
     def trained(self) -> list[Row]:
         """Of those that were trained for themselves."""
-        return [row for row in self.rows if row.entrant.kind != "variant"]
+        return [row for row in self.rows if row.network_result.kind != "variant"]
 
     @property
     def cases(self) -> int:
         """That were scored."""
-        return len({score.case for row in self.rows for score in row.entrant.scores})
+        return len({score.case for row in self.rows for score in row.network_result.scores})
 
     def named(self, name: str) -> Row | None:
         """The row of a name; None where it is not among them."""
@@ -353,37 +353,44 @@ def analyse(comparison: Comparison) -> Analysis:
     if not comparison.trained or not comparison.classes:
         reasons = "; ".join(f"{name}, {repeat}: {reason}" for name, repeat, reason in comparison.failures)
         raise ValueError(f"no network could be trained and scored; mend the reasons and compare again: {reasons}")
-    tables = {e.name: tabulate(e.scores, "dice", comparison.classes) for e in comparison.entrants}
-    dice = {e.name: mean_value(tables[e.name].values) for e in comparison.entrants}
+    tables = {e.name: tabulate(e.scores, "dice", comparison.classes) for e in comparison.network_results}
+    dice = {e.name: mean_value(tables[e.name].values) for e in comparison.network_results}
     names = [e.name for e in comparison.trained]
     best = max(names, key=lambda name: dice[name])
-    front = pareto_front({e.name: (e.cost.seconds, dice[e.name]) for e in comparison.entrants})
+    front = pareto_front({e.name: (e.cost.seconds, dice[e.name]) for e in comparison.network_results})
     return Analysis(
         comparison,
-        tuple(_row(entrant, comparison.classes, entrant.name in front) for entrant in comparison.entrants),
+        tuple(
+            _row(network_result, comparison.classes, network_result.name in front)
+            for network_result in comparison.network_results
+        ),
         best,
         _tests(tables, names, comparison.baseline),
         _tests(tables, names, best),
-        {e.name: _difference(tables[e.name], tables[e.own], e.own) for e in comparison.entrants if e.own in tables},
+        {
+            e.name: _difference(tables[e.name], tables[e.own], e.own)
+            for e in comparison.network_results
+            if e.own in tables
+        },
     )
 
 
-def _row(entrant: Entrant, classes: Sequence[str], on_front: bool) -> Row:
+def _row(network_result: NetworkResult, classes: Sequence[str], on_front: bool) -> Row:
     return Row(
-        entrant,
-        _measures(entrant, classes),
-        {label: _measures(entrant, [label]) for label in classes},
-        sum(score.hd95 == inf for score in entrant.scores),
-        false_positives(entrant.scores, classes),
+        network_result,
+        _measures(network_result, classes),
+        {label: _measures(network_result, [label]) for label in classes},
+        sum(score.hd95 == inf for score in network_result.scores),
+        false_positives(network_result.scores, classes),
         on_front,
     )
 
 
-def _measures(entrant: Entrant, classes: Sequence[str]) -> Measures:
+def _measures(network_result: NetworkResult, classes: Sequence[str]) -> Measures:
     return Measures(
-        mean_interval(tabulate(entrant.scores, "dice", classes).values),
-        median_interval(tabulate(entrant.scores, "hd95", classes).values),
-        mean_interval(tabulate(entrant.scores, "surface_dice", classes).values),
+        mean_interval(tabulate(network_result.scores, "dice", classes).values),
+        median_interval(tabulate(network_result.scores, "hd95", classes).values),
+        mean_interval(tabulate(network_result.scores, "surface_dice", classes).values),
     )
 
 

@@ -18,12 +18,12 @@ from monai_unetfamily.bundles import WEIGHTS, network_definition, read_config
 from monai_unetfamily.bundles.trust import review_training
 from monai_unetfamily.cohort import FAILURES
 from monai_unetfamily.comparison.candidates import ALL, Candidate, choose_candidates
-from monai_unetfamily.comparison.prediction_cost import Way, peak_bytes, time_in_turns
+from monai_unetfamily.comparison.prediction_cost import PredictionVariant, peak_bytes, time_interleaved
 from monai_unetfamily.comparison.study_report import write_report
-from monai_unetfamily.comparison.study_results import Comparison, Cost, Entrant, Run, write_json
+from monai_unetfamily.comparison.study_results import Comparison, Cost, NetworkResult, Run, write_json
 from monai_unetfamily.comparison.study_runs import BUNDLE, Recipe, Repeat, is_done, run_one
 from monai_unetfamily.data import count_folds, image_files, load_cases, split_file
-from monai_unetfamily.io import hash_files, make_folder, remove_parts, require_free
+from monai_unetfamily.io import hash_files, make_directory, remove_parts, require_free
 from monai_unetfamily.planning import plan_dataset
 from monai_unetfamily.prediction import choose_device
 
@@ -89,8 +89,8 @@ def _spacing(spacing: Any) -> str:
 
 
 def gather(
-    candidates: Sequence[Candidate], runs: Sequence[Run], costs: Mapping[Way, tuple[float, float]]
-) -> Iterator[Entrant]:
+    candidates: Sequence[Candidate], runs: Sequence[Run], costs: Mapping[PredictionVariant, tuple[float, float]]
+) -> Iterator[NetworkResult]:
     """Each candidate with its variants, from all its trainings that did not fail; none where all failed.
 
     Args:
@@ -102,7 +102,7 @@ def gather(
         done = [run for run in runs if run.network == candidate.name and not run.failure]
         for variant in done[0].scores if done else ():
             seconds, peak = costs.get((candidate.name, variant), (float("nan"),) * 2)
-            yield Entrant(
+            yield NetworkResult(
                 f"{candidate.name} {variant}".strip(),
                 "variant" if variant else candidate.kind,
                 tuple(score for run in done for score in run.scores[variant]),
@@ -182,7 +182,7 @@ def compare(
         "bundle": str(bundle.absolute()) if bundle else None,
         "by": "folds" if folds else "seeds",
     }
-    make_folder(output)
+    make_directory(output)
     if not _is_known(request, output / _REQUEST):
         remove_parts(output / "plan")
         require_free(output)
@@ -314,27 +314,29 @@ def _progress(done: int, total: int, seconds: float, minutes: float, name: str) 
 
 def _costs(
     runs: Sequence[Run], repeats: Sequence[Repeat], recipe: Recipe, output: Path, log: Log
-) -> dict[Way, tuple[float, float]]:
+) -> dict[PredictionVariant, tuple[float, float]]:
     """Seconds and peak bytes of each network and variant, all measured in one go; kept while weights are the same."""
-    rooms: dict[str, Path] = {}
+    directories: dict[str, Path] = {}
     for run in runs:
         if not run.failure:
-            rooms.setdefault(run.network, output / "runs" / run.network / run.repeat.replace(" ", "_") / BUNDLE)
-    made_of = {name: hash_files([room / "models" / WEIGHTS]) for name, room in rooms.items()} | {"": recipe.device}
+            directories.setdefault(run.network, output / "runs" / run.network / run.repeat.replace(" ", "_") / BUNDLE)
+    made_of = {name: hash_files([directory / "models" / WEIGHTS]) for name, directory in directories.items()} | {
+        "": recipe.device
+    }
     file = output / _COSTS
     if file.is_file() and (kept := json.loads(file.read_text("utf-8")))["made_of"] == made_of:
         return {(name, variant): (float(s), float(peak)) for name, variant, s, peak in kept["costs"]}
     cases, device = load_cases(recipe.dataset, "validation", repeats[0].fold), choose_device(recipe.device)
     log("timing all networks in turn")
-    seconds = time_in_turns(rooms, cases, device, log) if rooms else {}
-    costs = {way: (spent, _peak(rooms[way[0]], way[1], cases[0], device, log)) for way, spent in seconds.items()}
+    seconds = time_interleaved(directories, cases, device, log) if directories else {}
+    costs = {way: (spent, _peak(directories[way[0]], way[1], cases[0], device, log)) for way, spent in seconds.items()}
     write_json({"made_of": made_of, "costs": [[*way, *cost] for way, cost in costs.items()]}, file)
     return costs
 
 
-def _peak(room: Path, variant: str, case: Mapping[str, Any], device: torch.device, log: Log) -> float:
+def _peak(directory: Path, variant: str, case: Mapping[str, Any], device: torch.device, log: Log) -> float:
     try:
-        return peak_bytes(room, variant, case, str(device))
+        return peak_bytes(directory, variant, case, str(device))
     except FAILURES as error:  # of the measuring process, which may have been killed
-        log(f"{room}: memory could not be measured: {error}")
+        log(f"{directory}: memory could not be measured: {error}")
         return nan

@@ -164,7 +164,7 @@ def plots(analysis: Analysis) -> Iterator[Plot]:
     )
     if len(analysis.comparison.classes) > 1:
         yield _by_class(analysis)
-    if any(isfinite(row.entrant.cost.seconds) for row in analysis.rows):
+    if any(isfinite(row.network_result.cost.seconds) for row in analysis.rows):
         yield Plot(
             "pareto",
             "Dice against time",
@@ -187,7 +187,7 @@ def plots(analysis: Analysis) -> Iterator[Plot]:
                 analysis.rows, [("", lambda row: row.false.volume_ml)], width, "ml, mean over cases", 1
             ),
         )
-    if any(not isnan(point.dice) for row in analysis.trained for curve in row.entrant.curves for point in curve):
+    if any(not isnan(point.dice) for row in analysis.trained for curve in row.network_result.curves for point in curve):
         yield Plot(
             "learning",
             "Learning curves",
@@ -250,7 +250,7 @@ def _intervals(
 
 
 def _interval(axes: "Axes", row: Row, interval: Interval, y: int) -> None:
-    look = _LOOKS[row.entrant.kind]
+    look = _LOOKS[row.network_result.kind]
     if isfinite(interval.low + interval.high):
         axes.plot([interval.low, interval.high], [y, y], color=look.color, lw=1.6, solid_capstyle="butt")
     if isfinite(interval.value):
@@ -258,7 +258,7 @@ def _interval(axes: "Axes", row: Row, interval: Interval, y: int) -> None:
 
 
 def _legend(figure: "Figure", rows: Sequence[Row]) -> None:
-    kinds = dict.fromkeys(row.entrant.kind for row in rows)
+    kinds = dict.fromkeys(row.network_result.kind for row in rows)
     marks: list[Any] = []
     for kind in kinds:
         look = _LOOKS[kind]
@@ -270,20 +270,28 @@ def _legend(figure: "Figure", rows: Sequence[Row]) -> None:
 def _pareto(analysis: Analysis, width: float) -> "Figure":
     figure = _figure(width, 5.2 if width == WIDE else 5.6)
     axes = figure.subplots()
-    rows = [row for row in analysis.rows if isfinite(row.entrant.cost.seconds) and isfinite(row.overall.dice.value)]
-    front = sorted((row.entrant.cost.seconds, row.overall.dice.value) for row in rows if row.on_front)
+    rows = [
+        row for row in analysis.rows if isfinite(row.network_result.cost.seconds) and isfinite(row.overall.dice.value)
+    ]
+    front = sorted((row.network_result.cost.seconds, row.overall.dice.value) for row in rows if row.on_front)
     axes.plot(*zip(*front, strict=True), color=_MUTED, lw=1, ls="--", zorder=1)
     for row in rows:
-        look = _LOOKS[row.entrant.kind]
+        look = _LOOKS[row.network_result.kind]
         fill = look.color if row.on_front else _GROUND
         axes.plot(
-            row.entrant.cost.seconds, row.overall.dice.value, look.marker, color=look.color, mfc=fill, ms=6.5, zorder=3
+            row.network_result.cost.seconds,
+            row.overall.dice.value,
+            look.marker,
+            color=look.color,
+            mfc=fill,
+            ms=6.5,
+            zorder=3,
         )
     axes.set(xlabel="seconds for a volume (logarithmic)", ylabel="Dice, mean of classes")
     axes.margins(y=0.09)
-    _logarithmic(axes, [row.entrant.cost.seconds for row in rows])
+    _logarithmic(axes, [row.network_result.cost.seconds for row in rows])
     _legend(figure, rows)
-    points = {row.name: (row.entrant.cost.seconds, row.overall.dice.value) for row in rows}
+    points = {row.name: (row.network_result.cost.seconds, row.overall.dice.value) for row in rows}
     place_labels(axes, points, color=_INK, leader=_MUTED)
     return figure
 
@@ -307,10 +315,10 @@ def _depth(analysis: Analysis, width: float) -> "Figure":
         (plain, "U-Net of L levels, a training each", _GREEN, "D"),
     )
     for levels, words, color, marker in lines:
-        known = [(level, row) for level, row in levels if isfinite(row.entrant.cost.seconds)]
+        known = [(level, row) for level, row in levels if isfinite(row.network_result.cost.seconds)]
         if not known:
             continue
-        x = [row.entrant.cost.seconds for _, row in known]
+        x = [row.network_result.cost.seconds for _, row in known]
         dice = [row.overall.dice for _, row in known]
         axes.vlines(x, [each.low for each in dice], [each.high for each in dice], color=color, lw=1.2)
         axes.plot(x, [each.value for each in dice], marker, ls="-", color=color, lw=1.2, ms=6, label=words)
@@ -326,15 +334,15 @@ def _depth(analysis: Analysis, width: float) -> "Figure":
 
 
 def _learning(analysis: Analysis, width: float) -> "Figure":
-    rows = [row for row in analysis.trained if row.entrant.curves]
+    rows = [row for row in analysis.trained if row.network_result.curves]
     columns = 4 if width == WIDE else 2
     lines = -(-len(rows) // columns)
     figure = _figure(width, 1.6 * lines + 0.3)
     grid = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
     base = analysis.named(analysis.comparison.baseline)
     for axes, row in zip(grid, rows, strict=False):
-        for before, color in ((base, _MUTED), (row, _LOOKS[row.entrant.kind].color)):
-            for curve in before.entrant.curves if before else ():
+        for before, color in ((base, _MUTED), (row, _LOOKS[row.network_result.kind].color)):
+            for curve in before.network_result.curves if before else ():
                 axes.plot(*_validated(curve), color=color, marker=".", ms=4, lw=1 if before is base else 1.7)
         axes.set(title=row.name)
     for axes in grid[len(rows) :]:

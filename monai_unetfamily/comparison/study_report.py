@@ -14,7 +14,7 @@ from monai_unetfamily.comparison.statistics import LEVEL, MARGIN, Analysis, Inte
 from monai_unetfamily.comparison.study_plots import NARROW, VARIABLES, WIDE, Plot, plots
 from monai_unetfamily.comparison.study_results import Comparison, Point, write_json
 from monai_unetfamily.evaluation import Score, align
-from monai_unetfamily.io import atomic_file, make_folder
+from monai_unetfamily.io import atomic_file, make_directory
 
 _STILL_RISES = 0.01  # of validation Dice, in the last quarter of a training
 _UNEVEN = 0.2  # of the budget: a difference that is told
@@ -44,7 +44,7 @@ def _sentences(analysis: Analysis) -> Iterator[str]:
 
 def _extent(analysis: Analysis) -> str:
     found, trained = analysis.comparison, analysis.comparison.trained
-    repeats = max(len(entrant.repeats) for entrant in trained)
+    repeats = max(len(network_result.repeats) for network_result in trained)
     each = "one training each" if repeats == 1 else f"up to {repeats} trainings each, of different {found.repeats}"
     classes = f"{len(found.classes)} class{'es' * (len(found.classes) > 1)}"
     return (
@@ -88,7 +88,7 @@ def _against_baseline(analysis: Analysis) -> Iterator[str]:
 def _cheaper(analysis: Analysis) -> Iterator[str]:
     """What is faster than the best and not worse."""
     best, margin = _row(analysis, analysis.best), f"{MARGIN:g} Dice"
-    seconds = {row.name: row.entrant.cost.seconds for row in analysis.trained}
+    seconds = {row.name: row.network_result.cost.seconds for row in analysis.trained}
     if isnan(seconds[analysis.best]) or len(seconds) < 2:
         return
     faster = sorted((name for name in seconds if seconds[name] < seconds[analysis.best]), key=lambda n: seconds[n])
@@ -135,8 +135,8 @@ def _guide(analysis: Analysis) -> Iterator[str]:
 
 def _limits(analysis: Analysis) -> Iterator[str]:
     found = analysis.comparison
-    rising = [row.name for row in analysis.trained if any(map(_still_rises, row.entrant.curves))]
-    epochs = [count for entrant in found.trained for count in entrant.epochs]
+    rising = [row.name for row in analysis.trained if any(map(_still_rises, row.network_result.curves))]
+    epochs = [count for network_result in found.trained for count in network_result.epochs]
     if uneven := _uneven(analysis):
         yield f"Trainings took {uneven} minutes, as each ends with a whole epoch: more minutes are fairer."
     if rising:
@@ -144,7 +144,7 @@ def _limits(analysis: Analysis) -> Iterator[str]:
             f"When time was up {_listed(rising)} still gained, and epochs were {min(epochs)} to {max(epochs)}: more"
             " minutes may change the order."
         )
-    if all(len(entrant.repeats) < 2 for entrant in found.trained):
+    if all(len(network_result.repeats) < 2 for network_result in found.trained):
         yield "The intervals hold the choice of cases, not the luck of a training: several seeds or folds would."
     if found.failures:
         yield f"Trainings of {_listed(list(dict.fromkeys(name for name, *_ in found.failures)))} failed."
@@ -152,7 +152,7 @@ def _limits(analysis: Analysis) -> Iterator[str]:
 
 def _uneven(analysis: Analysis) -> str:
     """From how many minutes to how many the trainings took, where that matters; else nothing."""
-    spent = [minutes for entrant in analysis.comparison.trained for minutes in entrant.minutes]
+    spent = [minutes for network_result in analysis.comparison.trained for minutes in network_result.minutes]
     if max(spent) - min(spent) <= _UNEVEN * analysis.comparison.minutes:
         return ""
     return f"{min(spent):.1f} to {max(spent):.1f}"
@@ -195,7 +195,7 @@ def _with(differences: Mapping[str, Interval]) -> list[str]:
 
 
 def _cost(row: Row) -> str:
-    cost = row.entrant.cost
+    cost = row.network_result.cost
     return f"{cost.seconds:.3g} s a volume, {cost.parameters / 1e6:.3g} M parameters"
 
 
@@ -242,7 +242,7 @@ DEFINITIONS = (
 
 def score_rows(analysis: Analysis) -> Rows:
     """One row an entrant: scores, and the difference to the baseline."""
-    unit = next((score.unit for row in analysis.rows for score in row.entrant.scores), "mm")
+    unit = next((score.unit for row in analysis.rows for score in row.network_result.scores), "mm")
     header = ["network", "Dice", f"HD95 {unit}", "surface Dice", f"Dice less {analysis.comparison.baseline}'s"]
     header += ["p (Holm)", "missed, invented", "false ml where absent"]
     return [header, *(_score_cells(row, analysis) for row in analysis.rows)]
@@ -280,17 +280,17 @@ def _score_cells(row: Row, analysis: Analysis) -> list[str]:
 
 
 def _costs(row: Row) -> list[str]:
-    cost, entrant = row.entrant.cost, row.entrant
+    cost, network_result = row.network_result.cost, row.network_result
     return [
         row.name,
         f"{cost.parameters:,}",
         f"{cost.macs / 1e9:.3g}",
         _number(cost.peak_bytes / 2**20, ".0f"),
         _number(cost.seconds, ".3g"),
-        str(len(entrant.repeats)),
-        _range(*(f"{minutes:.1f}" for minutes in entrant.minutes)),
-        _range(*map(str, entrant.epochs)),
-        _number(entrant.samples_per_second, ".3g"),
+        str(len(network_result.repeats)),
+        _range(*(f"{minutes:.1f}" for minutes in network_result.minutes)),
+        _range(*map(str, network_result.epochs)),
+        _number(network_result.samples_per_second, ".3g"),
     ]
 
 
@@ -429,7 +429,7 @@ def write_report(comparison: Comparison, folder: Path) -> str:
     """
     analysis = analyse(comparison)
     advice, pictures = advise(analysis), list(plots(analysis))
-    make_folder(folder / "plots")
+    make_directory(folder / "plots")
     _write(_csv(_results(analysis)), folder / "results.csv")
     _write(_csv(_scores(comparison)), folder / "scores.csv")
     _write(format_report(analysis, [f"plots/{plot.name}.svg" for plot in pictures]), folder / "results.md")
@@ -464,21 +464,21 @@ def _results(analysis: Analysis) -> Iterator[Sequence[Any]]:
     costs = ["parameters", "macs", "seconds", "peak_bytes", "trainings", "samples_per_second"]
     yield ["network", "kind", "label", *measures, *tested, *(f"false_ml{end}" for end in ends), *costs]
     for row in analysis.rows:
-        entrant = row.entrant
+        network_result = row.network_result
         test = analysis.against_baseline.get(row.name) or analysis.against_own.get(row.name)
         difference = [test.other, *test.difference, test.p, test.corrected] if test else [""] * 6
-        cost = [*entrant.cost, len(entrant.repeats), entrant.samples_per_second]
+        cost = [*network_result.cost, len(network_result.repeats), network_result.samples_per_second]
         for label, found in {"mean": row.overall, **row.by_class}.items():
             numbers = [number for interval in found for number in interval]
             rest = [*difference, *row.false.volume_ml, *cost] if label == "mean" else [""] * (9 + len(cost))
-            yield [row.name, entrant.kind, label, *numbers, *rest]
+            yield [row.name, network_result.kind, label, *numbers, *rest]
 
 
 def _scores(comparison: Comparison) -> Iterator[Sequence[Any]]:
     """Every score of every entrant; those of several trainings follow each other in the order of `repeats`."""
     yield ["network", *Score._fields]
-    for entrant in comparison.entrants:
-        yield from ([entrant.name, *score] for score in entrant.scores)
+    for network_result in comparison.network_results:
+        yield from ([network_result.name, *score] for score in network_result.scores)
 
 
 def _content(analysis: Analysis, advice: str) -> dict[str, Any]:
@@ -493,18 +493,18 @@ def _content(analysis: Analysis, advice: str) -> dict[str, Any]:
         "entrants": [
             {
                 "name": row.name,
-                "kind": row.entrant.kind,
-                "repeats": row.entrant.repeats,
-                "minutes": row.entrant.minutes,
-                "epochs": row.entrant.epochs,
-                "samples_per_second": row.entrant.samples_per_second,
-                "cost": row.entrant.cost._asdict(),
+                "kind": row.network_result.kind,
+                "repeats": row.network_result.repeats,
+                "minutes": row.network_result.minutes,
+                "epochs": row.network_result.epochs,
+                "samples_per_second": row.network_result.samples_per_second,
+                "cost": row.network_result.cost._asdict(),
                 "mean": _named(row.overall),
                 "classes": {label: _named(measures) for label, measures in row.by_class.items()},
                 "one_sided": row.one_sided,
                 "false_positives": row.false._asdict() | {"volume_ml": row.false.volume_ml._asdict()},
                 "on_front": row.on_front,
-                "curves": row.entrant.curves,
+                "curves": row.network_result.curves,
             }
             for row in analysis.rows
         ],

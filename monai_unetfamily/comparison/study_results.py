@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from monai_unetfamily.evaluation import Score
-from monai_unetfamily.io import atomic_file, make_folder
+from monai_unetfamily.io import atomic_file, make_directory
 
 RESULT = "result.json"
 Kind = Literal["family", "depth", "reference", "variant"]
@@ -64,7 +64,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Entrant:
+class NetworkResult:
     """A network, or a variant of one, with all that its trainings gave: a row of the comparison.
 
     Attributes:
@@ -112,30 +112,32 @@ class Comparison:
     dataset: str
     minutes: float
     repeats: Literal["seeds", "folds"]
-    entrants: tuple[Entrant, ...]
+    network_results: tuple[NetworkResult, ...]
     failures: tuple[tuple[str, str, str], ...] = ()
     differences: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def trained(self) -> list[Entrant]:
+    def trained(self) -> list[NetworkResult]:
         """Those that were trained for themselves."""
-        return [entrant for entrant in self.entrants if entrant.kind != "variant"]
+        return [network_result for network_result in self.network_results if network_result.kind != "variant"]
 
     @property
     def baseline(self) -> str:
         """The one that the others are tested against: U-Net, where it is among them."""
-        names = [entrant.name for entrant in self.trained]
+        names = [network_result.name for network_result in self.trained]
         return "unet" if "unet" in names else names[0]
 
     @property
     def classes(self) -> list[str]:
         """Names, in order of appearance."""
-        return list(dict.fromkeys(score.label for entrant in self.entrants for score in entrant.scores))
+        return list(
+            dict.fromkeys(score.label for network_result in self.network_results for score in network_result.scores)
+        )
 
-    def named(self, name: str) -> Entrant | None:
+    def named(self, name: str) -> NetworkResult | None:
         """The entrant of a name; None where it is not among them."""
-        return next((entrant for entrant in self.entrants if entrant.name == name), None)
+        return next((network_result for network_result in self.network_results if network_result.name == name), None)
 
 
 def write_run(run: Run, folder: Path) -> None:
@@ -144,7 +146,7 @@ def write_run(run: Run, folder: Path) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    make_folder(folder)
+    make_directory(folder)
     write_json(asdict(run), folder / RESULT)
 
 

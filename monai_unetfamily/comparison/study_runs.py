@@ -78,14 +78,14 @@ def run_one(candidate: Candidate, repeat: Repeat, recipe: Recipe, folder: Path, 
 
 def _trained(candidate: Candidate, repeat: Repeat, recipe: Recipe, folder: Path, log: Log) -> Path:
     """The trained bundle; what a killed process left is gone on with, from its last whole epoch."""
-    room = folder / BUNDLE
-    if (room / SCORES).is_file():
-        return room
-    resume = (room / "models" / CHECKPOINT).is_file()
+    directory = folder / BUNDLE
+    if (directory / SCORES).is_file():
+        return directory
+    resume = (directory / "models" / CHECKPOINT).is_file()
     if not resume:
         _make_room(candidate, recipe, folder)
     train(
-        room,
+        directory,
         recipe.dataset,
         minutes=recipe.minutes,
         fold=None if resume else repeat.fold,  # a resumed one keeps both
@@ -95,7 +95,7 @@ def _trained(candidate: Candidate, repeat: Repeat, recipe: Recipe, folder: Path,
         device=recipe.device,
         log=log,
     )
-    return room
+    return directory
 
 
 def _make_room(candidate: Candidate, recipe: Recipe, folder: Path) -> None:
@@ -104,8 +104,11 @@ def _make_room(candidate: Candidate, recipe: Recipe, folder: Path) -> None:
     define_network(folder / BUNDLE, candidate.name, candidate.definition)
 
 
-def _score(candidate: Candidate, repeat: Repeat, recipe: Recipe, room: Path, folder: Path, log: Log) -> Run:
-    opened, epochs = open_bundle(room, choose_device(recipe.device)), read_history(room / "logs" / "history.csv")
+def _score(candidate: Candidate, repeat: Repeat, recipe: Recipe, directory: Path, folder: Path, log: Log) -> Run:
+    opened, epochs = (
+        open_bundle(directory, choose_device(recipe.device)),
+        read_history(directory / "logs" / "history.csv"),
+    )
     ways = variants(opened)
     return Run(
         candidate.name,
@@ -117,7 +120,7 @@ def _score(candidate: Candidate, repeat: Repeat, recipe: Recipe, room: Path, fol
         scores={
             variant: _variant_scores(opened, settings, repeat, recipe, folder / "predictions" / variant, log)
             if variant
-            else tuple(read_csv(room / SCORES))
+            else tuple(read_csv(directory / SCORES))
             for variant, settings in ways.items()
         },
         sizes={variant: size_of(opened, settings) for variant, settings in ways.items()},

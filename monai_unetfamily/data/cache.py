@@ -22,7 +22,7 @@ from torch import distributed as dist
 from tqdm import tqdm
 
 from monai_unetfamily.data.dataset import image_files
-from monai_unetfamily.io import atomic_file, make_folder, stem
+from monai_unetfamily.io import atomic_file, make_directory, stem
 
 
 def worker_processes() -> int:
@@ -63,7 +63,7 @@ def preprocess(
     """
     steps = transforms.flatten().transforms if isinstance(transforms, Compose) else transforms
     folder = Path(cache_dir)
-    make_folder(folder)
+    make_directory(folder)
     listed = [{**case, _FILE: str(folder / _name(case, steps))} for case in cases]
     missing = [case for case in _share(listed) if not Path(case[_FILE]).exists()]
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:

@@ -15,7 +15,7 @@ from monai_unetfamily.io import (
     BACKGROUND,
     GRID_TOLERANCE,
     grid_shift,
-    is_picture,
+    is_image2d,
     may_overlap,
     open_volume,
     read_channels,
@@ -207,12 +207,12 @@ def check_labels(case: Mapping[str, Any], labels: Mapping[int, str]) -> None:
 
 def _require_one_reading(file: Path) -> None:
     """Training reads with MONAI's own reader, which must find the same affine."""
-    if not is_picture(file):
+    if not is_image2d(file):
         require_pixdim(open_volume(file, channels=True), file)
 
 
 def _require_channels(got: int, labels: Mapping[int, str], file: Path) -> None:
-    if may_overlap(labels) and is_picture(file):
+    if may_overlap(labels) and is_image2d(file):
         both = f"a picture holds one label map, and {list(labels.values())} may overlap"
         raise ValueError(f"{file}: {both}; overlapping classes are trained on volumes alone, choose another bundle")
     needed = len(labels) if may_overlap(labels) else 1

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from monai_unetfamily.data.dataset import image_files
-from monai_unetfamily.io import IMAGES, NIFTI, Study, is_image, is_itk, is_picture, open_volume, stem
-from monai_unetfamily.io.dicom import holds_dicom, is_dicom, leads_to_dicom
+from monai_unetfamily.io import IMAGES, NIFTI, Study, is_image, is_image2d, is_itk, open_volume, stem
+from monai_unetfamily.io.dicom import contains_dicom, is_dicom, leads_to_dicom
 
 _BESIDE = (".txt", ".md", ".csv", ".tsv", ".json", ".raw", ".zraw")  # notes, and the voxels of an .mhd
 _BIDS = ("sub-*/anat", "sub-*/ct", "sub-*/ses-*/anat", "sub-*/ses-*/ct")
@@ -97,7 +97,7 @@ def _list_folder(folder: Path) -> Listing:
 def _list_plain(folder: Path) -> Listing:
     files, folders = _visible(folder)
     images = [Found((file,)) for file in files if is_image(file)]
-    series = [folder] if holds_dicom(folder) else [sub for sub in folders if leads_to_dicom(sub)]
+    series = [folder] if contains_dicom(folder) else [sub for sub in folders if leads_to_dicom(sub)]
     if not (images or series):
         wanted = ", ".join(f"*{suffix}" for suffix in IMAGES)
         got = f"holds no {wanted} and no DICOM"
@@ -151,7 +151,7 @@ def _list_pattern(pattern: str) -> Listing:
     matches = [Path(name) for name in names]
     folders, files = [m for m in matches if m.is_dir()], [m for m in matches if not m.is_dir()]
     images = [_as_image(file) for file in files if is_image(file) or is_dicom(file)]
-    series = [Found((folder,)) for folder in folders if holds_dicom(folder)]
+    series = [Found((folder,)) for folder in folders if contains_dicom(folder)]
     found = tuple(dict.fromkeys((*images, *series)))  # a folder may be named by many slices
     others = [file for file in files if not (_is_expected(file) or is_dicom(file))]
     notes = tuple(filter(None, [_passed_over(pattern, others, "are not read")]))
@@ -428,7 +428,7 @@ def _study(found: Found, channel_dim: int | None, series: str | None) -> Study:
     first = found.files[0]
     if first.is_dir():
         return _series_study(first, found.name or first.resolve().name, series)
-    kind = "picture" if is_picture(first) else "itk" if is_itk(first) else "nifti"
+    kind = "picture" if is_image2d(first) else "itk" if is_itk(first) else "nifti"
     name = found.name or (stem(first) if len(found.files) == 1 else stem(first).removesuffix("_0000"))
     return Study(name, found.files, kind, None if kind == "picture" else channel_dim)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from monai_unetfamily.io import is_picture, list_all, list_foreign, stem
+from monai_unetfamily.io import is_image2d, list_all, list_foreign, stem
 
 Layout = Literal["MSD", "nnU-Net", "paired folders"]
 Case = dict[str, Any]  # "image": path, or paths where channels are files of their own; "label": path
@@ -175,7 +175,7 @@ def _channel_files(folder: Path, ending: str, channels: int) -> tuple[dict[str, 
 
 def _image(files: dict[int, Path], first: Path, channels: int) -> str | list[str]:
     """The path of one channel, or of a picture that holds all three; else the path of each, missing ones too."""
-    if channels == 1 or (channels == _RGB and set(files) == {0} and is_picture(files[0])):
+    if channels == 1 or (channels == _RGB and set(files) == {0} and is_image2d(files[0])):
         return str(files.get(0, first).absolute())
     head, tail = str(first.absolute()).rsplit("_0000", 1)
     return [f"{head}_{number:04}{tail}" for number in range(channels)]

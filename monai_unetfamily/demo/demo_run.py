@@ -14,7 +14,7 @@ from monai_unetfamily.data import find_studies
 from monai_unetfamily.data.phantom import write_phantoms
 from monai_unetfamily.demo.mni152 import write_crops
 from monai_unetfamily.evaluation import align, evaluate_case, evaluate_folders, format_table, summarize, write_csv
-from monai_unetfamily.io import Labels, make_folder, read_volume, require_free
+from monai_unetfamily.io import Labels, make_directory, read_volume, require_free
 from monai_unetfamily.prediction import choose_device
 from monai_unetfamily.reporting import save_overlay
 
@@ -73,7 +73,7 @@ def _make_room(output: Path) -> None:
     if (output / _MARK).is_file():
         shutil.rmtree(output)
     require_free(output)
-    make_folder(output)
+    make_directory(output)
     (output / _MARK).touch()
 
 
@@ -92,7 +92,7 @@ def _show_phantoms(output: Path, device: torch.device, log: Log) -> None:
 def _show_hippocampi(output: Path, device: torch.device, log: Log) -> None:
     crops, predictions = output / "mni152", output / "mni152_labels"
     log(f"3/4 cropping the MNI152 template around its hippocampi in {crops}")
-    make_folder(crops)
+    make_directory(crops)
     images = write_crops(crops)
     log("4/4 segmenting them with hippocampus_mr")
     records = _predict("hippocampus_mr", images, predictions, device, log)
@@ -103,11 +103,11 @@ def _show_hippocampi(output: Path, device: torch.device, log: Log) -> None:
 
 def _predict(bundle: str, images: Sequence[Path], output: Path, device: torch.device, log: Log) -> list[Record]:
     opened = open_bundle(SHIPPED / bundle, device)
-    outcomes = list(predict_cohort([opened], find_studies(images).studies, output, log=log))
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-    return [outcome.record for outcome in outcomes]
+    case_results = list(predict_cohort([opened], find_studies(images).studies, output, log=log))
+    for case_result in case_results:
+        if case_result.error is not None:
+            raise case_result.error
+    return [case_result.record for case_result in case_results]
 
 
 def _draw(image: Path, prediction: Path, truth: Path, picture: Path) -> None:

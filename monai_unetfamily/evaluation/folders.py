@@ -14,12 +14,12 @@ from monai_unetfamily.io import (
     GRID_TOLERANCE,
     Affine,
     Labels,
+    contains_images,
     file_names,
     grid_shift,
-    holds_sources,
+    is_image2d,
     is_itk,
-    is_picture,
-    list_sources,
+    list_images,
     mask_of,
     open_volume,
     read_channel_names,
@@ -59,7 +59,7 @@ def list_sides(source: Path | Sequence[Path]) -> dict[str, Path]:
     """Case name -> volume or picture; or -> folder of masks, where a folder holds none but its folders do.
 
     Raises:
-        FileNotFoundError, ValueError: what `list_sources` raises; files and folders of masks side by side.
+        FileNotFoundError, ValueError: what `list_images` raises; files and folders of masks side by side.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -70,15 +70,15 @@ def list_sides(source: Path | Sequence[Path]) -> dict[str, Path]:
     ['a', 'b']
     """
     if isinstance(source, Path) and source.is_dir():
-        folders = sorted(path for path in source.iterdir() if path.is_dir() and holds_sources(path))
-        if folders and holds_sources(source):
+        folders = sorted(path for path in source.iterdir() if path.is_dir() and contains_images(path))
+        if folders and contains_images(source):
             raise ValueError(
                 f"{source}: holds label maps, and folders of them ({folders[0].name}) too; one of the two is allowed,"
                 " move the others out"
             )
         if folders:
             return {folder.name: folder for folder in folders}
-    return {stem(file): file for file in list_sources([source] if isinstance(source, Path) else source)}
+    return {stem(file): file for file in list_images([source] if isinstance(source, Path) else source)}
 
 
 def open_side(path: Path, classes: Mapping[int, str], ignored: int | None = None) -> Side:
@@ -148,7 +148,7 @@ def find_classes(paths: Sequence[Path]) -> dict[int, str]:
     Raises:
         ValueError: headers that disagree, folders of masks beside files without names, no label at all.
     """
-    named = _header_names(path for path in paths if not (path.is_dir() or is_picture(path) or is_itk(path)))
+    named = _header_names(path for path in paths if not (path.is_dir() or is_image2d(path) or is_itk(path)))
     folders = [path for path in paths if path.is_dir()]
     if not folders:
         sides = (read_labels(path) for path in paths)
@@ -157,7 +157,7 @@ def find_classes(paths: Sequence[Path]) -> dict[int, str]:
             raise ValueError(f"got only label 0 in {len(paths)} files; another is needed: check the folders")
         return {label: named.get(label, str(label)) for label in sorted(found)}
     if len(folders) == len(paths):
-        return dict(enumerate(sorted({stem(file) for folder in folders for file in list_sources([folder])}), start=1))
+        return dict(enumerate(sorted({stem(file) for folder in folders for file in list_images([folder])}), start=1))
     if not named:
         raise ValueError(
             f"got a folder of masks, {folders[0]}, against label ids without names; a data set's names are needed:"
@@ -175,7 +175,7 @@ def _header_names(files: Iterable[Path]) -> dict[int, str]:
 
 
 def _open_folder(folder: Path, classes: Mapping[int, str]) -> Side:
-    files = {stem(file): file for file in list_sources([folder])}
+    files = {stem(file): file for file in list_images([folder])}
     wanted = {label: name if name in files else file_names(classes)[label] for label, name in classes.items()}
     if different := sorted(files.keys() ^ set(wanted.values())):
         raise ValueError(
@@ -212,13 +212,13 @@ def evaluate_folders(
 
     Volumes are NIfTI, MetaImage (`.mha`, `.mhd`) and NRRD files, pictures PNG and TIFF. Names are compared without
     `.nii.gz`, `.png` and their like, so that the two sides may have different formats. Both sides must hold the same
-    names: no image is left out but those that `sources.list_sources` names. For a part of a folder hand over a list of
+    names: no image is left out but those that `sources.list_images` names. For a part of a folder hand over a list of
     paths as `references`. Where both sides are single files they are a pair whatever their names, and the
     prediction's name is the case.
 
     A file is a label map, or, of a volume, 4-D masks (X, Y, Z, C) of classes that may overlap, channel c of label id
-    c + 1. A case may also be a folder `<name>/` with one mask a class (`masks.write_split`), compared by the classes'
-    names.
+    c + 1. A case may also be a folder `<name>/` with one mask a class (`io.write_separate_masks`); classes are
+    matched by name.
 
     Args:
         predictions: folder of label maps, of 4-D masks or of folders of masks; or one file.
@@ -281,7 +281,7 @@ def _refuse_unpaired(files: dict[str, Path], others: dict[str, Path], missing: s
 
 def _refuse_mixture(files: Sequence[Path]) -> None:
     """A mean over millimetres and pixels means nothing."""
-    pictures = [file for file in files if any(map(is_picture, list_sources([file])))]
+    pictures = [file for file in files if any(map(is_image2d, list_images([file])))]
     if pictures and len(pictures) < len(files):
         raise ValueError(
             f"got {len(pictures)} pictures among {len(files)} files, the first is {pictures[0]}; volumes or pictures"

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_unetfamily.bundles import WEIGHTS, read_states
-from monai_unetfamily.io import atomic_file, make_folder, remove_parts
+from monai_unetfamily.io import atomic_file, make_directory, remove_parts
 
 CHECKPOINT = "checkpoint.pt"  # everything that resuming needs
 BEST = "model_best.pt"
@@ -51,9 +51,9 @@ class AtomicCheckpoint:
         if not _is_first():
             return
         states = {name: _bare(thing).state_dict() for name, thing in self._all(engine).items()}
-        make_folder(self.folder)
-        save_whole(states, self.folder / CHECKPOINT)
-        save_whole(states["network"], self.folder / WEIGHTS)
+        make_directory(self.folder)
+        save_atomically(states, self.folder / CHECKPOINT)
+        save_atomically(states["network"], self.folder / WEIGHTS)
 
     def restore(self, engine: Engine) -> None:
         """Bring every object, and the engine, to the state of `checkpoint.pt`.
@@ -125,8 +125,8 @@ class BestWeights:
 
     def _write(self) -> None:
         if _is_first():
-            make_folder(self.folder)
-            save_whole(_bare(self.network).state_dict(), self.folder / BEST)
+            make_directory(self.folder)
+            save_atomically(_bare(self.network).state_dict(), self.folder / BEST)
 
 
 def saved_epoch(file: Path) -> int:
@@ -139,7 +139,7 @@ def saved_epoch(file: Path) -> int:
     return int(trainer.get("iteration", 0)) // int(trainer.get("epoch_length") or 1)
 
 
-def save_whole(thing: Any, path: Path) -> None:
+def save_atomically(thing: Any, path: Path) -> None:
     """`torch.save` that leaves either the old file or the new one, never a part, not even a killed process's."""
     remove_parts(path)
     with atomic_file(path) as stream:

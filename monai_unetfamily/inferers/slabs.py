@@ -29,7 +29,7 @@ class Slab(NamedTuple):
     axis: int
 
 
-class Front:
+class ScoreAccumulator:
     """Weighted sums of scores on the planes that windows still change: a ring of `planes` along `axis`.
 
     With as many planes as the volume has, the ring is the volume, and holds all its scores in the end.

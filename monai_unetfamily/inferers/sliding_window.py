@@ -12,8 +12,8 @@ from monai.inferers import Inferer
 from monai.utils import BlendMode, PytorchPadMode, ensure_tuple, ensure_tuple_rep, fall_back_tuple, look_up_option
 from torch import Tensor
 
-from monai_unetfamily.inferers.slabs import Front, Slab
-from monai_unetfamily.inferers.windows import Start, Windows, spread
+from monai_unetfamily.inferers.slabs import ScoreAccumulator, Slab
+from monai_unetfamily.inferers.windows import Start, Windows, window_starts
 
 Network = Callable[[Tensor], Tensor | list[Tensor]]
 
@@ -27,7 +27,7 @@ class Pass(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Passes:
+class WindowRunner:
     """Runs networks on windows of an image (N, channels, *spatial), padded as `windows` need it.
 
     Of several networks the scores are averaged. The other arguments are those of `WindowInferer`.
@@ -188,10 +188,14 @@ class WindowInferer(Inferer):
         """
         image, windows = _plain(inputs), self.windows(inputs.shape[2:])
         axis = windows.thinnest()
-        front = self._front(image, windows, axis, windows.size[axis])
-        for _ in self._slide(image, [lambda x: network(x, *args, **kwargs)], front):
+        accumulator = self._front(image, windows, axis, windows.size[axis])
+        for _ in self._slide(image, [lambda x: network(x, *args, **kwargs)], accumulator):
             pass
-        return MetaTensor(front.sums).copy_meta_from(inputs, False) if isinstance(inputs, MetaTensor) else front.sums
+        return (
+            MetaTensor(accumulator.sums).copy_meta_from(inputs, False)
+            if isinstance(inputs, MetaTensor)
+            else accumulator.sums
+        )
 
     def slabs(
         self,
@@ -223,47 +227,51 @@ class WindowInferer(Inferer):
         if axis not in range(len(windows.size)):
             raise ValueError(f"axis is {axis}; the image's spatial axes are 0 to {len(windows.size) - 1}.")
         networks = network if isinstance(network, Sequence) else [network]
-        front = self._front(image, windows, axis, windows.roi[axis], part)
-        return torch.no_grad()(self._slide)(image, networks, front)
+        accumulator = self._front(image, windows, axis, windows.roi[axis], part)
+        return torch.no_grad()(self._slide)(image, networks, accumulator)
 
-    def _slide(self, inputs: Tensor, networks: Sequence[Network], front: Front) -> Iterator[Slab]:
-        windows = front.windows
+    def _slide(self, inputs: Tensor, networks: Sequence[Network], accumulator: ScoreAccumulator) -> Iterator[Slab]:
+        windows = accumulator.windows
         image = windows.pad(inputs, self.padding_mode, self.cval)
-        runner = Passes(image, windows, networks, self.background, self.skip_below, self.sw_device or image.device)
-        batches = self._batches(front)
-        front.total = sum(map(len, batches))
+        runner = WindowRunner(
+            image, windows, networks, self.background, self.skip_below, self.sw_device or image.device
+        )
+        batches = self._batches(accumulator)
+        accumulator.total = sum(map(len, batches))
         for batch in batches:
-            yield from _blend(batch, runner, front)
-            yield front.report()
-        yield from front.close(windows.size[front.axis])
+            yield from _blend(batch, runner, accumulator)
+            yield accumulator.report()
+        yield from accumulator.close(windows.size[accumulator.axis])
 
-    def _batches(self, front: Front) -> list[list[Pass]]:
+    def _batches(self, accumulator: ScoreAccumulator) -> list[list[Pass]]:
         """The batches that are run, each whole, so that rounding is the same whatever part is wanted."""
-        axes, windows = self.mirror_axes, front.windows
+        axes, windows = self.mirror_axes, accumulator.windows
         mirrors = [flips for n in range(len(axes) + 1) for flips in combinations(axes, n)]
-        starts = windows.along(front.axis)
-        passes = [Pass(start, item, flips) for start in starts for item in range(front.items) for flips in mirrors]
+        starts = windows.along(accumulator.axis)
+        passes = [
+            Pass(start, item, flips) for start in starts for item in range(accumulator.items) for flips in mirrors
+        ]
         batches = [passes[first : first + self.sw_batch_size] for first in range(0, len(passes), self.sw_batch_size)]
-        touching = set(product(*windows.touching(front.part)))
+        touching = set(product(*windows.touching(accumulator.part)))
         wanted = [any(one.start in touching for one in batch) for batch in batches]
         wanted[0] |= self.skip_below is not None or not any(wanted)  # it tells the number of classes
         return list(compress(batches, wanted))
 
     def _front(
         self, image: Tensor, windows: Windows, axis: int, planes: int, part: Sequence[slice] | None = None
-    ) -> Front:
+    ) -> ScoreAccumulator:
         sigma = self._along(self.sigma_scale, windows.size, across=1.0)
         device = self.device or image.device
         weight = compute_importance_map(windows.roi, self.mode, sigma, device)
         part = part or [slice(0, size) for size in windows.size]
-        return Front(windows, len(image), weight, 2 ** len(self.mirror_axes), axis, planes, self.dtype, part)
+        return ScoreAccumulator(windows, len(image), weight, 2 ** len(self.mirror_axes), axis, planes, self.dtype, part)
 
     def windows(self, size: tuple[int, ...]) -> Windows:
         """The windows of a volume of `size` voxels per axis."""
         self._check_axes(len(size))
         roi = fall_back_tuple(self._along(self.roi_size, size, across=1), size)
         overlap = self._along(self.overlap, size, across=0.0)
-        starts = tuple(map(spread, size, roi, overlap))
+        starts = tuple(map(window_starts, size, roi, overlap))
         return Windows(size, roi, starts, self.slice_axis if self._is_flat(size) else None, self.neighbours)
 
     def _is_flat(self, size: Sequence[int]) -> bool:
@@ -315,9 +323,9 @@ class WindowInferer(Inferer):
         )
 
 
-def _blend(batch: Sequence[Pass], runner: Passes, front: Front) -> Iterator[Slab]:
-    for one, scores in zip(batch, runner.run(batch, skip=front.classes > 0), strict=True):
-        yield from front.add(one.item, one.start, runner.upright(one, scores, front.classes))
+def _blend(batch: Sequence[Pass], runner: WindowRunner, accumulator: ScoreAccumulator) -> Iterator[Slab]:
+    for one, scores in zip(batch, runner.run(batch, skip=accumulator.classes > 0), strict=True):
+        yield from accumulator.add(one.item, one.start, runner.upright(one, scores, accumulator.classes))
 
 
 def _plain(inputs: Tensor) -> Tensor:

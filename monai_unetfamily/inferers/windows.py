@@ -11,21 +11,21 @@ from torch.nn import functional as F
 Start = tuple[int, ...]
 
 
-def spread(size: int, roi: int, overlap: float) -> list[int]:
+def window_starts(size: int, roi: int, overlap: float) -> list[int]:
     """First voxels of the windows of `roi` voxels along an axis of `size`.
 
     As few as neighbours allow that share `overlap` of their voxels on average, evenly spread, each start rounded: the
     rule of nnU-Net. MONAI steps by the whole voxels of roi * (1 - overlap) and pushes the last window back, so that the
     last two share most; its windows are as many or more. An axis shorter than the window has one, which begins outside.
 
-    >>> spread(320, 96, 0.25), spread(100, 96, 0.25), spread(9, 16, 0.25)  # MONAI: 0, 72, 144, 216, 224 for the first
+    >>> window_starts(320, 96, 0.25), window_starts(100, 96, 0.25), window_starts(9, 16, 0.25)
     ([0, 56, 112, 168, 224], [0, 4], [-3])
     """
-    room = size - roi
-    if room <= 0:
-        return [-(-room // 2)]
-    steps = ceil(room / max(1.0, roi * (1 - overlap)) - 1e-6)  # a rounding error makes no window
-    return [round(i * room / steps) for i in range(steps + 1)]
+    span = size - roi
+    if span <= 0:
+        return [-(-span // 2)]
+    steps = ceil(span / max(1.0, roi * (1 - overlap)) - 1e-6)  # a rounding error makes no window
+    return [round(i * span / steps) for i in range(steps + 1)]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from monai_unetfamily.bundles import open_bundle
 from monai_unetfamily.data import find_studies
 from monai_unetfamily.evaluation import read_csv, summarize
 from monai_unetfamily.handlers import CHECKPOINT
-from monai_unetfamily.io import Image, Study, atomic_file, make_folder, stem
+from monai_unetfamily.io import Image, Study, atomic_file, make_directory, stem
 from monai_unetfamily.planning import plan_dataset
 from monai_unetfamily.prediction import choose_device, load_case, segment
 from monai_unetfamily.training import SCORES, train
@@ -68,7 +68,7 @@ def write_dataset(task: Mapping[str, Any], statistics: Mapping[str, Any], fold: 
         "labels": {str(number): name for number, name in _labels(task, statistics).items()},
         "training": [{key: _one_file(item, key) for key in ("image", "label")} for item in (*training, *validation)],
     }
-    make_folder(folder)
+    make_directory(folder)
     (folder / "dataset.json").write_text(json.dumps(listing, indent=1), encoding="utf-8")
     split = {"training": _names(training), "validation": _names(validation)}
     (folder / "splits.json").write_text(json.dumps(split, indent=1), encoding="utf-8")
@@ -151,7 +151,7 @@ def run(config_file: str | Sequence[str], *, log: Callable[[str], None] = print,
         return
     for name in sorted(override.keys() - {"num_epochs", *_ASKED}):
         log(f"{name} is nothing that unetfamily's training knows: left out")
-    root, settings = folder_of(config_file), ConfigParser.load_config_files(config_file) | override
+    root, settings = directory_of(config_file), ConfigParser.load_config_files(config_file) | override
     how = {key: settings[key] for key in _ASKED if settings.get(key) is not None}
     if resume := _was_killed(root):
         how.pop("seed", None)  # it keeps its own
@@ -170,7 +170,7 @@ def write_score(root: Path) -> None:
         stream.write(yaml.safe_dump([{"best_avg_dice_score": float(dice)}]).encode())
 
 
-def folder_of(config_file: str | Sequence[str]) -> Path:
+def directory_of(config_file: str | Sequence[str]) -> Path:
     """The folder of an algorithm, by the files of its `configs/`."""
     first = config_file if isinstance(config_file, str) else config_file[0]
     return Path(first).absolute().parents[1]
@@ -189,7 +189,7 @@ class InferClass:
 
     def __init__(self, config_file: str | Sequence[str], **override: Any) -> None:
         device = override.get("device") or "auto"
-        self.bundle = open_bundle(folder_of(config_file) / "bundle", choose_device(device))
+        self.bundle = open_bundle(directory_of(config_file) / "bundle", choose_device(device))
 
     @torch.inference_mode()
     def infer(self, image_file: str | Mapping[str, str]) -> MetaTensor:

@@ -21,7 +21,7 @@ from uuid import uuid4
 import torch
 
 from monai_unetfamily.bundles import Bundle, open_bundle
-from monai_unetfamily.cohort import FAILURES, Outcome, Run, Stages, Turns, begin_run, machine_of, run_of
+from monai_unetfamily.cohort import FAILURES, CaseLocks, CaseResult, Run, Stages, begin_run, machine_of, run_of
 from monai_unetfamily.io import Study
 from monai_unetfamily.prediction import DEFAULTS, Request, Settings, choose_device
 
@@ -76,7 +76,7 @@ class Lost(NamedTuple, Generic[T]):
     reason: Exception
 
 
-class Crew(Generic[T]):
+class WorkerPool(Generic[T]):
     """Workers that share items; leaving the block ends them.
 
     A worker is asked to `open` first, then to `do` up to `HELD` items at a time. One that dies is replaced. What it had
@@ -93,26 +93,26 @@ class Crew(Generic[T]):
     def __init__(
         self,
         items: Iterable[T],
-        hire: Callable[[], Any],
+        start_worker: Callable[[], Any],
         size: int,
         log: Callable[[str], None],
         name: Callable[[T], str] = str,
     ) -> None:
-        self.hire, self.size, self.log, self.name = hire, size, log, name
+        self.start_worker, self.size, self.log, self.name = start_worker, size, log, name
         self._fresh, self._suspects = deque(_Task(item) for item in items), deque[_Task[T]]()
         self._workers: list[_Worker[T]] = []
         self._stillborn = 0  # workers in a row that died before they had opened
 
-    def __enter__(self) -> "Crew[T]":
+    def __enter__(self) -> "WorkerPool[T]":
         """The same, its workers on their way."""
         for _ in range(min(self.size, len(self._fresh))):
-            self._hire()
+            self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """End the workers, whatever they are at."""
         while self._workers:
-            self._dismiss(self._workers[-1])
+            self._stop(self._workers[-1])
 
     def answers(self) -> Iterator[Opened | Done[T] | Lost[T]]:
         """What becomes of each worker and of each item, as it comes.
@@ -138,12 +138,12 @@ class Crew(Generic[T]):
             self._stillborn = 0
             yield Opened(value) if task is None else Done(task.item, value, task.deaths)
 
-    def _hire(self) -> None:
-        worker = _Worker[T](self.hire())
+    def _start(self) -> None:
+        worker = _Worker[T](self.start_worker())
         worker.asked[worker.actor.open.remote()] = None
         self._workers.append(worker)
 
-    def _dismiss(self, worker: _Worker[T]) -> None:
+    def _stop(self, worker: _Worker[T]) -> None:
         from ray import kill
 
         self._workers.remove(worker)
@@ -176,8 +176,8 @@ class Crew(Generic[T]):
         if self._stillborn == TRIES:
             raise ChildProcessError(f"{TRIES} workers died before they could begin: {error}")
         tasks = [task for task in worker.asked.values() if task is not None]
-        self._dismiss(worker)
-        self._hire()
+        self._stop(worker)
+        self._start()
         names = ", ".join(self.name(task.item) for task in tasks)
         self.log(f"a worker died; what it had in hand is done again: {names or 'nothing'}")
         for task in tasks:
@@ -396,21 +396,21 @@ class Worker:
         """
         orders, device = self.orders, choose_device(self.orders.device)
         self._go_there()
-        turns = Turns(orders.output, _silent)
-        if not turns.shows(orders.beacon):
+        locks = CaseLocks(orders.output, _silent)
+        if not locks.is_visible(orders.beacon):
             raise FileNotFoundError(self._elsewhere(orders.output, "is another folder than where the run began"))
         bundles = [open_bundle(root, device, trust=orders.trust) for root in orders.roots]
-        run = run_of(bundles, orders.output, orders.settings, orders.overwrite, turns)
+        run = run_of(bundles, orders.output, orders.settings, orders.overwrite, locks)
         if run.request != orders.request:
             raise ValueError(self._elsewhere(orders.roots[0], "or one of its ensemble, is another bundle"))
         torch.set_num_threads(orders.threads)
         self.stages = Stages(run.read, run.compute, run.write, threads=orders.threads, side_threads=run.side_threads)
-        return Ready(platform.node(), machine_of(device), turns.binds(orders.beacon))
+        return Ready(platform.node(), machine_of(device), locks.excludes_others(orders.beacon))
 
-    def do(self, study: Study) -> Outcome:
+    def do(self, study: Study) -> CaseResult:
         """One case; three threads may ask at a time."""
-        outcome = self.stages.do(study)
-        return replace(outcome, error=_portable(outcome.error)) if outcome.error else outcome
+        case_result = self.stages.do(study)
+        return replace(case_result, error=_portable(case_result.error)) if case_result.error else case_result
 
     def _go_there(self) -> None:
         orders = self.orders
@@ -458,7 +458,7 @@ def predict_on_cluster(
     trust: bool = False,
     overwrite: bool = False,
     log: Callable[[str], None] = _LOGGER.info,
-) -> Generator[Outcome, None, None]:
+) -> Generator[CaseResult, None, None]:
     """Do what `batch.predict_cohort` does, on a Ray cluster, and yield what became of each case as it ends.
 
     Args:
@@ -484,13 +484,13 @@ def predict_on_cluster(
         log(str(slots))
         with run.in_folder({"workers": machines}):
             orders = _orders(run, [bundle.root for bundle in bundles], slots, trust)
-            run.turns.take(orders.beacon)
-            with Crew(studies, _hirer(orders, slots), slots.number, log, _name) as crew:
-                for answer in crew.answers():
+            run.locks.acquire(orders.beacon)
+            with WorkerPool(studies, _worker_starter(orders, slots), slots.number, log, _name) as pool:
+                for answer in pool.answers():
                     if isinstance(answer, Opened):
                         _welcome(answer.value, machines, output, log)
                     else:
-                        yield _outcome(run, answer)
+                        yield _case_result(run, answer)
 
 
 def _slots(device: str, cores: int | None) -> Slots:
@@ -514,16 +514,16 @@ def _orders(run: Run, roots: Sequence[Path], slots: Slots, trust: bool) -> Order
     )
 
 
-def _hirer(orders: Orders, slots: Slots) -> Callable[[], Any]:
+def _worker_starter(orders: Orders, slots: Slots) -> Callable[[], Any]:
     from ray import remote
 
-    room: dict[str, Any] = {
+    resources: dict[str, Any] = {
         "num_cpus": slots.cores,
         "num_gpus": slots.gpus,
         "max_concurrency": HELD,
         "scheduling_strategy": "SPREAD",
     }
-    actor = remote(Worker).options(**room)
+    actor = remote(Worker).options(**resources)
     return lambda: actor.remote(orders)
 
 
@@ -539,11 +539,11 @@ def _welcome(ready: Ready, machines: dict[str, Any], output: Path, log: Callable
     machines[ready.node] = {**ready.machine, "workers": before["workers"] + 1}
 
 
-def _outcome(run: Run, answer: Done[Study] | Lost[Study]) -> Outcome:
+def _case_result(run: Run, answer: Done[Study] | Lost[Study]) -> CaseResult:
     if isinstance(answer, Done):
-        outcome: Outcome = answer.value
-        mine = bool(answer.deaths) and outcome.skipped  # finished by a worker that died before it could say so
-        return replace(outcome, skipped=False) if mine else outcome
+        case_result: CaseResult = answer.value
+        mine = bool(answer.deaths) and case_result.skipped  # finished by a worker that died before it could say so
+        return replace(case_result, skipped=False) if mine else case_result
     error = ChildProcessError(
         f"{TRIES} workers died with this case in hand, the last with no other: their memory may not suffice "
         "(--worker-cores makes fewer and larger ones), or a file brings the process down; try it alone, without --ray."

@@ -45,12 +45,12 @@ def atomic_file(path: Path) -> Iterator[BufferedWriter]:
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
+def atomic_directory(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`, which is free, that becomes it when the block ends well.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as parent:
-    ...     with atomic_folder(Path(parent) / "case") as room:
+    ...     with atomic_directory(Path(parent) / "case") as room:
     ...         (room / "liver.txt").touch()
     ...     [p.relative_to(parent).as_posix() for p in Path(parent).rglob("*.txt")]
     ['case/liver.txt']
@@ -60,7 +60,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     """
     require_free(folder)
     temporary = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.part")
-    make_folder(temporary)
+    make_directory(temporary)
     try:
         yield temporary
         with suppress(FileNotFoundError):
@@ -71,7 +71,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_parts(path: Path) -> None:
-    """Remove what `atomic_file` or `atomic_folder` left of `path` in a process that was killed.
+    """Remove what `atomic_file` or `atomic_directory` left of `path` in a process that was killed.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -87,13 +87,13 @@ def remove_parts(path: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def make_folder(folder: Path) -> None:
+def make_directory(folder: Path) -> None:
     """Make a folder, with those above it, where it is not there yet; it must be one that files can be written to.
 
     Raises:
         OSError: where that cannot be; the message names the folder and what to do.
 
-    >>> make_folder(Path("."))
+    >>> make_directory(Path("."))
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

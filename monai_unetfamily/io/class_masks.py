@@ -15,9 +15,9 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Extension, Nifti1Pair
 from numpy.typing import NDArray
 
-from monai_unetfamily.io.atomic import atomic_folder
-from monai_unetfamily.io.formats import is_itk, is_picture
-from monai_unetfamily.io.image2d import write_picture
+from monai_unetfamily.io.atomic import atomic_directory
+from monai_unetfamily.io.formats import is_image2d, is_itk
+from monai_unetfamily.io.image2d import write_label_image2d
 from monai_unetfamily.io.label_table import Label, mask_table, table_extensions
 from monai_unetfamily.io.nifti import Labels, label_image, open_volume, save_image, write_labels
 
@@ -91,7 +91,7 @@ def write_masks(masks: Labels, names: Mapping[int, str], like: Path | Nifti1Pair
     >>> image.shape, read_channel_names(image)
     ((2, 3, 4, 2), {1: 'tumour', 2: 'core'})
     """
-    if isinstance(like, Path) and is_picture(like):
+    if isinstance(like, Path) and is_image2d(like):
         classes = [name for _, name in sorted(names.items())]
         raise ValueError(f"{like}: got classes {classes} that may overlap; a PNG holds one label map, split them")
     source = open_volume(like) if isinstance(like, Path) else like
@@ -128,7 +128,7 @@ def require_channel_names(path: Path, names: Mapping[int, str]) -> None:
     Raises:
         ValueError: says which.
     """
-    if is_picture(path) or is_itk(path):
+    if is_image2d(path) or is_itk(path):
         return
     for label, name in read_channel_names(open_volume(path, channels=True)).items():
         if name.casefold() != names.get(label, name).casefold():
@@ -136,7 +136,7 @@ def require_channel_names(path: Path, names: Mapping[int, str]) -> None:
             raise ValueError(f"{path}: {got}; {dict(names)} are meant (channel c is id c + 1), bring them in order")
 
 
-def write_split(labels: Labels, names: Mapping[int, str], like: Path | Nifti1Pair, folder: Path) -> None:
+def write_separate_masks(labels: Labels, names: Mapping[int, str], like: Path | Nifti1Pair, folder: Path) -> None:
     """Write one mask (0 or 1) for each class as `folder/<class>.nii.gz`; the folder appears whole or not at all.
 
     Each file is what `nifti.write_labels` makes of the mask, with its class's name and colour in the header, or a PNG
@@ -157,20 +157,20 @@ def write_split(labels: Labels, names: Mapping[int, str], like: Path | Nifti1Pai
     >>> from tempfile import TemporaryDirectory
     >>> ct = nib.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.eye(4))
     >>> with TemporaryDirectory() as room:
-    ...     write_split(np.ones((2, 3, 4), int), {0: "background", 1: "left lung"}, ct, Path(room) / "ct")
+    ...     write_separate_masks(np.ones((2, 3, 4), int), {0: "background", 1: "left lung"}, ct, Path(room) / "ct")
     ...     [file.name for file in (Path(room) / "ct").iterdir()]
     ['left_lung.nii.gz']
     """
     write: Callable[[Labels, Path, dict[int, Label]], None]
-    if isinstance(like, Path) and is_picture(like):
-        axes, suffix, write = 2, ".png", lambda mask, path, _: write_picture(mask, path)
+    if isinstance(like, Path) and is_image2d(like):
+        axes, suffix, write = 2, ".png", lambda mask, path, _: write_label_image2d(mask, path)
     else:
         source = open_volume(like) if isinstance(like, Path) else like
         axes, suffix, write = 3, ".nii.gz", lambda mask, path, table: write_labels(mask, source, path, table)
-    with atomic_folder(folder) as room:
+    with atomic_directory(folder) as directory:
         for label, name in file_names(names).items():
             mask = mask_of(labels, label, axes).astype(np.uint8)
-            write(mask, room / f"{name}{suffix}", mask_table(label, names[label]))
+            write(mask, directory / f"{name}{suffix}", mask_table(label, names[label]))
 
 
 def file_names(names: Mapping[int, str]) -> dict[int, str]:

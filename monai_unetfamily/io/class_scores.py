@@ -58,7 +58,7 @@ def score_file(path: Path, like: Nifti1Pair, names: Mapping[int, str]) -> Iterat
     with atomic_file(path) as stream:
         header.write_to(stream)
         stream.flush()
-        _take_room(stream, start + int(np.prod(shape)))
+        _reserve(stream, start + int(np.prod(shape)))
         voxels = np.memmap(stream.name, np.uint8, "r+", start, shape, order="F")
 
         def write(where: tuple[slice, ...], channel: int, scores: NDArray[np.floating[Any]]) -> None:
@@ -85,7 +85,7 @@ def _header(like: Nifti1Pair, names: Mapping[int, str]) -> Nifti1Header:
     return header
 
 
-def _take_room(stream: BufferedWriter, size: int) -> None:
+def _reserve(stream: BufferedWriter, size: int) -> None:
     """Without it a disk that becomes full would kill the process that writes through the map."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(stream.fileno(), 0, size)

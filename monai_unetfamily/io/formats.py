@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from monai_unetfamily.io.dicom import is_dicom
 from monai_unetfamily.io.header_checks import GRID_TOLERANCE, grid_shift
 from monai_unetfamily.io.image2d import SUFFIXES as IMAGE2D_SUFFIXES
-from monai_unetfamily.io.image2d import read_label_picture, read_picture
+from monai_unetfamily.io.image2d import read_image2d, read_label_image2d
 from monai_unetfamily.io.nifti import read_volume, require_finite
 
 NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
@@ -31,10 +31,10 @@ _NOTES = (".txt", ".md", ".csv", ".tsv", ".json")  # may lie beside the cases
 Affine = NDArray[np.float64]  # (4, 4) to mm, RAS+; of a picture the identity (3, 3): a pixel is 1 by 1
 
 
-def is_picture(path: Path) -> bool:
+def is_image2d(path: Path) -> bool:
     """Whether a file is named as a picture.
 
-    >>> is_picture(Path("slide.TIF")), is_picture(Path("ct.nii.gz"))
+    >>> is_image2d(Path("slide.TIF")), is_image2d(Path("ct.nii.gz"))
     (True, False)
     """
     return path.name.lower().endswith(IMAGE2D_SUFFIXES)
@@ -68,7 +68,7 @@ def stem(path: Path) -> str:
     return _cut(path, IMAGES)
 
 
-def list_sources(inputs: Sequence[Path]) -> list[Path]:
+def list_images(inputs: Sequence[Path]) -> list[Path]:
     """List what `inputs` name: files as given, folders as their sorted volumes and pictures.
 
     Folders are not searched deeper. Hidden files and whatever is no image by its name are left out, and so is a
@@ -83,7 +83,7 @@ def list_sources(inputs: Sequence[Path]) -> list[Path]:
     >>> with TemporaryDirectory() as folder:
     ...     for name in ("b.nii.gz", "a.png", "notes.txt"):
     ...         (Path(folder) / name).touch()
-    ...     [path.name for path in list_sources([Path(folder)])]
+    ...     [path.name for path in list_images([Path(folder)])]
     ['a.png', 'b.nii.gz']
     """
     sources = [source for path in inputs for source in _expand(path)]
@@ -111,7 +111,7 @@ def read_channels(paths: Sequence[Path]) -> tuple[NDArray[np.float32], Affine]:
 
     A volume's fourth axis counts channels, and so does a picture's third.
 
-    Raises what `nifti.read_volume` or `pictures.read_picture` raises, and ValueError for pictures of other kinds, and
+    Raises what `nifti.read_volume` or `pictures.read_image2d` raises, and ValueError for pictures of other kinds, and
     for files of different grids.
     """
     parts, affines = zip(*(_read_channels(path) for path in paths), strict=True)
@@ -128,12 +128,12 @@ def read_channels(paths: Sequence[Path]) -> tuple[NDArray[np.float32], Affine]:
 def read_label_map(path: Path) -> tuple[NDArray[np.float32], Affine]:
     """Read the values of a label map (*spatial, 1), or of a volume's masks (X, Y, Z, C), and the affine.
 
-    Raises what `nifti.read_volume`, `itk.read_itk` or `pictures.read_label_picture` raises, and ValueError for pictures
+    Raises what `nifti.read_volume`, `itk.read_itk` or `pictures.read_label_image2d` raises, and ValueError for pictures
     of other kinds.
     """
     _require_no_foreign(path)
-    if is_picture(path):
-        return read_label_picture(path)[..., None], np.eye(3)
+    if is_image2d(path):
+        return read_label_image2d(path)[..., None], np.eye(3)
     if is_itk(path):
         from monai_unetfamily.io.itk import read_itk
 
@@ -143,15 +143,15 @@ def read_label_map(path: Path) -> tuple[NDArray[np.float32], Affine]:
     return read_volume(path, channels=True)
 
 
-def holds_sources(folder: Path) -> bool:
+def contains_images(folder: Path) -> bool:
     """Whether a folder itself, not one in it, holds a source, or an image of a kind that is not read."""
     return any(is_image(file) or _is_unread(file) for file in _visible(folder))
 
 
 def _read_channels(path: Path) -> tuple[NDArray[np.float32], Affine]:
     _require_no_foreign(path)
-    if is_picture(path):
-        return np.moveaxis(np.atleast_3d(read_picture(path)), -1, 0), np.eye(3)
+    if is_image2d(path):
+        return np.moveaxis(np.atleast_3d(read_image2d(path)), -1, 0), np.eye(3)
     values, affine = read_volume(path, channels=True)
     return np.moveaxis(values, -1, 0), affine
 
@@ -168,8 +168,8 @@ def _list_images(folder: Path) -> list[Path]:
     if not images:
         names = ", ".join(f"*{suffix}" for suffix in IMAGES)
         raise FileNotFoundError(f"{folder}: holds no {names}; they are looked for here, not deeper")
-    volumes = {stem(file) for file in images if not is_picture(file)}
-    sources = [file for file in images if not (is_picture(file) and stem(file) in volumes)]
+    volumes = {stem(file) for file in images if not is_image2d(file)}
+    sources = [file for file in images if not (is_image2d(file) and stem(file) in volumes)]
     stems = {stem(file) for file in sources}
     unread = [file for file in files if _is_unread(file) and _cut(file, (*_UNREAD, file.suffix.lower())) not in stems]
     if unread:

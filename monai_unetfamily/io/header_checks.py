@@ -224,7 +224,7 @@ def grid_shift(affine: NDArray[np.float64], other: NDArray[np.float64]) -> float
 _SHEAR_TOLERANCE = 1e-3  # cosine between two axes, the limit ITK uses
 
 
-def form_notes(image: Nifti1Pair) -> tuple[str, ...]:
+def affine_notes(image: Nifti1Pair) -> tuple[str, ...]:
     """One line for each thing that readers of an invertible affine (nibabel's, RAS+) may take otherwise.
 
     An sform and a qform that lie more than `GRID_TOLERANCE` voxels apart, or an sform that pixdim contradicts:
@@ -233,16 +233,16 @@ def form_notes(image: Nifti1Pair) -> tuple[str, ...]:
 
     >>> import nibabel as nib
     >>> image = nib.Nifti1Image(np.zeros((3, 4, 5)), np.eye(4))
-    >>> form_notes(image)
+    >>> affine_notes(image)
     ()
     >>> image.set_qform(np.diag([1.0, 1.0, 2.0, 1.0]), 1)
-    >>> form_notes(image)
+    >>> affine_notes(image)
     ('sform and qform disagree by up to 4 mm: the sform is used',)
     """
-    return tuple(note for note in (_form_note(image), _shear_note(image.affine), _unit_note(image)) if note)
+    return tuple(note for note in (_affine_note(image), _shear_note(image.affine), _unit_note(image)) if note)
 
 
-def _form_note(image: Nifti1Pair) -> str:
+def _affine_note(image: Nifti1Pair) -> str:
     has_sform, has_qform = (int(image.header[f"{form}_code"]) > 0 for form in ("sform", "qform"))
     if not has_sform:
         guess = "orientation and sides are a guess (nibabel's: x runs to the left), check left and right"

@@ -15,8 +15,8 @@ from PIL import Image as Pictures
 
 from monai_unetfamily.io.dicom import SEGMENTATION
 from monai_unetfamily.io.formats import NIFTI
-from monai_unetfamily.io.header_checks import GRID_TOLERANCE, MAX_VOXELS, form_notes, grid_shift, in_mm
-from monai_unetfamily.io.image2d import read_picture
+from monai_unetfamily.io.header_checks import GRID_TOLERANCE, MAX_VOXELS, affine_notes, grid_shift, in_mm
+from monai_unetfamily.io.image2d import read_image2d
 from monai_unetfamily.io.nifti import label_image, open_volume, read_voxels
 
 _NAN = ("refuse", "zero")
@@ -70,7 +70,7 @@ def read_study(
 
     Raises:
         FileNotFoundError: a file that is missing; with its channel and case where it is one of several.
-        ValueError: what `open_volume`, `read_voxels`, `read_itk`, `read_series` and `read_picture` refuse; a 4-D file
+        ValueError: what `open_volume`, `read_voxels`, `read_itk`, `read_series` and `read_image2d` refuse; a 4-D file
             without `channel_dim`; channels on different grids, or of another number; NaN or infinite voxels; one
             value in all voxels; an unknown option.
 
@@ -127,7 +127,7 @@ def require_files(study: Study) -> None:
 
 def _read(study: Study, max_voxels: int, gaps: Gaps) -> Image:
     if study.kind == "picture":
-        return _read_pictures(study.files)
+        return _read_images2d(study.files)
     if study.kind == "itk":
         return _read_itk(study.files, max_voxels)
     return _read_series(study, max_voxels, gaps) if study.kind == "dicom" else _read_nifti(study, max_voxels)
@@ -165,7 +165,7 @@ def _read_nifti(study: Study, max_voxels: int) -> Image:
         for (image, axis, _), file in zip(opened, study.files, strict=True)
     ]
     _, axis, grid = opened[0]
-    notes = form_notes(grid)
+    notes = affine_notes(grid)
     if axis not in (None, 3):
         notes = (*notes, f"channels are on axis {axis}: the header's affine is taken for the other three axes")
     return Image(_joined(parts), grid, notes)
@@ -215,8 +215,8 @@ def _read_series(study: Study, max_voxels: int, gaps: Gaps) -> Image:
     return Image(voxels[None], grid, notes)
 
 
-def _read_pictures(files: Sequence[Path]) -> Image:
-    parts = [np.moveaxis(np.atleast_3d(read_picture(file)), -1, 0) for file in files]
+def _read_images2d(files: Sequence[Path]) -> Image:
+    parts = [np.moveaxis(np.atleast_3d(read_image2d(file)), -1, 0) for file in files]
     for part, file in zip(parts, files, strict=True):
         if part.shape[1:] != parts[0].shape[1:]:
             got = f"got {part.shape[1:]} pixels, {files[0]} has {parts[0].shape[1:]}"

@@ -97,7 +97,7 @@ _UNREADABLE = (
 )
 
 
-def read_picture(path: Path) -> NDArray[np.float32]:
+def read_image2d(path: Path) -> NDArray[np.float32]:
     """Read a PNG or TIFF: (rows, columns), or (rows, columns, 3) where it is RGB; values as they are stored.
 
     Greyscale of 1 bit (as 0 and 1), 8 and 16 bits (TIFF: signed, too) and float (TIFF), RGB of 8 bits.
@@ -111,27 +111,27 @@ def read_picture(path: Path) -> NDArray[np.float32]:
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     Image.fromarray(np.array([[0, 9, 255]], np.uint8)).save(Path(folder) / "xray.png")
-    ...     read_picture(Path(folder) / "xray.png").tolist()
+    ...     read_image2d(Path(folder) / "xray.png").tolist()
     [[0.0, 9.0, 255.0]]
     """
     return _read(path, _IMAGES, _IMAGES_ALLOWED)
 
 
-def read_label_picture(path: Path) -> NDArray[np.float32]:
+def read_label_image2d(path: Path) -> NDArray[np.float32]:
     """Read a label map (rows, columns) from PNG or TIFF: greyscale values, or palette *indices*, never colours.
 
-    Raises what `read_picture` raises, and ValueError for a picture in colours.
+    Raises what `read_image2d` raises, and ValueError for a picture in colours.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     write_picture(np.array([[0, 7], [300, 0]]), Path(folder) / "labels.png")
-    ...     read_label_picture(Path(folder) / "labels.png").tolist()
+    ...     write_label_image2d(np.array([[0, 7], [300, 0]]), Path(folder) / "labels.png")
+    ...     read_label_image2d(Path(folder) / "labels.png").tolist()
     [[0.0, 7.0], [300.0, 0.0]]
     """
     return _read(path, _LABELS, _LABELS_ALLOWED)
 
 
-def write_picture(values: NDArray[np.integer[Any]], path: Path) -> None:
+def write_label_image2d(values: NDArray[np.integer[Any]], path: Path) -> None:
     """Write label ids or grey values (rows, columns) as a PNG, whole or not at all: 8 bits, or 16 beyond 255.
 
     Raises:

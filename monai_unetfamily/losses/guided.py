@@ -73,12 +73,12 @@ class GuidedLoss(nn.Module):
 
     def presence_loss(self, presence: Tensor, label: Tensor) -> Tensor:
         """Binary cross-entropy of presence logits (N, classes), slivers and what may be unlabelled left out."""
-        held, absent = self.held_and_absent(label, presence.shape[1])
+        held, absent = self.present_and_absent(label, presence.shape[1])
         weight = (held | absent).float()
         loss = F.binary_cross_entropy_with_logits(presence.float(), held.float(), weight=weight, reduction="sum")
         return loss / weight.sum().clamp(min=1)
 
-    def held_and_absent(self, label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    def present_and_absent(self, label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         """Which classes each patch holds, and which it surely does not: two of (N, classes), true or false.
 
         Neither is true of slivers and of what may be unlabelled.

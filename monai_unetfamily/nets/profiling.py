@@ -89,7 +89,7 @@ def profile_network(
         inference_bytes=_peak_of_inference(network, shape),
         training_bytes=peak_of_training(network, shape),
         strides=_from_the_image(strides, len(size)),
-        nodes=sum(len(cast(nn.ModuleList, getattr(network, room))) for room in MEMBERS[name].nodes),
+        nodes=sum(len(cast(nn.ModuleList, getattr(network, nodes))) for nodes in MEMBERS[name].nodes),
         receptive_field=_receptive_field(name, strides, arguments, len(size)),
     )
 

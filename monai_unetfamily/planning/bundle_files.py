@@ -12,7 +12,7 @@ from typing import Any
 from monai_unetfamily import __version__
 from monai_unetfamily.bundles import METADATA, find_bundle
 from monai_unetfamily.data import Facts
-from monai_unetfamily.io import atomic_folder, make_folder
+from monai_unetfamily.io import atomic_directory, make_directory
 from monai_unetfamily.planning.decisions import format_decisions
 from monai_unetfamily.planning.fingerprint import Fingerprint, format_fingerprint
 from monai_unetfamily.planning.plan import Plan
@@ -73,7 +73,7 @@ def train_values(plan: Plan, fingerprint: Fingerprint) -> Values:
         if plan.slice_axis is None
         else [f"crop_size: {list(plan.crop)}  # the patch, of so many slices"],
         "spacing": _spacing(plan),
-        "readers": _readers(fingerprint, ("reader: {}.PictureReader", "label_reader: {}.LabelPictureReader")),
+        "readers": _readers(fingerprint, ("reader: {}.Image2DReader", "label_reader: {}.LabelImage2DReader")),
         "batch_size": str(plan.batch_size),
         "accumulation": str(plan.accumulation),
         "epoch_batches": str(schedule.epoch_batches),
@@ -106,7 +106,7 @@ def inference_values(plan: Plan, fingerprint: Fingerprint) -> Values:
     return {
         "what": what,
         "spacing": _spacing(plan),
-        "reader": _readers(fingerprint, ("reader: {}.PictureReader",)),
+        "reader": _readers(fingerprint, ("reader: {}.Image2DReader",)),
         "preprocessing": _read(plan, fingerprint, "image"),
         "overlap": f"{plan.window.overlap:g}",
         "window": _window(plan, fingerprint.overlapping, '"@displayable_configs#overlap"'),
@@ -177,12 +177,12 @@ def _located(plan: Plan) -> list[str]:
         return []
     places = f"num_classes: {plan.network.out_channels}, max_samples_per_class: {_MOST_PLACES}"
     return [
-        *_room(plan),
+        *_padding(plan),
         f"- {{_target_: ClassesToIndicesd, keys: label, {places}}}",
     ]
 
 
-def _room(plan: Plan) -> list[str]:
+def _padding(plan: Plan) -> list[str]:
     """Around images that are smaller than the patch, and of slices at the ends, which have one neighbour alone."""
     border = [plan.neighbours * (axis == plan.slice_axis) for axis in range(len(plan.crop))]
     repeated = f"- {{_target_: BorderPadd, keys: {_BOTH}, spatial_border: {border}, mode: edge}}  # slices at the ends"
@@ -195,7 +195,7 @@ def _room(plan: Plan) -> list[str]:
 def _crop(plan: Plan) -> list[str]:
     if not plan.balanced:
         anywhere = f"roi_size: {_size(plan)}, random_size: false"
-        return [*_room(plan), f"- {{_target_: RandSpatialCropd, keys: {_BOTH}, {anywhere}}}"]
+        return [*_padding(plan), f"- {{_target_: RandSpatialCropd, keys: {_BOTH}, {anywhere}}}"]
     classes = plan.network.out_channels - 1
     return [
         "- _target_: RandCropByLabelClassesd",
@@ -271,7 +271,7 @@ def _discrete(overlapping: bool, classes: int) -> list[str]:
 def _postprocessing(plan: Plan, fingerprint: Fingerprint) -> list[str]:
     picked = "threshold: 0.5" if fingerprint.overlapping else "argmax: true"
     back = 'transform: "@preprocessing", orig_keys: image, nearest_interp: false, to_tensor: true'
-    pictures = ["  output_ext: .png", f"  writer: {_READERS}.PictureWriter"]
+    pictures = ["  output_ext: .png", f"  writer: {_READERS}.Image2DWriter"]
     return [
         *[f"- {{_target_: Invertd, keys: pred, {back}}}"] * (plan.spacing is not None),
         f"- {{_target_: AsDiscreted, keys: pred, {picked}}}",
@@ -464,11 +464,11 @@ def write_bundle(
         "docs/fingerprint.json": fingerprint.to_json() + "\n",
         "LICENSE": (find_bundle("phantom_ct") / "LICENSE").read_text(encoding="utf-8"),
     }
-    make_folder(output.absolute().parent)
-    with atomic_folder(output.absolute()) as room:
+    make_directory(output.absolute().parent)
+    with atomic_directory(output.absolute()) as directory:
         for name, text in texts.items():
-            (room / name).parent.mkdir(exist_ok=True)
-            (room / name).write_text(text, encoding="utf-8")
+            (directory / name).parent.mkdir(exist_ok=True)
+            (directory / name).write_text(text, encoding="utf-8")
 
 
 def _template(name: str) -> str:

@@ -32,9 +32,9 @@ from monai_unetfamily.data import (
 from monai_unetfamily.io import (
     BACKGROUND,
     GRID_TOLERANCE,
-    form_notes,
+    affine_notes,
     grid_shift,
-    is_picture,
+    is_image2d,
     may_overlap,
     number_classes,
     open_volume,
@@ -129,7 +129,7 @@ def _read(name: str, file: Path, problems: list[Problem], *, label: bool) -> Con
         problems.append(Problem("error", name, file, what))
         return None
     try:
-        read = _read_picture(file, label) if is_picture(file) else _read_volume(name, file, problems)
+        read = _read_image2d(file, label) if is_image2d(file) else _read_volume(name, file, problems)
     except (ValueError, OSError) as error:
         problems.append(_refused(name, file, error))
         return None
@@ -144,7 +144,7 @@ def _refused(name: str, file: Path, error: ValueError | OSError) -> Problem:
     return Problem("error", name, file, str(error).removeprefix(f"{file}: ").replace(str(file), file.name))
 
 
-def _read_picture(file: Path, label: bool) -> Contents:
+def _read_image2d(file: Path, label: bool) -> Contents:
     if label:
         values, affine = read_label_map(file)
         return Contents(file, np.moveaxis(values, -1, 0), affine, "")
@@ -164,7 +164,7 @@ def _of_header(name: str, file: Path, image: Nifti1Pair) -> Iterator[Problem]:
     except ValueError as error:
         yield _refused(name, file, error)
         return
-    yield from (Problem("warning", name, file, note) for note in form_notes(image))
+    yield from (Problem("warning", name, file, note) for note in affine_notes(image))
 
 
 def _of_grids(name: str, reads: Sequence[Contents]) -> Iterator[Problem]:

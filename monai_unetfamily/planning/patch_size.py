@@ -99,10 +99,10 @@ def _shrunk(patch: Axes, grid: Grid, build: Build, machine: Machine, most: int, 
 def _smaller(patch: Axes, grid: Grid, most: int) -> Axes:
     """One step of the deepest grid less along the axis that has most of the image; the same where no axis can."""
     stages = plan_stages(patch, grid.mm, most)
-    room = [axis for axis, t in enumerate(stages.total) if patch[axis] - t >= max(t, 2 * LEAST)]
-    if not room:
+    divisible = [axis for axis, t in enumerate(stages.total) if patch[axis] - t >= max(t, 2 * LEAST)]
+    if not divisible:
         return patch
-    axis = max(room, key=lambda a: (patch[a] / grid.size[a], patch[a], a))
+    axis = max(divisible, key=lambda a: (patch[a] / grid.size[a], patch[a], a))
     return _whole([n - stages.total[axis] * (a == axis) for a, n in enumerate(patch)], grid, most)
 
 

@@ -55,9 +55,9 @@ def plan_stages(patch: Sequence[int], spacing: Sequence[float], most: int) -> St
 
 
 def _stride(size: Sequence[int], mm: Sequence[float]) -> Axes:
-    room = [axis for axis, n in enumerate(size) if n >= 2 * LEAST]
-    finest = min((mm[axis] for axis in room), default=0.0)
-    return tuple(2 if axis in room and mm[axis] < _CLOSE * finest else 1 for axis in range(len(size)))
+    halved = [axis for axis, n in enumerate(size) if n >= 2 * LEAST]
+    finest = min((mm[axis] for axis in halved), default=0.0)
+    return tuple(2 if axis in halved and mm[axis] < _CLOSE * finest else 1 for axis in range(len(size)))
 
 
 # Rules for the network: which member of the family, whether with a guide, its widths and its loss.

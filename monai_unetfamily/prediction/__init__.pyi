@@ -1,6 +1,6 @@
 from .ensemble import check_ensemble as check_ensemble
 from .options import DEFAULTS as DEFAULTS
-from .options import Choices as Choices
+from .options import BundleOptions as BundleOptions
 from .options import Request as Request
 from .options import Settings as Settings
 from .options import adapt as adapt

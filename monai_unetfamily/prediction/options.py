@@ -53,7 +53,7 @@ def list_devices() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Choices:
+class BundleOptions:
     """What may be chosen, and what holds where nothing is.
 
     Attributes:
@@ -69,7 +69,7 @@ class Choices:
     presence: dict[str, float]
 
 
-def choices(bundle: Bundle) -> Choices:
+def choices(bundle: Bundle) -> BundleOptions:
     """What a bundle, opened for prediction, lets its user choose.
 
     Raises:
@@ -78,7 +78,7 @@ def choices(bundle: Bundle) -> Choices:
     inferer = bundle.inferer if isinstance(bundle.inferer, WindowInferer) else None
     mirrored = read_metadata(bundle.root).get("mirror_axes") or () if inferer else ()
     overlap = max(ensure_tuple(inferer.overlap)) if inferer else None
-    return Choices(overlap, tuple(mirrored), _levels(bundle.network), _presence(bundle))
+    return BundleOptions(overlap, tuple(mirrored), _levels(bundle.network), _presence(bundle))
 
 
 def guide_of(network: nn.Module) -> ClassificationGuide | None:

@@ -380,10 +380,10 @@ def _link(preview: Path | None, folder: Path) -> str:
 
 def _thumbnails(cases: Sequence[CaseSummary]) -> list[str]:
     """JPEG in base64 for each case; empty where there is no picture, or no room for it."""
-    width, room, made = _WIDTHS[len(cases) > _MANY], _ROOM, []
+    width, budget, made = _WIDTHS[len(cases) > _MANY], _ROOM, []
     for case in cases:
-        picture = _thumbnail(case.preview, width) if case.preview and room > 0 else ""
-        room -= len(picture)
+        picture = _thumbnail(case.preview, width) if case.preview and budget > 0 else ""
+        budget -= len(picture)
         made.append(picture)
     return made
 

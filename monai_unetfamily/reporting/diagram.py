@@ -200,9 +200,9 @@ def _run(network: nn.Module, name: str, x: Tensor) -> tuple[_Provenance, Any]:
     provenance = _Provenance()
     provenance.leave(IMAGE, network, (), x)
     with ExitStack() as hooks, torch.no_grad(), provenance:
-        for room in MEMBERS[name].nodes:
-            for key, block in getattr(network, room).named_children():
-                node = f"{room}[{key.replace('_', ',')}]"
+        for nodes in MEMBERS[name].nodes:
+            for key, block in getattr(network, nodes).named_children():
+                node = f"{nodes}[{key.replace('_', ',')}]"
                 hooks.enter_context(block.register_forward_pre_hook(partial(provenance.enter, node)))
                 hooks.enter_context(block.register_forward_hook(partial(provenance.leave, node)))
         return provenance, network(x)
@@ -415,8 +415,8 @@ def _handles(graph: Graph, trained: bool) -> "list[Artist]":
 
 def _letters(name: str) -> str:
     """Set "X[0,1]" as the papers do: the letter, and its indices above."""
-    room, _, indices = name.rstrip("]").partition("[")
-    letter = room if len(room) == 1 else rf"\mathrm{{{room}}}"
+    symbol, _, indices = name.rstrip("]").partition("[")
+    letter = symbol if len(symbol) == 1 else rf"\mathrm{{{symbol}}}"
     return rf"${letter}^{{{indices}}}$" if indices else name
 
 

@@ -79,7 +79,7 @@ def radiological_planes(
     return planes
 
 
-def picture_plane(image: Image, labels: Labels, reference: Labels | None = None) -> Plane:
+def image2d_plane(image: Image, labels: Labels, reference: Labels | None = None) -> Plane:
     """Show a picture as it is: row 0 at the top, column 0 on the left.
 
     Args:
@@ -90,7 +90,7 @@ def picture_plane(image: Image, labels: Labels, reference: Labels | None = None)
     Raises:
         ValueError: shapes differ, or the image's is not 2-D.
 
-    >>> picture_plane(np.zeros((4, 6)), np.zeros((4, 6), int)).position
+    >>> image2d_plane(np.zeros((4, 6)), np.zeros((4, 6), int)).position
     '4 rows, 6 columns'
     """
     _check_shapes(image, labels, reference, axes=2)
@@ -192,7 +192,7 @@ def save_overlay(
     b'PNG'
     """
     if affine is None:
-        planes = [picture_plane(image, labels, reference)]
+        planes = [image2d_plane(image, labels, reference)]
     else:
         planes = radiological_planes(image, labels, affine, reference)
     window = window or _guess_window(np.concatenate([plane.image.ravel() for plane in planes]))

@@ -59,7 +59,7 @@ class GuideWatch:
         images, labels = x.unflatten(1, (-1, sum(self.channels))).split(self.channels, dim=2)
         presence = self.presence(images.flatten(1, 2)).float()
         reference = labels[:, labels.shape[1] // 2].clamp(min=0)  # below is what an inferer pads with
-        held, absent = self.loss.held_and_absent(reference, presence.shape[1])
+        held, absent = self.loss.present_and_absent(reference, presence.shape[1])
         self.seen.append(WindowPresence(presence.cpu(), held.cpu(), absent.cpu()))
         return x.new_zeros(len(x), self.out_channels, *x.shape[2:])
 

@@ -29,8 +29,8 @@ from monai_unetfamily.bundles import (
 from monai_unetfamily.cohort import predict_cohort
 from monai_unetfamily.data import case_study, load_cases
 from monai_unetfamily.evaluation import Score, align, evaluate_folders, summarize
-from monai_unetfamily.handlers import save_whole
-from monai_unetfamily.io import atomic_file, atomic_folder, make_folder, require_free
+from monai_unetfamily.handlers import save_atomically
+from monai_unetfamily.io import atomic_directory, atomic_file, make_directory, require_free
 from monai_unetfamily.nets import UNetPlusPlus, count_macs
 from monai_unetfamily.prediction import Settings, choose_device
 from monai_unetfamily.training.training_checks import check_dataset, kept_settings
@@ -132,10 +132,10 @@ def _score(bundle: Bundle, case: Mapping[str, str], names: Mapping[int, str]) ->
     """Scores of one case, by the steps of the commands predict and evaluate."""
     with TemporaryDirectory() as folder:
         studies = [case_study(case)]
-        [outcome] = predict_cohort([bundle], studies, Path(folder), Settings(previews=False))
-        if outcome.error is not None:
-            raise outcome.error
-        [file] = outcome.record.outputs
+        [case_result] = predict_cohort([bundle], studies, Path(folder), Settings(previews=False))
+        if case_result.error is not None:
+            raise case_result.error
+        [file] = case_result.record.outputs
         return evaluate_folders(Path(folder) / file, Path(case["label"]), names)
 
 
@@ -235,7 +235,7 @@ def prune(
     networks, definition = _cut(opened, level), network_definition(bundle)
     window = _window(opened, axes=len(networks[1].strides[0]))
     levels, notes = profile_levels(networks, window), [_COUNTED.format(window=" x ".join(map(str, window)))]
-    with atomic_folder(output) as room:
+    with atomic_directory(output) as directory:
         if dataset:
             fold = kept_settings(bundle / "logs").get("fold")
             names = check_dataset(bundle, dataset, log, ["validation"], fold)
@@ -246,8 +246,8 @@ def prune(
             level = choose_level({each.level: each.dice for each in levels}, tolerance)
             notes.append(_CHOSEN.format(tolerance=tolerance, deepest=len(levels)))
         levels = [replace(each, kept=each.level == level) for each in levels]
-        _write_bundle(room, bundle, networks[level], definition, trust=trust)
-        _write_card(room, output.name, bundle.absolute().name, networks[level], levels, notes)
+        _write_bundle(directory, bundle, networks[level], definition, trust=trust)
+        _write_card(directory, output.name, bundle.absolute().name, networks[level], levels, notes)
     return levels
 
 
@@ -284,19 +284,19 @@ def _window(bundle: Bundle, axes: int) -> tuple[int, ...]:
 
 
 def _write_bundle(
-    room: Path, source: Path, network: UNetPlusPlus, definition: Mapping[str, Any], *, trust: bool
+    directory: Path, source: Path, network: UNetPlusPlus, definition: Mapping[str, Any], *, trust: bool
 ) -> None:
     """The source with this network in place of its own; strides or kernels that all stages share stay as they are."""
-    copy_bundle(source, room)
+    copy_bundle(source, directory)
     stages = {"strides": network.strides, "kernel_size": network.kernel_size}
     changed = {key: value for key, value in stages.items() if not isinstance(definition.get(key, 0), int)}
-    redefine_network(room, {"features": network.features, **changed, "mode": "fast"}, trust=trust)
-    make_folder(room / "models")
-    save_whole(network.state_dict(), room / "models" / WEIGHTS)
+    redefine_network(directory, {"features": network.features, **changed, "mode": "fast"}, trust=trust)
+    make_directory(directory / "models")
+    save_atomically(network.state_dict(), directory / "models" / WEIGHTS)
 
 
 def _write_card(
-    room: Path, name: str, source: str, network: UNetPlusPlus, levels: Sequence[Level], notes: Sequence[str]
+    directory: Path, name: str, source: str, network: UNetPlusPlus, levels: Sequence[Level], notes: Sequence[str]
 ) -> None:
     card = _CARD.format(
         name=name,
@@ -307,5 +307,5 @@ def _write_card(
         table=format_levels(levels),
         notes=fill(" ".join(notes), width=120),
     )
-    with atomic_file(room / "docs" / "README.md") as stream:
+    with atomic_file(directory / "docs" / "README.md") as stream:
         stream.write(card.encode())

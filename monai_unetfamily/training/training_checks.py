@@ -24,7 +24,7 @@ from monai_unetfamily.bundles import (
 from monai_unetfamily.bundles.trust import UntrustedBundleError, review_training
 from monai_unetfamily.data import IGNORE, Fold, Section, check_labels, image_files, load_cases, read_label_names
 from monai_unetfamily.handlers import CHECKPOINT
-from monai_unetfamily.io import atomic_file, make_folder, require_free, stem
+from monai_unetfamily.io import atomic_file, make_directory, require_free, stem
 
 SPLIT = "split.json"
 _KEPT = ("fold", "seed")  # keys of the train config
@@ -48,7 +48,7 @@ def record_split(logs: Path, config: ConfigParser, *, resume: bool) -> None:
             f"{logs / SPLIT}: this training learned from other cases than {dataset} has now ({min(changed)!r} first); "
             "bring the data set back, or start a new training from its weights."
         )
-    make_folder(logs)
+    make_directory(logs)
     with atomic_file(logs / SPLIT) as stream:
         stream.write(f"{json.dumps(kept | names, indent=1)}\n".encode())
 

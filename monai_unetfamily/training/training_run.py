@@ -26,14 +26,14 @@ from monai_unetfamily.bundles import (
     config_file,
     copy_bundle,
     find_weights,
-    forget_thresholds,
     reason_of,
+    reset_thresholds,
     start_from,
 )
 from monai_unetfamily.bundles.trust import training_parser
 from monai_unetfamily.data import Fold, load_cases
 from monai_unetfamily.handlers import CHECKPOINT, saved_epoch
-from monai_unetfamily.io import make_folder
+from monai_unetfamily.io import make_directory
 from monai_unetfamily.prediction import choose_device
 from monai_unetfamily.training.budget import check_schedule, decay_over, is_over, require_time, stop_in_time
 from monai_unetfamily.training.calibration import calibrate_on
@@ -50,32 +50,32 @@ from monai_unetfamily.training.validation import SCORES, forget_result, validate
 
 
 @contextmanager
-def opened_room(bundle: Path, output: Path | None) -> Iterator[Path]:
+def training_directory(bundle: Path, output: Path | None) -> Iterator[Path]:
     """The folder to train in, where no other training is at work; a copy that gets no weights does not stay behind.
 
     Raises:
         FileExistsError: another training is at work there.
     """
-    room = output or bundle
+    directory = output or bundle
     if output:
         copy_bundle(bundle, output)
-    with _alone_in(room):
+    with _alone_in(directory):
         try:
-            yield room
+            yield directory
         finally:
             if output and not (output / "models" / WEIGHTS).exists():
                 shutil.rmtree(output, ignore_errors=True)
 
 
 @contextmanager
-def _alone_in(room: Path) -> Iterator[None]:
-    make_folder(room / "logs")
-    lock = FileLock(room / "logs" / ".training")
+def _alone_in(directory: Path) -> Iterator[None]:
+    make_directory(directory / "logs")
+    lock = FileLock(directory / "logs" / ".training")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         got = "another training is at work here"
-        raise FileExistsError(f"{room}: {got}; wait until it has ended, or train a copy (-o).") from None
+        raise FileExistsError(f"{directory}: {got}; wait until it has ended, or train a copy (-o).") from None
     try:
         yield
     finally:
@@ -94,7 +94,7 @@ class _Log(logging.FileHandler):
 @contextmanager
 def logged_to(file: Path) -> Iterator[None]:
     """Whatever MONAI and ignite log meanwhile, in a file as well."""
-    make_folder(file.parent)
+    make_directory(file.parent)
     handler = _Log(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     root = logging.getLogger()
@@ -261,20 +261,22 @@ def train(
     settings |= {"dataset_dir": str(dataset.absolute()), "device": chosen, "minutes": minutes}
     check_trust(bundle, settings, log, trust=trust)
     names = check_dataset(bundle, dataset, log, fold=settings.get("fold"))
-    with opened_room(bundle, output) as room, logged_to(room / "logs" / "train.log"):
+    with training_directory(bundle, output) as directory, logged_to(directory / "logs" / "train.log"):
         if network:
-            choose_network(room, network, trust=trust)
+            choose_network(directory, network, trust=trust)
         if output:
-            forget_thresholds(room, trust=trust)
+            reset_thresholds(directory, trust=trust)
         try:
-            workflow = _workflow(room, settings, tracking, trust=trust)
-            _run(workflow, room, minutes, init_from, log, trust=trust)
+            workflow = _workflow(directory, settings, tracking, trust=trust)
+            _run(workflow, directory, minutes, init_from, log, trust=trust)
             if tracking:
                 end_tracking(workflow.parser)
-            validate(room, load_cases(dataset, "validation", settings.get("fold")), names, chosen, log, trust=trust)
+            validate(
+                directory, load_cases(dataset, "validation", settings.get("fold")), names, chosen, log, trust=trust
+            )
         except (RuntimeError, TypeError, KeyError, ImportError, YAMLError) as error:
-            raise ValueError(f"{config_file(room, 'train')}: {reason_of(error)}") from error
-    return room / "models" / WEIGHTS
+            raise ValueError(f"{config_file(directory, 'train')}: {reason_of(error)}") from error
+    return directory / "models" / WEIGHTS
 
 
 def _workflow(bundle: Path, settings: Mapping[str, Any], tracking: str | None = None, *, trust: bool) -> ConfigWorkflow:
@@ -290,7 +292,7 @@ def _workflow(bundle: Path, settings: Mapping[str, Any], tracking: str | None = 
 
 def _run(
     workflow: ConfigWorkflow,
-    room: Path,
+    directory: Path,
     minutes: float | None,
     init_from: Path | None,
     log: Callable[[str], None],
@@ -298,32 +300,32 @@ def _run(
     trust: bool,
 ) -> None:
     config, resume = workflow.parser, bool(workflow.parser.get("resume", False))
-    history = History(room / "logs", class_names(room), log, resume=resume)
+    history = History(directory / "logs", class_names(directory), log, resume=resume)
     if resume:
-        history.end_at(saved_epoch(room / "models" / CHECKPOINT))
+        history.end_at(saved_epoch(directory / "models" / CHECKPOINT))
     if minutes is not None:
-        if not _lacks_figures_alone(history, room, minutes):
+        if not _lacks_figures_alone(history, directory, minutes):
             require_time(history, 60 * minutes)
         decay_over(workflow, history, 60 * minutes)
     log("reading and preprocessing the cases")
     workflow.initialize()
-    record_split(room / "logs", config, resume=resume)
-    _prepare(workflow, room, history, resume, init_from)
+    record_split(directory / "logs", config, resume=resume)
+    _prepare(workflow, directory, history, resume, init_from)
     if minutes is not None:
         stop_in_time(workflow.trainer, history, 60 * minutes)
     log(f"training on {workflow.device}")
-    if not _lacks_figures_alone(history, room, minutes, workflow.trainer.state.max_epochs):
-        workflow.trainer.add_event_handler(Events.STARTED, lambda: forget_result(room))
+    if not _lacks_figures_alone(history, directory, minutes, workflow.trainer.state.max_epochs):
+        workflow.trainer.add_event_handler(Events.STARTED, lambda: forget_result(directory))
         with shown_progress(workflow.trainer, lambda: _share(workflow.trainer, history, minutes)):
             workflow.run()
         _validate_last(workflow, history)
-    _calibrate(workflow, room, log, trust=trust)
+    _calibrate(workflow, directory, log, trust=trust)
     workflow.finalize()
 
 
-def _lacks_figures_alone(history: History, room: Path, minutes: float | None, epochs: int | None = None) -> bool:
+def _lacks_figures_alone(history: History, directory: Path, minutes: float | None, epochs: int | None = None) -> bool:
     """Whether a resumed training was killed after its last epoch, while it was evaluated."""
-    if not history.epochs or (room / SCORES).is_file():
+    if not history.epochs or (directory / SCORES).is_file():
         return False
     last = history.epochs[-1]
     return last.epoch == epochs if minutes is None else is_over(history.epochs, last.seconds, 60 * minutes)

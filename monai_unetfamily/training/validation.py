@@ -9,10 +9,10 @@ import monai
 import torch
 
 from monai_unetfamily.bundles import Bundle, open_bundle
-from monai_unetfamily.cohort import Outcome, predict_cohort
+from monai_unetfamily.cohort import CaseResult, predict_cohort
 from monai_unetfamily.data import case_study
 from monai_unetfamily.evaluation import Score, evaluate_folders, format_table, summarize, write_csv
-from monai_unetfamily.io import atomic_file, make_folder
+from monai_unetfamily.io import atomic_file, make_directory
 from monai_unetfamily.prediction import DEFAULTS, Settings
 from monai_unetfamily.training.history import read_history
 from monai_unetfamily.training.training_checks import read_split
@@ -87,8 +87,12 @@ def score_cases(
     Raises:
         ValueError, OSError: what prediction and evaluation of a case raise.
     """
-    outcomes = predict_cohort([bundle], [case_study(case) for case in cases], folder, settings, overwrite=True)
-    return [score for case, outcome in zip(cases, outcomes, strict=True) for score in _scores(case, outcome, names)]
+    case_results = predict_cohort([bundle], [case_study(case) for case in cases], folder, settings, overwrite=True)
+    return [
+        score
+        for case, case_result in zip(cases, case_results, strict=True)
+        for score in _scores(case, case_result, names)
+    ]
 
 
 def forget_result(root: Path) -> None:
@@ -114,15 +118,15 @@ def write_result(card: Path, text: str) -> None:
     if begin not in before:
         before = f"{before.rstrip()}\n\n## Result\n\n{begin}\n{end}\n"
     part = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    make_folder(card.parent)
+    make_directory(card.parent)
     with atomic_file(card) as stream:
         stream.write(part.sub(lambda _: f"{begin}\n{text}\n{end}", before, count=1).encode())
 
 
-def _scores(case: Mapping[str, Any], outcome: Outcome, names: Mapping[int, str]) -> list[Score]:
-    if outcome.output is None:
-        raise outcome.error or ValueError(f"{case['image']}: was not predicted.")
-    return evaluate_folders(outcome.output, Path(case["label"]), names)
+def _scores(case: Mapping[str, Any], case_result: CaseResult, names: Mapping[int, str]) -> list[Score]:
+    if case_result.output is None:
+        raise case_result.error or ValueError(f"{case['image']}: was not predicted.")
+    return evaluate_folders(case_result.output, Path(case["label"]), names)
 
 
 def _describe(bundle: Bundle, table: str, count: int) -> str:

@@ -15,28 +15,28 @@ from monai.data.image_writer import ImageWriter
 from monai.utils import convert_to_numpy, ensure_tuple
 from numpy.typing import NDArray
 
-from monai_unetfamily.io import is_picture, read_label_picture, read_picture, write_picture
+from monai_unetfamily.io import is_image2d, read_image2d, read_label_image2d, write_label_image2d
 
 
-class PictureReader(ImageReader):
+class Image2DReader(ImageReader):
     """Read a PNG or TIFF for LoadImaged(ensure_channel_first=True): (1, rows, columns), or (3, rows, columns).
 
     Raises:
-        ValueError, OSError: what `read_picture` refuses, and a file that is no picture.
+        ValueError, OSError: what `read_image2d` refuses, and a file that is no picture.
 
     >>> from monai.transforms import LoadImage
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     write_picture(np.zeros((4, 6), int), Path(folder) / "xray.png")
-    ...     LoadImage(PictureReader, ensure_channel_first=True)(Path(folder) / "xray.png").shape
+    ...     write_label_image2d(np.zeros((4, 6), int), Path(folder) / "xray.png")
+    ...     LoadImage(Image2DReader, ensure_channel_first=True)(Path(folder) / "xray.png").shape
     torch.Size([1, 4, 6])
     """
 
-    _values = staticmethod(read_picture)
+    _values = staticmethod(read_image2d)
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Whether every name is a picture's."""
-        return all(is_picture(Path(name)) for name in ensure_tuple(filename))
+        return all(is_image2d(Path(name)) for name in ensure_tuple(filename))
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[Path, ...]:
         """Take the names alone: LoadImaged would try other readers on what this one refuses here."""
@@ -49,7 +49,7 @@ class PictureReader(ImageReader):
             ValueError: a file that is no picture, files of different sizes, and what the values' reader refuses.
         """
         for file in img:
-            if not is_picture(file):
+            if not is_image2d(file):
                 raise ValueError(f"got {file}; this bundle is for pictures, PNG or TIFF: choose one for volumes")
         values = self._values(img[0]) if len(img) == 1 else self._joined(img)
         channel_dim = float("nan") if values.ndim == 2 else -1  # nan: MONAI's mark of none
@@ -64,13 +64,13 @@ class PictureReader(ImageReader):
         return np.concatenate(parts, axis=-1)
 
 
-class LabelPictureReader(PictureReader):
+class LabelImage2DReader(Image2DReader):
     """The same for label maps: palette indices are ids, and colours are refused."""
 
-    _values = staticmethod(read_label_picture)
+    _values = staticmethod(read_label_image2d)
 
 
-class PictureWriter(ImageWriter):
+class Image2DWriter(ImageWriter):
     """Write a label map (1, rows, columns) for SaveImaged(output_ext=".png", resample=False), as predict does."""
 
     def set_data_array(self, data_array: NdarrayOrTensor, **kwargs: Any) -> None:
@@ -83,4 +83,4 @@ class PictureWriter(ImageWriter):
     def write(self, filename: PathLike, verbose: bool = True, **kwargs: Any) -> None:
         """Write the PNG, whole or not at all."""
         (labels,) = self.data_obj
-        write_picture(labels.round().astype(np.int64), Path(filename))
+        write_label_image2d(labels.round().astype(np.int64), Path(filename))

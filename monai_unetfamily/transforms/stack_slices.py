@@ -9,7 +9,7 @@ from monai.utils import ensure_tuple
 
 
 class StackSlicesd(MapTransform):
-    """Turn a stack of slices into one: of images all slices become channels, of labels the middle one stays.
+    """Reorientation a stack of slices into one: of images all slices become channels, of labels the middle one stays.
 
     An image (C, *spatial) with 2n+1 slices along `slice_axis` becomes ((2n+1) C, *plane), the channels of the first
     slice first, as `WindowInferer` gives them to the network; a label (C, *spatial) becomes (C, *plane).

@@ -1,5 +1,5 @@
+from .class_layers import ClassLayers as ClassLayers
 from .class_layers import Color as Color
-from .class_layers import Drawn as Drawn
 from .class_layers import Isolation as Isolation
 from .class_layers import layer_table as layer_table
 from .class_layers import table_layer as table_layer
@@ -8,8 +8,8 @@ from .geometry import Grid as Grid
 from .geometry import grid_of as grid_of
 from .geometry import orientation_of as orientation_of
 from .geometry import placement as placement
+from .geometry import reorientation_of as reorientation_of
 from .geometry import source_metadata as source_metadata
-from .geometry import turn_of as turn_of
 from .label_comparison import DIFFERENCES as DIFFERENCES
 from .label_comparison import KINDS as KINDS
 from .label_comparison import Compared as Compared
@@ -26,7 +26,7 @@ from .partial_labels import GROWING as GROWING
 from .partial_labels import PartialLabels as PartialLabels
 from .partial_labels import load_partial_labels as load_partial_labels
 from .result_layers import Measured as Measured
-from .result_layers import Shown as Shown
+from .result_layers import ShownResult as ShownResult
 from .result_layers import fingerprint as fingerprint
 from .viewer_region import Box as Box
 from .viewer_region import box_in_view as box_in_view

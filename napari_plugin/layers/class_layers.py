@@ -99,7 +99,7 @@ def _as_color(rgb: tuple[int, int, int]) -> Color:
 # Classes in the viewer: one layer of label ids, or where classes may overlap, one layer of a mask for each class.
 
 
-class Drawn:
+class ClassLayers:
     """Layers that belong together, and which of their classes are drawn.
 
     Where there are several, that of label id 1 comes first, and whatever is not 0 is the class.
@@ -171,7 +171,7 @@ class Isolation:
 
     >>> import numpy as np
     >>> layer = Labels(np.eye(3, dtype=int), metadata={"classes": {1: "liver", 2: "spleen"}})
-    >>> drawn, isolation = Drawn([layer]), Isolation()
+    >>> drawn, isolation = ClassLayers([layer]), Isolation()
     >>> isolation.alone(drawn, 1)
     >>> drawn.hidden(), isolation.active(drawn)
     ({2}, True)
@@ -183,11 +183,11 @@ class Isolation:
     def __init__(self) -> None:
         self._before: dict[object, _Look] = {}
 
-    def active(self, drawn: Drawn) -> bool:
+    def active(self, drawn: ClassLayers) -> bool:
         """Whether there is something to go back to."""
         return _key(drawn) in self._before
 
-    def alone(self, drawn: Drawn, label: int) -> None:
+    def alone(self, drawn: ClassLayers, label: int) -> None:
         """Draw one label id alone; of layers that do not name it, by napari's own "show selected"."""
         self._before.setdefault(_key(drawn), _look(drawn.layers, drawn))
         if label in drawn.names:
@@ -197,7 +197,7 @@ class Isolation:
         layer.selected_label = value
         layer.show_selected_label = True
 
-    def again(self, drawn: Drawn) -> None:
+    def again(self, drawn: ClassLayers) -> None:
         """Draw what was drawn before a class was shown alone; where none was, nothing changes."""
         look = self._before.pop(_key(drawn), None)
         if look is None:
@@ -211,18 +211,18 @@ class Isolation:
         for layer, colormap, visible in zip(drawn.layers, look.colormaps, look.visible, strict=True):
             layer.colormap, layer.visible = colormap, visible
 
-    def every(self, drawn: Drawn) -> None:
+    def every(self, drawn: ClassLayers) -> None:
         """Draw all classes, whatever was drawn before."""
         self.again(drawn)
         if drawn.hidden():
             drawn.hide(())
 
 
-def _key(drawn: Drawn) -> object:
+def _key(drawn: ClassLayers) -> object:
     return drawn.layers[0].unique_id
 
 
-def _look(layers: Sequence[Labels], drawn: Drawn) -> _Look:
+def _look(layers: Sequence[Labels], drawn: ClassLayers) -> _Look:
     return _Look(
         drawn.names,
         drawn.hidden(),

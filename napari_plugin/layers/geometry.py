@@ -95,11 +95,11 @@ _TOWARDS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S
 
 
 @dataclass(frozen=True)
-class Turn:
+class Reorientation:
     """How the axes of a file are shown, one entry a shown axis: S-I, A-P, R-L.
 
     >>> voxels = np.arange(24).reshape(2, 3, 4)  # R, A, S: file axes of the identity
-    >>> turn = turn_of(np.eye(4))
+    >>> turn = reorientation_of(np.eye(4))
     >>> shown = turn.view(voxels)
     >>> shown.shape, int(shown[0, 0, 0]), bool((turn.undo(shown) == voxels).all())
     ((4, 3, 2), 23, True)
@@ -144,15 +144,15 @@ class Turn:
         return self.axes.index(2)
 
 
-def turn_of(affine: Affine) -> Turn:
+def reorientation_of(affine: Affine) -> Reorientation:
     """The turn that shows a file with this affine (4, 4), RAS+, as radiologists look at it.
 
-    >>> turn_of(np.diag([-1.0, -1.0, 5.0, 1.0]))  # DICOM's order: to the left, to the back, up
-    Turn(axes=(2, 1, 0), flips=(True, False, False))
+    >>> reorientation_of(np.diag([-1.0, -1.0, 5.0, 1.0]))  # DICOM's order: to the left, to the back, up
+    Reorientation(axes=(2, 1, 0), flips=(True, False, False))
     """
     directions = {int(axis): (number, bool(sign > 0)) for number, (axis, sign) in enumerate(io_orientation(affine))}
     axes, flips = zip(*(directions[axis] for axis in (2, 1, 0)), strict=True)  # S, A, R
-    return Turn(axes, flips)
+    return Reorientation(axes, flips)
 
 
 def placement(affine: Affine, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -162,12 +162,12 @@ def placement(affine: Affine, shape: tuple[int, ...]) -> dict[str, Any]:
     >>> shown["scale"].tolist(), shown["translate"].tolist(), shown["units"], shown["axis_labels"]
     ([5.0, 2.0, 2.0], [-25.0, -6.0, -4.0], ('mm', 'mm', 'mm'), ('S-I', 'A-P', 'R-L'))
     """
-    turn = turn_of(affine)
-    shown = [k for k, axis in enumerate(turn.axes) if axis < len(shape)]
+    reorientation = reorientation_of(affine)
+    shown = [k for k, axis in enumerate(reorientation.axes) if axis < len(shape)]
     extra = len(shape[3:])
     return {
-        "scale": np.array([1.0] * extra + list(turn.scale(affine)[shown])),
-        "translate": np.array([0.0] * extra + list(turn.translate(affine, shape)[shown])),
+        "scale": np.array([1.0] * extra + list(reorientation.scale(affine)[shown])),
+        "translate": np.array([0.0] * extra + list(reorientation.translate(affine, shape)[shown])),
         "units": ("pixel",) * extra + ("mm",) * len(shown),
         "axis_labels": ("t",) * extra + tuple(AXIS_LABELS[k] for k in shown),
     }
@@ -178,7 +178,7 @@ class Grid:
     """Where a layer's voxels lie in a patient: what their file says, or what napari was told."""
 
     image: Nifti1Pair  # header and affine, as `volumes.studies.Image.grid`; reads as zeros
-    turn: Turn  # how it is shown
+    reorientation: Reorientation  # how it is shown
     notes: tuple[str, ...] = ()  # what had to be assumed
 
 
@@ -193,7 +193,7 @@ def grid_of(layer: "Layer") -> Grid:
         return _composed(layer)
     affine = np.asarray(known["affine"], np.float64)
     image = _empty_image(affine, known.get("header"), layer_shape(layer))
-    return Grid(image, turn_of(affine), _moved(layer, affine))
+    return Grid(image, reorientation_of(affine), _moved(layer, affine))
 
 
 def source_metadata(layer: "Layer") -> Mapping[str, Any] | None:
@@ -227,11 +227,11 @@ def _fits(metadata: Mapping[str, Any], shown: tuple[int, ...]) -> bool:
 
 
 def _shown_shape(affine: Affine, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return turn_of(affine).view(np.broadcast_to(np.uint8(0), shape)).shape
+    return reorientation_of(affine).view(np.broadcast_to(np.uint8(0), shape)).shape
 
 
 def _file_shape(affine: Affine, shown: tuple[int, ...]) -> tuple[int, ...]:
-    return turn_of(affine).undo(np.broadcast_to(np.uint8(0), shown)).shape
+    return reorientation_of(affine).undo(np.broadcast_to(np.uint8(0), shown)).shape
 
 
 def _empty_image(affine: Affine, header: Nifti1Header | None, shown: tuple[int, ...]) -> Nifti1Pair:
@@ -253,8 +253,8 @@ def _moved(layer: "Layer", affine: Affine) -> tuple[str, ...]:
 
 def _composed(layer: "Layer") -> Grid:
     affine, notes = compose_affine(layer)
-    turn = Turn((2, 1, 0), (False, False, False))
-    if turn_of(affine) != turn:
+    reorientation = Reorientation((2, 1, 0), (False, False, False))
+    if reorientation_of(affine) != reorientation:
         raise ValueError(f"{layer.name}: is turned or mirrored in napari, and has no file; take its rotation off first")
     shape = layer_shape(layer)[-3:]
     shape = (1,) * (3 - len(shape)) + shape
@@ -262,7 +262,7 @@ def _composed(layer: "Layer") -> Grid:
     oriented = _oriented(affine, shape[::-1], orientation)
     empty = Nifti1Image(np.broadcast_to(np.uint8(0), shape[::-1]), oriented, _header_in_mm(oriented))
     lies, *others = notes
-    return Grid(empty, turn, (f"{lies}; its axes are taken to run {ORIENTATIONS[orientation]}", *others))
+    return Grid(empty, reorientation, (f"{lies}; its axes are taken to run {ORIENTATIONS[orientation]}", *others))
 
 
 def _header_in_mm(affine: Affine) -> Nifti1Header:

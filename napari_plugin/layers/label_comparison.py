@@ -91,7 +91,7 @@ def comparer(a: Labels, b: Labels, stop: Event) -> Callable[[], Steps]:
             from monai_unetfamily.evaluation import compare_steps
 
             marks = list(map(fingerprint, drawn))
-            other = drawn[1] if grids is None else grids[0].turn.view(grids[1].turn.undo(drawn[1]))
+            other = drawn[1] if grids is None else grids[0].reorientation.view(grids[1].reorientation.undo(drawn[1]))
             with closing(compare_steps(drawn[0], other, edges, *names)) as steps:
                 while not stop.is_set():
                     try:
@@ -115,7 +115,7 @@ def differences_layer(kinds: NDArray[np.uint8], a: Labels, b: Labels) -> Labels:
 
     napari's File > Save writes it on the grid of A's file, with these names and colours.
     """
-    stored = kinds if a.ndim == 2 else grid_of(a).turn.undo(kinds)
+    stored = kinds if a.ndim == 2 else grid_of(a).reorientation.undo(kinds)
     data, lies = labels_layer_data(stored, a)
     names = {1: f"{KINDS[1].name}: {a.name}", 2: f"{KINDS[2].name}: {b.name}", 3: KINDS[3].name}
     table = {label: Label(name, KINDS[label].color) for label, name in names.items()}

@@ -48,7 +48,7 @@ def labels_layer_data(labels: NDArray[Any], like: "layers.Layer") -> tuple[NDArr
         labels: ids (X, Y, Z), or (rows, columns) of a picture.
         like: the layer of the image they are of, or of other labels of it.
     """
-    shown = labels if labels.ndim == 2 else grid_of(like).turn.view(labels)
+    shown = labels if labels.ndim == 2 else grid_of(like).reorientation.view(labels)
     known = source_metadata(like) or {}
     metadata = {"affine": known.get("affine"), "header": known.get("header"), "path": None, "notes": ()}
     metadata["image"] = like.metadata.get("image") or like.metadata.get("path")
@@ -91,7 +91,7 @@ def _require_kind(layer: "layers.Image", first: "layers.Image") -> None:
 def _volume(images: Sequence["layers.Image"]) -> Image:
     grids = [grid_of(layer) for layer in images]
     require_one_grid([grid.image for grid in grids], [layer.name for layer in images])
-    stored = [grid.turn.undo(np.asarray(layer.data)) for layer, grid in zip(images, grids, strict=True)]
+    stored = [grid.reorientation.undo(np.asarray(layer.data)) for layer, grid in zip(images, grids, strict=True)]
     parts = [part[None] if part.ndim == 3 else np.moveaxis(part, 3, 0) for part in stored]
     return Image(_joined(parts), grids[0].image, (*images[0].metadata.get("notes", ()), *grids[0].notes))
 

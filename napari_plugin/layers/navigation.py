@@ -51,7 +51,11 @@ def centroid_index(grid: Grid | None, measure: Measure, shape: tuple[int, ...]) 
         return np.array([measure.centroid_y, measure.centroid_x])
     millimetres = [measure.centroid_x, measure.centroid_y, measure.centroid_z]
     index = nib.affines.apply_affine(np.linalg.inv(grid.image.affine), millimetres)
-    shown = [(axis, flip) for axis, flip in zip(grid.turn.axes, grid.turn.flips, strict=True) if axis < len(shape)]
+    shown = [
+        (axis, flip)
+        for axis, flip in zip(grid.reorientation.axes, grid.reorientation.flips, strict=True)
+        if axis < len(shape)
+    ]
     return np.array(
         [n - 1 - index[axis] if flip else index[axis] for n, (axis, flip) in zip(shape, shown, strict=True)]
     )

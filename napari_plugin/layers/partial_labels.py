@@ -118,7 +118,7 @@ class PartialLabels:
     def _nothing(self) -> "LabelArray":
         """Labels, or masks, that are 0 everywhere, and take no memory."""
         shown = np.broadcast_to(np.min_scalar_type(max(self.names)).type(0), layer_shape(self.image)[-3:])
-        labels = shown if shown.ndim == 2 else grid_of(self.image).turn.undo(shown)
+        labels = shown if shown.ndim == 2 else grid_of(self.image).reorientation.undo(shown)
         masks = len(self.names) if may_overlap(self.names) else 0
         return np.broadcast_to(labels[..., None], (*labels.shape, masks)) if masks else labels
 

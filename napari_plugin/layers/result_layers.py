@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.io import Box, Labels, stem
 from monai_unetfamily.reporting import Measure, measure
-from napari_plugin.layers.class_layers import Drawn, direct_colormap, features_of, own_color
+from napari_plugin.layers.class_layers import ClassLayers, direct_colormap, features_of, own_color
 from napari_plugin.layers.geometry import grid_of
 
 
@@ -99,7 +99,7 @@ class Measured:
     problem: str = ""
 
 
-class Shown(Drawn):
+class ShownResult(ClassLayers):
     """The layers of a result, and the image that it is of.
 
     Args:
@@ -146,7 +146,7 @@ class Shown(Drawn):
 
     def in_file_order(self, drawn: NDArray[Any]) -> NDArray[Any]:
         """A layer's voxels along the axes of the image's file; a view of them."""
-        return drawn if self.grid is None else self.grid.turn.undo(drawn)
+        return drawn if self.grid is None else self.grid.reorientation.undo(drawn)
 
     def _rows(self, arrays: list[NDArray[Any]], image: Any, names: Mapping[int, str]) -> list[Measure]:
         grid = None if self.grid is None else self.grid.image

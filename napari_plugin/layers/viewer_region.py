@@ -6,7 +6,7 @@ import numpy as np
 from napari.layers import Image, Shapes
 from numpy.typing import NDArray
 
-from napari_plugin.layers.geometry import Turn
+from napari_plugin.layers.geometry import Reorientation
 
 Box = tuple[tuple[int, int], ...]  # first and last + 1 voxel of each axis
 
@@ -57,17 +57,17 @@ def slice_axis(image: Image, order: Sequence[int], ndisplay: int) -> int | None:
     return sliding[-1] if ndisplay == 2 and sliding else None
 
 
-def file_box(box: Box, shape: Sequence[int], turn: Turn) -> Box:
+def file_box(box: Box, shape: Sequence[int], reorientation: Reorientation) -> Box:
     """A box along the shown axes of a volume of `shape` (as shown), along the axes of its file.
 
-    >>> file_box(((0, 2), (3, 4), (5, 9)), (10, 10, 10), Turn(axes=(2, 1, 0), flips=(True, False, False)))
+    >>> file_box(((0, 2), (3, 4), (5, 9)), (10, 10, 10), Reorientation(axes=(2, 1, 0), flips=(True, False, False)))
     ((5, 9), (3, 4), (8, 10))
     """
     spans = [
         (n - stop, n - first) if flip else (first, stop)
-        for (first, stop), n, flip in zip(box, shape, turn.flips, strict=True)
+        for (first, stop), n, flip in zip(box, shape, reorientation.flips, strict=True)
     ]
-    return tuple(spans[turn.axes.index(axis)] for axis in range(len(spans)))
+    return tuple(spans[reorientation.axes.index(axis)] for axis in range(len(spans)))
 
 
 def _box(image: Image, corners: NDArray[np.float64], axis: int | None, slices: tuple[int, int], what: str) -> Box:

@@ -53,15 +53,15 @@ class Opener(QObject):
         self._come((asked, unforeseen(error)))
 
     def _come(self, reply: tuple[tuple[Path, str], Opened | Refused | Failed]) -> None:
-        asked, outcome = reply
+        asked, case_result = reply
         if asked is not self._asked:
             return
-        if isinstance(outcome, Opened):
-            self.opened.emit(outcome)
-        elif isinstance(outcome, Failed):
-            self.failed.emit(outcome.reason)
-        elif ask_trust(self.window, asked[0].name, outcome.findings):
-            self._trusted[asked[0]] = outcome.findings
+        if isinstance(case_result, Opened):
+            self.opened.emit(case_result)
+        elif isinstance(case_result, Failed):
+            self.failed.emit(case_result.reason)
+        elif ask_trust(self.window, asked[0].name, case_result.findings):
+            self._trusted[asked[0]] = case_result.findings
             self.open(*asked)
         else:
             self.failed.emit(f"{asked[0].name} was not opened: nobody vouches for the code that it would run.")

@@ -29,7 +29,7 @@ from napari_plugin.layers import (
     title_of,
 )
 from napari_plugin.models import NUMBER, CompareModel, CompareOrder
-from napari_plugin.qt import ROW, ClassTable, Latest, Line, fit, plain
+from napari_plugin.qt import ROW, ClassTable, LatestTask, Line, fit, plain
 from napari_plugin.saving import TABLE, ask_path
 from napari_plugin.session import Failed, unforeseen
 
@@ -169,7 +169,7 @@ class ComparePanel(QWidget):
         self.shown: _Shown | None = None
         self._stop: Event | None = None  # of the comparison that is on its way
         self._chosen = False  # by the user: from then on no guess
-        self._latest: Latest[list[int]] = Latest(self._prepare, self._take_marks, self)
+        self._latest: LatestTask[list[int]] = LatestTask(self._prepare, self._take_marks, self)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.view)

@@ -53,7 +53,7 @@ def check(card: Card, layers: Sequence[Image | None]) -> Verdict:
         return Verdict(problem)
     if card.pictures:
         return Verdict()
-    if any(map(lacks_spacing, chosen)):
+    if any(map(has_no_spacing, chosen)):
         return Verdict(f"“{chosen[0].name}” has no voxel size: state it below, in mm.", asks_spacing=True)
     return Verdict(warning=doubt(card.modality, sample(chosen[0])))
 
@@ -69,10 +69,10 @@ def channels_of(layer: Image) -> int:
     return int(layer.data.shape[0]) if layer.ndim == 4 else 1
 
 
-def lacks_spacing(layer: Image) -> bool:
+def has_no_spacing(layer: Image) -> bool:
     """Whether nothing says how large the voxels are: no header, no unit of length, and a scale of one.
 
-    >>> lacks_spacing(Image(np.zeros((4, 5, 3)))), lacks_spacing(Image(np.zeros((4, 5, 3)), scale=(5, 1, 1)))
+    >>> has_no_spacing(Image(np.zeros((4, 5, 3)))), has_no_spacing(Image(np.zeros((4, 5, 3)), scale=(5, 1, 1)))
     (True, False)
     """
     lengths = any(unit.is_compatible_with("mm") for unit in layer.units[-3:])
@@ -306,7 +306,7 @@ class ImagePanel(QWidget):
 
     def _space(self, size: tuple[float, float, float]) -> None:
         """Give the layers a voxel size, x y z in mm."""
-        for layer in filter(lacks_spacing, self.layers):
+        for layer in filter(has_no_spacing, self.layers):
             layer.scale = (*layer.scale[:-3], *reversed(size))
             layer.units = (*layer.units[:-3], "mm", "mm", "mm")
         self.look()

@@ -26,7 +26,7 @@ from napari_plugin.qt import plain
 from napari_plugin.settings import preferences
 
 if TYPE_CHECKING:
-    from monai_unetfamily.prediction import Choices, Settings
+    from monai_unetfamily.prediction import BundleOptions, Settings
 
 WHOLE, DRAWN, VIEW = "Whole volume", "Box: rectangle and slices", "Current view and slices"
 _PAUSE = 100  # ms after which the view is taken to stand still, and to have been drawn
@@ -204,13 +204,13 @@ class OptionsPanel(QWidget):
         self.presence = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
         self.presence.setObjectName("presence")
         self.presence.setRange(0, 1)
-        self.choices: Choices | None = None
+        self.choices: BundleOptions | None = None
         self.form = QFormLayout()
         self._lay_out()
         self._connect()
         self.offer(None)
 
-    def offer(self, choices: "Choices | None", devices: tuple[str, ...] = ()) -> None:
+    def offer(self, choices: "BundleOptions | None", devices: tuple[str, ...] = ()) -> None:
         """Show what a bundle allows; None: none is open. What was chosen stays, unless something else is offered."""
         self._list_devices(devices)
         if choices is None or choices != self.choices:

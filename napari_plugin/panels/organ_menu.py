@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, Qt
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QMenu, QWidget
 
-from napari_plugin.layers import Drawn, Isolation
+from napari_plugin.layers import ClassLayers, Isolation
 
 
 def pick(layers: Iterable[Layer], event: Any) -> tuple[Labels, int] | None:
@@ -73,7 +73,7 @@ class OrganMenu(QObject):
     """
 
     def __init__(
-        self, viewer: ViewerModel, isolation: Isolation, drawn_of: Callable[[Labels], Drawn], parent: QWidget
+        self, viewer: ViewerModel, isolation: Isolation, drawn_of: Callable[[Labels], ClassLayers], parent: QWidget
     ) -> None:
         super().__init__(parent)
         self.viewer, self.isolation, self.drawn_of, self.window = viewer, isolation, drawn_of, parent
@@ -120,20 +120,20 @@ class OrganMenu(QObject):
         if hiding := [drawn for drawn in groups if drawn.hidden()]:
             yield "Show all classes", partial(_each, self.isolation.every, hiding)
 
-    def _actions_of(self, drawn: Drawn, layer: Labels, value: int) -> Iterator[tuple[str, Callable[[], None]]]:
+    def _actions_of(self, drawn: ClassLayers, layer: Labels, value: int) -> Iterator[tuple[str, Callable[[], None]]]:
         label = drawn.label_of(layer, value)
         name = drawn.names.get(label, f"label {label}")
         yield f"Show {name} alone", lambda: self.isolation.alone(drawn, label)
         if label in drawn.names:
             yield f"Hide {name}", lambda: drawn.hide(drawn.hidden() | {label})
 
-    def _groups(self) -> list[Drawn]:
+    def _groups(self) -> list[ClassLayers]:
         """What is drawn in the viewer, layers that belong together once."""
         labels = [layer for layer in self.viewer.layers if isinstance(layer, Labels) and layer.visible]
         groups = {drawn.layers[0].unique_id: drawn for drawn in map(self.drawn_of, labels)}
         return list(groups.values())
 
 
-def _each(act: Callable[[Drawn], None], groups: Iterable[Drawn]) -> None:
+def _each(act: Callable[[ClassLayers], None], groups: Iterable[ClassLayers]) -> None:
     for drawn in groups:
         act(drawn)

@@ -28,9 +28,9 @@ from qtpy.QtWidgets import (
 )
 
 from monai_unetfamily.reporting import write_csv
-from napari_plugin.layers import Drawn, Isolation, Measured, Shown, go_to
+from napari_plugin.layers import ClassLayers, Isolation, Measured, ShownResult, go_to
 from napari_plugin.models import CLASS, LABEL, SHOWN, ResultsModel, ResultsOrder
-from napari_plugin.qt import ROW, ClassTable, Latest, Line, plain
+from napari_plugin.qt import ROW, ClassTable, LatestTask, Line, plain
 from napari_plugin.saving import TABLE, Corrections, Saved, ask_path, labels_saver, suffixes_of, suggest
 
 _FEWEST, _MOST = 5, 12  # rows that there is room for
@@ -234,7 +234,7 @@ _DRAWINGS = ("set_data",)  # undo, redo, code that refreshes; and every other sl
 class _Result:
     """What is shown, and how far its measures are."""
 
-    shown: Shown
+    shown: ShownResult
     command: str | None
     now: list[int] | None = None  # fingerprints of its layers, as they were measured last
     stale: bool = False  # painted since they were measured
@@ -257,7 +257,7 @@ class ResultsPanel(QWidget):
         self.viewer = viewer
         self.view = ResultsView(self)
         self.isolation = Isolation()
-        self._latest: Latest[Measured | None] = Latest(self._prepare, self._take, self)
+        self._latest: LatestTask[Measured | None] = LatestTask(self._prepare, self._take, self)
         self._result: _Result | None = None
         self._corrections = Corrections()
         layout = QVBoxLayout(self)
@@ -284,7 +284,7 @@ class ResultsPanel(QWidget):
         """
         self.clear()
         several = [layers] if isinstance(layers, Labels) else layers
-        self._result = _Result(Shown(several, image_layer, presence or {}), command)
+        self._result = _Result(ShownResult(several, image_layer, presence or {}), command)
         self._listen(self._result.shown, True)
         self.view.offer_command(command)
         self.view.show_table()
@@ -310,10 +310,10 @@ class ResultsPanel(QWidget):
             now = result.now[result.shown.layers.index(layer)]
         return self._corrections.any_in(layer, now)
 
-    def drawn_of(self, layer: Labels) -> Drawn:
+    def drawn_of(self, layer: Labels) -> ClassLayers:
         """The layers that one belongs to: those of the result that is shown, or it alone."""
         shown = self._result.shown if self._result is not None else None
-        return shown if shown is not None and layer in shown.layers else Drawn([layer])
+        return shown if shown is not None and layer in shown.layers else ClassLayers([layer])
 
     def _connect(self) -> None:
         self.viewer.layers.events.removed.connect(self._on_removed)
@@ -328,7 +328,7 @@ class ResultsPanel(QWidget):
         self.view.save_table.clicked.connect(self._save_table)
         self.view.copy_command.clicked.connect(self._copy_command)
 
-    def _listen(self, shown: Shown, on: bool) -> None:
+    def _listen(self, shown: ShownResult, on: bool) -> None:
         """Follow the layers, or no longer."""
         heard: dict[str, Callable[..., None]] = dict.fromkeys(_STROKES, self._on_stroke)
         heard |= dict.fromkeys(_LOOKS, self._on_look) | {"selected_label": self._on_selected}
@@ -384,7 +384,7 @@ class ResultsPanel(QWidget):
         self._tell(measured.problem if measured else "")
         self.measured.emit()
 
-    def _show_rows(self, shown: Shown, measured: Measured) -> None:
+    def _show_rows(self, shown: ShownResult, measured: Measured) -> None:
         names = shown.names
         if painted := {row.label: row.name for row in measured.rows if row.label not in names}:
             shown.name(painted)

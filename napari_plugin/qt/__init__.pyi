@@ -1,4 +1,4 @@
-from .background_work import Latest as Latest
+from .background_work import LatestTask as LatestTask
 from .background_work import keep_programs as keep_programs
 from .class_table import ROW as ROW
 from .class_table import ClassTable as ClassTable

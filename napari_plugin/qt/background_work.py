@@ -11,7 +11,7 @@ from vispy.gloo.glir import GlirProgram
 T = TypeVar("T")
 
 
-class Latest(QObject, Generic[T]):
+class LatestTask(QObject, Generic[T]):
     """Runs a piece of work when it has not been asked for for a while; never two at a time."""
 
     def __init__(self, prepare: Callable[[], Callable[[], T]], done: Callable[[T], None], parent: QObject) -> None:

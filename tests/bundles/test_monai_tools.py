@@ -16,7 +16,14 @@ from monai.data import load_net_with_metadata
 from monai.transforms import Compose, LoadImaged, SaveImaged
 
 import monai_unetfamily.bundles
-from monai_unetfamily.bundles import SHIPPED, chosen_network, class_names, image_shape, open_bundle, shipped_bundles
+from monai_unetfamily.bundles import (
+    SHIPPED,
+    build_chosen_network,
+    class_names,
+    image_shape,
+    open_bundle,
+    shipped_bundles,
+)
 from monai_unetfamily.bundles.metadata import image_format
 from tests.support.builds import built_once
 from tests.support.planned_sets import SETS, planned_bundle
@@ -195,7 +202,7 @@ def test_monai_label_finds_all_that_its_bundle_task_reads(bundle: Path) -> None:
     parser.read_config(bundle / "configs/inference.yaml")
     assert parser["network_def"] == "@_meta_#network"  # which .ci/monai_label_task.py replaces by this
     parser["network_def"] = {
-        "_target_": "monai_unetfamily.bundles.networks.chosen_network",
+        "_target_": "monai_unetfamily.bundles.networks.build_chosen_network",
         "bundle_root": "@bundle_root",
     }
     parser.config.update({"bundle_root": str(bundle), "device": "cpu"})
@@ -224,7 +231,7 @@ def test_monai_label_finds_all_that_its_bundle_task_reads(bundle: Path) -> None:
 
 def test_the_network_that_monai_label_builds_takes_no_other_weights_though_it_loads_what_fits() -> None:
     bundle = SHIPPED / "hippocampus_mr"
-    network = deepcopy(chosen_network(str(bundle)))  # as it copies it for each device
+    network = deepcopy(build_chosen_network(str(bundle)))  # as it copies it for each device
     weights = torch.load(bundle / "models/model.pt", weights_only=True)
     network.load_state_dict(weights, strict=False)
     first = next(iter(weights))

@@ -11,7 +11,7 @@ from torch import nn
 
 from monai_unetfamily.bundles import METADATA, SHIPPED, WEIGHTS, check_network, choose_network, open_bundle
 from monai_unetfamily.cli import main
-from monai_unetfamily.handlers import save_whole
+from monai_unetfamily.handlers import save_atomically
 from monai_unetfamily.nets import PlainUNet, UNetPlusPlus, list_networks
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def test_coarser_weights_start_a_training_and_are_never_taken_for_the_finer_netw
     torch.manual_seed(0)
     (untrained / "models").mkdir()
     coarse = untrained / "models" / WEIGHTS
-    save_whole(network_of(untrained).state_dict(), coarse)
+    save_atomically(network_of(untrained).state_dict(), coarse)
     arguments = ["--dataset", str(phantoms), "--network", "fcn16s", "--minutes", "0.001", "--device", "cpu"]
     fine = tmp_path / "fine"
     for start in (coarse, untrained):  # the file, or the bundle that has it

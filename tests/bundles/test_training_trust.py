@@ -23,7 +23,7 @@ from monai_unetfamily.bundles import (
     copy_bundle,
     define_network,
     find_bundle,
-    forget_thresholds,
+    reset_thresholds,
     shipped_bundles,
 )
 from monai_unetfamily.bundles.trust import allow_list
@@ -219,7 +219,7 @@ def test_a_network_that_is_not_the_one_of_the_config_is_reviewed_as_well(untrain
     for act in (
         lambda: choose_network(untrained, "evil"),
         lambda: define_network(untrained, "other", evil),
-        lambda: forget_thresholds(untrained),
+        lambda: reset_thresholds(untrained),
     ):
         with pytest.raises(UntrustedBundleError, match="torch.os.system"):
             act()

@@ -51,11 +51,11 @@ def test_a_cohort_leaves_labels_records_and_tables(opened: Bundle, phantoms: Pat
     studies = find_studies([bad, *images(phantoms, 2)]).studies
     failed, *done = predict_cohort([opened], studies, out)
     assert "bad.nii.gz" in str(failed.error)
-    assert [outcome.output for outcome in done] == [out / file.name for file in images(phantoms, 2)]
+    assert [case_result.output for case_result in done] == [out / file.name for file in images(phantoms, 2)]
     assert [row["case"] for row in rows(out / "failures.csv")] == ["bad"]
     classes = [name for label, name in opened.names.items() if label]
     assert [(row["case"], row["name"]) for row in rows(out / "volumes.csv")] == [
-        (outcome.study.name, name) for outcome in done for name in classes
+        (case_result.study.name, name) for case_result in done for name in classes
     ]
     for row in rows(out / "volumes.csv"):
         image = nib.load(out / f"{row['case']}.nii.gz")
@@ -76,11 +76,13 @@ def test_what_is_finished_is_not_done_again(opened: Bundle, phantoms: Path, tmp_
     before, times = labels(tmp_path), {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.nii.gz")}
     (tmp_path / "phantom_001.nii.gz").write_bytes(before["phantom_001.nii.gz"][:100])  # cut off
     again = list(predict(opened, images(phantoms, 3), tmp_path))
-    assert [outcome.skipped for outcome in again] == [True, False, True]
+    assert [case_result.skipped for case_result in again] == [True, False, True]
     assert labels(tmp_path) == before
     assert [file.name for file, time in times.items() if file.stat().st_mtime_ns != time] == ["phantom_001.nii.gz"]
     assert (tmp_path / "details/changed/phantom_001.nii.gz").stat().st_size == 100  # it might be somebody's work
-    assert not any(outcome.skipped for outcome in predict(opened, images(phantoms, 3), tmp_path, overwrite=True))
+    assert not any(
+        case_result.skipped for case_result in predict(opened, images(phantoms, 3), tmp_path, overwrite=True)
+    )
     assert labels(tmp_path) == before
 
 
@@ -89,8 +91,8 @@ def test_another_image_of_the_same_name_is_done(opened: Bundle, phantoms: Path, 
     source.parent.mkdir()
     for image, skipped in ((0, False), (0, True), (1, False), (1, True)):
         source.write_bytes(images(phantoms, 2)[image].read_bytes())
-        (outcome,) = predict(opened, [source], tmp_path / "out")
-        assert outcome.skipped == skipped
+        (case_result,) = predict(opened, [source], tmp_path / "out")
+        assert case_result.skipped == skipped
 
 
 def test_other_settings_do_not_replace_what_is_there(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
@@ -99,8 +101,8 @@ def test_other_settings_do_not_replace_what_is_there(opened: Bundle, phantoms: P
     with pytest.raises(FileExistsError, match="not with this bundle and these settings"):
         list(predict(opened, images(phantoms, 1), tmp_path, overlap=0.5))
     assert labels(tmp_path) == before
-    (outcome,) = predict(opened, images(phantoms, 1), tmp_path, overlap=0.5, overwrite=True)
-    assert not outcome.skipped
+    (case_result,) = predict(opened, images(phantoms, 1), tmp_path, overlap=0.5, overwrite=True)
+    assert not case_result.skipped
 
 
 @pytest.mark.parametrize("name", ["run", "Details"])
@@ -157,22 +159,22 @@ def test_a_case_that_cannot_be_measured_costs_its_own_line(
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    outcomes = predict(opened, images(phantoms, 3), tmp_path)
+    case_results = predict(opened, images(phantoms, 3), tmp_path)
     monkeypatch.setattr("monai_unetfamily.cohort.outputs.measure", fail)
-    first = next(outcomes)
+    first = next(case_results)
     monkeypatch.undo()
-    others = list(outcomes)
+    others = list(case_results)
     assert str(first.error) == "no room"
-    assert [outcome.error for outcome in others][-1] is None
-    assert all(outcome.error is None for outcome in predict(opened, images(phantoms, 3), tmp_path))
+    assert [case_result.error for case_result in others][-1] is None
+    assert all(case_result.error is None for case_result in predict(opened, images(phantoms, 3), tmp_path))
 
 
 def test_an_error_holds_no_voxels(opened: Bundle, tmp_path: Path) -> None:
     voxels = np.full((20, 20, 20), np.nan, np.float32)
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "nan.nii.gz")
-    (outcome,) = predict(opened, [tmp_path / "nan.nii.gz"], tmp_path / "out")
-    assert outcome.error is not None
-    held = [value for frame, _ in walk_tb(outcome.error.__traceback__) for value in frame.f_locals.values()]
+    (case_result,) = predict(opened, [tmp_path / "nan.nii.gz"], tmp_path / "out")
+    assert case_result.error is not None
+    held = [value for frame, _ in walk_tb(case_result.error.__traceback__) for value in frame.f_locals.values()]
     assert not any(isinstance(value, np.ndarray) for value in held)
 
 
@@ -209,15 +211,15 @@ def test_an_output_that_cannot_be_written_ends_the_run(
         list(predict(opened, images(phantoms, 3), tmp_path))
     assert labels(tmp_path) == {}
     monkeypatch.undo()
-    assert all(outcome.output for outcome in predict(opened, images(phantoms, 3), tmp_path))
+    assert all(case_result.output for case_result in predict(opened, images(phantoms, 3), tmp_path))
 
 
 def test_an_output_folder_that_vanishes_ends_the_run(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
-    outcomes = predict(opened, images(phantoms, 5), tmp_path / "out")
-    next(outcomes)
+    case_results = predict(opened, images(phantoms, 5), tmp_path / "out")
+    next(case_results)
     rmtree(tmp_path / "out")
     with pytest.raises(OSError, match="out"):
-        list(outcomes)
+        list(case_results)
     assert not (tmp_path / "out").exists()
 
 

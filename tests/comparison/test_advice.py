@@ -7,7 +7,7 @@ import pytest
 from monai_unetfamily.comparison.statistics import MARGIN, Interval, PairedTest, analyse
 from monai_unetfamily.comparison.study_report import advise
 from monai_unetfamily.comparison.study_results import Comparison, Point
-from tests.support.comparisons import entrant, family, of
+from tests.support.comparisons import family, network_result, of
 
 
 def advice(comparison: Comparison) -> str:
@@ -20,8 +20,8 @@ def test_it_says_budget_cases_classes_and_trainings() -> None:
         "2 networks had 5 minutes of training (one training each) and 12 validation cases of phantoms, with 1 class."
     )
     several = of({"unet": 0.0, "unet_e": 0.02}, cases=12)
-    twice = tuple(replace(each, repeats=("fold 0", "fold 1")) for each in several.entrants)
-    text = advice(replace(several, repeats="folds", entrants=twice))
+    twice = tuple(replace(each, repeats=("fold 0", "fold 1")) for each in several.network_results)
+    text = advice(replace(several, repeats="folds", network_results=twice))
     assert "up to 2 trainings each, of different folds" in text
     assert "luck of a training" not in text
 
@@ -43,8 +43,8 @@ def test_one_that_is_better_in_every_case_wins() -> None:
 
 def test_who_had_more_time_does_not_win() -> None:
     made = of({"unet": 0.05, "unetplusplus": 0.0}, cases=30)
-    longer = replace(made.entrants[1], minutes=(8.0, 8.0))
-    text = advice(replace(made, entrants=(made.entrants[0], longer)))
+    longer = replace(made.network_results[1], minutes=(8.0, 8.0))
+    text = advice(replace(made, network_results=(made.network_results[0], longer)))
     assert "can be told apart from it, but no network wins, as their times were not equal." in text
     assert "Trainings took 4.8 to 8.0 minutes, as each ends with a whole epoch" in text
     assert "it is the winner" not in text
@@ -113,8 +113,8 @@ def test_the_cut_that_is_good_enough_is_named() -> None:
 
 def test_a_training_cut_short_is_told() -> None:
     curve = tuple(Point(minutes, 1.0, 0.1 * minutes) for minutes in range(1, 9))
-    rising = replace(entrant("unet_e", cases=12), curves=(curve,), epochs=(3, 8))
-    text = advice(replace(of({"unet": 0.0}, cases=12), entrants=(entrant("unet", cases=12), rising)))
+    rising = replace(network_result("unet_e", cases=12), curves=(curve,), epochs=(3, 8))
+    text = advice(replace(of({"unet": 0.0}, cases=12), network_results=(network_result("unet", cases=12), rising)))
     assert "When time was up unet_e still gained, and epochs were 3 to 20: more minutes may change the order." in text
 
 

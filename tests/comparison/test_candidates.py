@@ -14,7 +14,7 @@ from torch import nn
 from monai_unetfamily.bundles import define_network, network_definition, open_bundle
 from monai_unetfamily.bundles.trust.allow_list import full_name
 from monai_unetfamily.comparison.candidates import Candidate, choose_candidates, list_candidates
-from monai_unetfamily.handlers import save_whole
+from monai_unetfamily.handlers import save_atomically
 from monai_unetfamily.inferers import WindowInferer
 from monai_unetfamily.losses import GuidedLoss, WeightedHeadsLoss
 from monai_unetfamily.nets import list_networks
@@ -146,7 +146,7 @@ def test_a_bundle_with_one_of_them_opens(name: str, untrained: Path) -> None:
     define_network(untrained, name, found.definition)
     network = built(found.definition)
     (untrained / "models").mkdir()
-    save_whole(network.state_dict(), untrained / "models" / "model.pt")
+    save_atomically(network.state_dict(), untrained / "models" / "model.pt")
     opened = open_bundle(untrained, torch.device("cpu"))
     assert type(opened.network) is type(network)
     assert network_definition(untrained) == found.definition

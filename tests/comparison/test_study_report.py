@@ -23,7 +23,7 @@ from monai_unetfamily.evaluation import Score
 from tests.reporting.test_cohort_report import contrast
 from tests.support.browser import DARK, LIGHT, ask
 from tests.support.builds import built_once
-from tests.support.comparisons import entrant, family, of
+from tests.support.comparisons import family, network_result, of
 from tests.support.tiers import sampled
 
 pytestmark = pytest.mark.slow
@@ -92,7 +92,7 @@ def test_json_is_strict(report: Path) -> None:
 
 
 def test_every_score_is_kept(report: Path, comparison: Comparison) -> None:
-    assert len(rows_of(report / "scores.csv")) == sum(len(each.scores) for each in comparison.entrants)
+    assert len(rows_of(report / "scores.csv")) == sum(len(each.scores) for each in comparison.network_results)
 
 
 def test_tables_of_markdown_have_as_many_cells_as_their_heads(analysis: Analysis) -> None:
@@ -241,7 +241,7 @@ def test_levels_of_both_kinds_are_found(analysis: Analysis) -> None:
 
 
 def test_a_comparison_of_one_without_time_or_curve_has_a_report(tmp_path: Path) -> None:
-    lone = entrant("unet", cases=3, seconds=1.0)
+    lone = network_result("unet", cases=3, seconds=1.0)
     lone = replace(lone, cost=lone.cost._replace(seconds=nan, peak_bytes=nan), curves=())
     write_report(Comparison("a", 1.0, "seeds", (lone,)), tmp_path)
     assert [file.name for file in (tmp_path / "plots").iterdir()] == ["dice.svg"]

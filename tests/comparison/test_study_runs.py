@@ -59,12 +59,16 @@ def test_two_are_trained_scored_timed_and_reported_once(
     recipe: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = run(recipe, phantoms, tmp_path / "out")
-    assert [entrant.name for entrant in found.entrants] == ["unet", "unetplusplus", "unetplusplus L1"]
+    assert [network_result.name for network_result in found.network_results] == [
+        "unet",
+        "unetplusplus",
+        "unetplusplus L1",
+    ]
     cases = {Path(case["label"]).name.split(".")[0] for case in load_cases(phantoms, "validation")}
-    for entrant in found.entrants:
-        assert {score.case for score in entrant.scores} == cases
-        assert all(isfinite(value) and value > 0 for value in (entrant.cost.macs, entrant.cost.seconds))
-    costs = {entrant.name: entrant.cost for entrant in found.entrants}
+    for network_result in found.network_results:
+        assert {score.case for score in network_result.scores} == cases
+        assert all(isfinite(value) and value > 0 for value in (network_result.cost.macs, network_result.cost.seconds))
+    costs = {network_result.name: network_result.cost for network_result in found.network_results}
     assert costs["unetplusplus L1"].parameters < costs["unetplusplus"].parameters
     assert (tmp_path / "out" / "compare.html").is_file()
     forbid_training(monkeypatch)
@@ -78,30 +82,30 @@ def test_two_are_trained_scored_timed_and_reported_once(
 @BRIEF
 def test_all_train_alike_and_see_the_same_cases(recipe: Path, phantoms: Path, tmp_path: Path) -> None:
     run(recipe, phantoms, tmp_path / "out", seeds=2, networks=("unet", "unet_l1"))
-    rooms = sorted((tmp_path / "out" / "runs").glob("*/*/bundle"))
-    assert len(rooms) == 4
-    configs = [yaml.safe_load((room / "configs" / "train.yaml").read_text()) for room in rooms]
+    directories = sorted((tmp_path / "out" / "runs").glob("*/*/bundle"))
+    assert len(directories) == 4
+    configs = [yaml.safe_load((directory / "configs" / "train.yaml").read_text()) for directory in directories]
     assert all(config == configs[0] for config in configs)
-    splits = [json.loads((room / "logs" / "split.json").read_text()) for room in rooms]
+    splits = [json.loads((directory / "logs" / "split.json").read_text()) for directory in directories]
     assert [split.pop("seed") for split in splits] == [0, 1, 0, 1]
     assert all(split == splits[0] for split in splits)
-    assert len({json.dumps(network_definition(room)) for room in rooms}) == 2
+    assert len({json.dumps(network_definition(directory)) for directory in directories}) == 2
 
 
 @BRIEF
 def test_folds_hold_out_each_case_once(recipe: Path, phantoms: Path, tmp_path: Path) -> None:
     found = run(recipe, phantoms, tmp_path / "out", folds=2, networks=("unet",))
     held_out = [[Path(c["label"]).name.split(".")[0] for c in load_cases(phantoms, "validation", k)] for k in (0, 1)]
-    [entrant] = found.entrants
-    assert sorted({score.case for score in entrant.scores}) == sorted([*held_out[0], *held_out[1]])
-    assert entrant.repeats == ("fold 0", "fold 1")
+    [network_result] = found.network_results
+    assert sorted({score.case for score in network_result.scores}) == sorted([*held_out[0], *held_out[1]])
+    assert network_result.repeats == ("fold 0", "fold 1")
 
 
 @BRIEF
 def test_one_failure_is_recorded_and_ends_nothing(recipe: Path, phantoms: Path, tmp_path: Path) -> None:
     """MONAI's BasicUNet has five stages whatever the patch: instance norm refuses its last grid, of one voxel."""
     found = run(recipe, phantoms, tmp_path / "out", networks=("unet_l1", "BasicUNet", "unet"))
-    assert [entrant.name for entrant in found.entrants] == ["unet_l1", "unet"]
+    assert [network_result.name for network_result in found.network_results] == ["unet_l1", "unet"]
     [(name, repeat, reason)] = found.failures
     assert (name, repeat) == ("BasicUNet", "seed 0")
     assert "Expected more than 1 spatial element" in reason
@@ -149,7 +153,7 @@ def test_an_interrupted_comparison_goes_on(
     epochs = read_history(history)
     assert [epoch.epoch for epoch in epochs] == list(range(1, len(epochs) + 1))
     assert len(epochs) >= max(1, before)
-    assert len(found.entrants) == 2
+    assert len(found.network_results) == 2
     assert not [line for line in lines if line.startswith("epoch 1:")] or before == 0
 
 
@@ -231,11 +235,11 @@ def test_requests_that_cannot_be_are_refused(
 @BRIEF
 def test_an_open_gate_is_a_variant_of_a_guided_network(recipe: Path, phantoms: Path, tmp_path: Path) -> None:
     found = run(recipe, phantoms, tmp_path / "out", networks=("unet3plus_cgm",))
-    assert [(each.name, each.kind) for each in found.entrants] == [
+    assert [(each.name, each.kind) for each in found.network_results] == [
         ("unet3plus_cgm", "family"),
         ("unet3plus_cgm ungated", "variant"),
     ]
-    gated, ungated = (sum(score.volume_ml for score in each.scores) for each in found.entrants)
+    gated, ungated = (sum(score.volume_ml for score in each.scores) for each in found.network_results)
     assert gated <= ungated + 1e-9
 
 

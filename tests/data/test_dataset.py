@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from monai_unetfamily.data import Case, check_labels, load_cases, read_label_names
-from monai_unetfamily.io import stem, write_masks, write_picture
+from monai_unetfamily.io import stem, write_label_image2d, write_masks
 
 NAMES = {0: "background", 1: "organ"}
 AFFINE = np.diag([0.8, 0.8, 5.0, 1.0])
@@ -297,7 +297,7 @@ def test_masks_that_do_not_fit_are_refused(
 def test_overlapping_classes_are_not_trained_on_pictures(tmp_path: Path) -> None:
     files = {key: tmp_path / f"{key}.png" for key in ("image", "label")}
     for file in files.values():
-        write_picture(np.eye(4, dtype=np.uint8), file)
+        write_label_image2d(np.eye(4, dtype=np.uint8), file)
     pair = {key: str(file) for key, file in files.items()}
     check_labels(pair, {1: "whole"})
     with pytest.raises(

@@ -18,8 +18,8 @@ from monai_unetfamily.data import (
     read_facts,
     read_label_names,
 )
-from monai_unetfamily.io import read_study, stem, write_picture
-from monai_unetfamily.transforms import PictureReader
+from monai_unetfamily.io import read_study, stem, write_label_image2d
+from monai_unetfamily.transforms import Image2DReader
 
 LABELS = {"background": 0, "tumour": 1, "ignore": 2}
 MODALITIES = {"0": "T1w", "1": "FLAIR"}
@@ -263,12 +263,12 @@ def test_channels_in_one_file_are_checked_and_read_alike(tmp_path: Path) -> None
 def test_pictures_of_several_channels_are_read_alike(tmp_path: Path) -> None:
     files = [tmp_path / f"a_000{number}.png" for number in range(2)]
     for number, file in enumerate(files):
-        write_picture(np.arange(12).reshape(3, 4) + number, file)
+        write_label_image2d(np.arange(12).reshape(3, 4) + number, file)
     case = {"image": [str(file) for file in files], "label": str(files[0])}
     check_labels(case, dict(enumerate("abcdefghijkl")))
-    monai = LoadImaged(keys="image", reader=PictureReader, ensure_channel_first=True)(case)["image"]
+    monai = LoadImaged(keys="image", reader=Image2DReader, ensure_channel_first=True)(case)["image"]
     assert np.array_equal(read_study(case_study(case)).voxels, monai.numpy())
-    write_picture(np.zeros((3, 5), int), files[1])
+    write_label_image2d(np.zeros((3, 5), int), files[1])
     with pytest.raises(ValueError, match=r"a_0001\.png: got shape \(3, 5\)"):
         check_labels(case, {0: "background"})
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from monai_unetfamily.data import check_labels, load_cases, read_label_names
-from monai_unetfamily.data.phantom import LABELS, make_phantom, write_phantom_pictures, write_phantoms
+from monai_unetfamily.data.phantom import LABELS, make_phantom, write_phantom_images2d, write_phantoms
 from monai_unetfamily.data.phantom.anatomy import ID
 from monai_unetfamily.data.phantom.phantom import Phantom
-from monai_unetfamily.io import read_label_picture, read_picture
+from monai_unetfamily.io import read_image2d, read_label_image2d
 
 SMALL = (56, 44, 32)  # voxels; with WIDE a field of view of 358 x 282 x 208 mm: the whole patient
 WIDE = (6.4, 6.4, 6.5)  # mm
@@ -250,23 +250,23 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_pictures_are_radiological_slices_of_the_same_patient(tmp_path: Path) -> None:
     """Rows run from front to back, columns from the patient's right to left; -160 to 240 HU are 0 to 255."""
-    images = write_phantom_pictures(tmp_path / "set", 1, seed=7, shape=SMALL, spacing=WIDE)
+    images = write_phantom_images2d(tmp_path / "set", 1, seed=7, shape=SMALL, spacing=WIDE)
     phantom = make_phantom(np.random.default_rng([7, 0]), SMALL, WIDE)
     for image in images:
         z = int(image.stem.rpartition("_")[2])
-        label = read_label_picture(tmp_path / "set/labelsTr" / image.name)
+        label = read_label_image2d(tmp_path / "set/labelsTr" / image.name)
         grey = (np.clip(phantom.image[::-1, ::-1, z].T, -160, 240) + 160) / 400 * 255
-        np.testing.assert_allclose(read_picture(image), grey, atol=0.501)
+        np.testing.assert_allclose(read_image2d(image), grey, atol=0.501)
         np.testing.assert_array_equal(label, phantom.labels[::-1, ::-1, z].T)
         assert label.max() > 0
-    middle = read_label_picture(tmp_path / "set/labelsTr" / images[4].name)
+    middle = read_label_image2d(tmp_path / "set/labelsTr" / images[4].name)
     liver, spine = (np.argwhere(middle == ID[name]).mean(0) for name in ("liver", "spine"))
     assert (liver < spine).all()  # before the spine, and on the patient's right, which is the picture's left
 
 
 @pytest.mark.slow
 def test_a_set_of_pictures_is_a_valid_data_set_and_parts_patients(tmp_path: Path) -> None:
-    images = write_phantom_pictures(tmp_path, 6, seed=7, shape=(24, 20, 16), spacing=(14.0, 14.0, 12.5))
+    images = write_phantom_images2d(tmp_path, 6, seed=7, shape=(24, 20, 16), spacing=(14.0, 14.0, 12.5))
     sections = {section: load_cases(tmp_path, section) for section in ("training", "validation")}  # type: ignore[arg-type]
     patients = {section: {Path(c["image"]).name[:11] for c in cases} for section, cases in sections.items()}
     assert patients["validation"] == {"phantom_000", "phantom_005"}
@@ -276,10 +276,10 @@ def test_a_set_of_pictures_is_a_valid_data_set_and_parts_patients(tmp_path: Path
     for case in sections["training"]:
         check_labels(case, LABELS)
         if "phantom_003" in case["label"]:
-            assert not (read_label_picture(Path(case["label"])) == ID["spleen"]).any()
-    again = write_phantom_pictures(tmp_path / "again", 1, seed=7, shape=(24, 20, 16), spacing=(14.0, 14.0, 12.5))
+            assert not (read_label_image2d(Path(case["label"])) == ID["spleen"]).any()
+    again = write_phantom_images2d(tmp_path / "again", 1, seed=7, shape=(24, 20, 16), spacing=(14.0, 14.0, 12.5))
     assert [image.read_bytes() for image in again] == [image.read_bytes() for image in images[:8]]
 
 
 def test_a_scan_too_small_for_an_organ_is_sliced_all_the_same(tmp_path: Path) -> None:
-    assert len(write_phantom_pictures(tmp_path, 1, shape=(16, 16, 16), spacing=(1.0, 1.0, 1.0))) == 8
+    assert len(write_phantom_images2d(tmp_path, 1, shape=(16, 16, 16), spacing=(1.0, 1.0, 1.0))) == 8

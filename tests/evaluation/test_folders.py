@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from monai_unetfamily.evaluation import evaluate_case, evaluate_folders
-from monai_unetfamily.io import write_picture
+from monai_unetfamily.io import write_label_image2d
 
 SPACING = (0.8, 1.0, 5.0)  # mm
 
@@ -123,7 +123,7 @@ def test_what_predict_writes_beside_label_maps_is_no_case(folders):
         (folders.predictions / name).touch()
     previews = folders.predictions / "details" / "previews"
     previews.mkdir(parents=True)
-    write_picture(box()[:, :, 5], previews / "a.png")
+    write_label_image2d(box()[:, :, 5], previews / "a.png")
     np.testing.assert_equal(folders.evaluate(), expected)
 
 
@@ -184,7 +184,7 @@ def test_pictures_are_scored_in_pixels(tmp_path):
     labels, truth = box()[:, :, 5], box(start=(4, 3, 3))[:, :, 5]
     for side in ("predictions", "references"):
         (tmp_path / side).mkdir()
-    write_picture(labels, tmp_path / "predictions/a.png")
+    write_label_image2d(labels, tmp_path / "predictions/a.png")
     reference = Image.fromarray(truth, "L").copy()
     reference.putpalette([0, 0, 0, 255, 0, 0])
     reference.save(tmp_path / "references/a.tif")
@@ -199,7 +199,7 @@ def test_pictures_are_scored_in_pixels(tmp_path):
     [(box()[:, :13, 5], "different grids"), (box()[..., :3], "got RGB of 8 bits")],
 )
 def test_bad_pictures_are_refused_by_name(tmp_path, reference, message):
-    write_picture(box()[:, :, 5], tmp_path / "a.png")
+    write_label_image2d(box()[:, :, 5], tmp_path / "a.png")
     Image.fromarray(np.ascontiguousarray(reference)).save(tmp_path / "truth.png")
     with pytest.raises(ValueError, match=message):
         evaluate_folders(tmp_path / "a.png", tmp_path / "truth.png")
@@ -207,7 +207,7 @@ def test_bad_pictures_are_refused_by_name(tmp_path, reference, message):
 
 def test_pictures_and_volumes_are_not_averaged(folders):
     for side in (folders.predictions, folders.references):
-        write_picture(box()[:, :, 5], side / "c.png")
+        write_label_image2d(box()[:, :, 5], side / "c.png")
     with pytest.raises(ValueError, match=r"got 2 pictures among 6 files, the first is .*c\.png"):
         folders.evaluate()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from monai_unetfamily.evaluation import Score, evaluate_case, evaluate_folders
-from monai_unetfamily.io import write_labels, write_masks, write_split
+from monai_unetfamily.io import write_labels, write_masks, write_separate_masks
 
 SPACING = (0.8, 1.0, 5.0)  # mm
 AFFINE = np.diag([*SPACING, 1.0])
@@ -40,7 +40,7 @@ def put(side: str, form: str, found: np.ndarray, like: Path, names: dict[int, st
     elif form == "unnamed":
         nib.save(nib.Nifti1Image(found, AFFINE), folder / f"{case}.nii.gz")
     else:
-        write_split(found, names, like, folder / case)
+        write_separate_masks(found, names, like, folder / case)
     return folder
 
 

@@ -9,7 +9,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from monai_unetfamily.handlers import AtomicCheckpoint, BestWeights, save_whole
+from monai_unetfamily.handlers import AtomicCheckpoint, BestWeights, save_atomically
 
 
 def weight_in(file: Path) -> float:
@@ -58,7 +58,7 @@ def test_patience_below_one_is_refused(tmp_path: Path) -> None:
 
 def test_a_crash_while_saving_leaves_the_last_good_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "model.pt"
-    save_whole({"w": torch.ones(1000)}, file)
+    save_atomically({"w": torch.ones(1000)}, file)
     good = file.read_bytes()
 
     def half(thing: Any, stream: Any) -> None:
@@ -67,14 +67,14 @@ def test_a_crash_while_saving_leaves_the_last_good_file(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(KeyboardInterrupt):
-        save_whole({"w": torch.zeros(1000)}, file)
+        save_atomically({"w": torch.zeros(1000)}, file)
     assert file.read_bytes() == good
     assert list(tmp_path.iterdir()) == [file]
 
 
 def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
     (tmp_path / ".checkpoint.pt.0a1b2c3d.part").write_bytes(b"half")
-    save_whole({}, tmp_path / "checkpoint.pt")
+    save_atomically({}, tmp_path / "checkpoint.pt")
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
@@ -89,7 +89,7 @@ def test_a_full_disk_is_named_whatever_torch_says_of_it(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match=r"No space left on device.*weights\.pt"):
-        save_whole({}, tmp_path / "weights.pt")
+        save_atomically({}, tmp_path / "weights.pt")
 
 
 def test_checkpoints_hold_what_resuming_needs(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from monai_unetfamily.bundles import check_background
 from monai_unetfamily.inferers import WindowInferer
-from monai_unetfamily.inferers.windows import spread
+from monai_unetfamily.inferers.windows import window_starts
 
 
 def network(x: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def naive(x: Tensor, roi: tuple[int, ...], overlap: float, mode: str, cval: floa
     padded[:, :, *held] = x
     weight = compute_importance_map(roi, mode).double()
     sums, counts = torch.zeros(len(x), 3, *size, dtype=torch.double), torch.zeros(size, dtype=torch.double)
-    for start in product(*(spread(n, r, overlap) for n, r in zip(size, roi, strict=True))):
+    for start in product(*(window_starts(n, r, overlap) for n, r in zip(size, roi, strict=True))):
         window = tuple(slice(s, s + r) for s, r in zip(start, roi, strict=True))
         sums[:, :, *window] += weight * knows_its_window(padded[:, :, *window]).double().softmax(1)
         counts[*window] += weight

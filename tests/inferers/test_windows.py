@@ -7,7 +7,7 @@ import torch
 from monai.data.utils import dense_patch_slices
 from monai.inferers.utils import _get_scan_interval
 
-from monai_unetfamily.inferers.windows import Windows, spread
+from monai_unetfamily.inferers.windows import Windows, window_starts
 
 AXES = [
     (size, roi, overlap)
@@ -25,7 +25,7 @@ def monai_starts(size: int, roi: int, overlap: float) -> list[int]:
 
 @pytest.mark.parametrize(("size", "roi", "overlap"), AXES)
 def test_windows_cover_the_axis_evenly_and_are_no_more_than_monais(size: int, roi: int, overlap: float) -> None:
-    starts = spread(size, roi, overlap)
+    starts = window_starts(size, roi, overlap)
     steps = [b - a for a, b in pairwise(starts)]
     assert len(starts) <= len(monai_starts(size, roi, overlap))
     if size <= roi:
@@ -45,11 +45,11 @@ def test_windows_cover_the_axis_evenly_and_are_no_more_than_monais(size: int, ro
 def test_where_the_step_divides_the_room_the_windows_are_monais(
     size: int, roi: int, overlap: float, same: bool
 ) -> None:
-    assert (spread(size, roi, overlap) == monai_starts(size, roi, overlap)) is same
+    assert (window_starts(size, roi, overlap) == monai_starts(size, roi, overlap)) is same
 
 
 def test_a_window_s_valid_voxels_are_those_inside() -> None:
-    windows = Windows((5, 9), (8, 4), (spread(5, 8, 0), spread(9, 4, 0)))
+    windows = Windows((5, 9), (8, 4), (window_starts(5, 8, 0), window_starts(9, 4, 0)))
     image = torch.arange(45.0).reshape(1, 1, 5, 9)
     padded = windows.pad(image, "constant", -1)
     assert padded.shape == (1, 1, 8, 9)

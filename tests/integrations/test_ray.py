@@ -21,21 +21,21 @@ import torch
 
 from monai_unetfamily.bundles import Bundle, open_bundle
 from monai_unetfamily.cli import main
-from monai_unetfamily.cohort import FAILURES, Outcome, begin_run, predict_cohort
+from monai_unetfamily.cohort import FAILURES, CaseResult, begin_run, predict_cohort
 from monai_unetfamily.cohort.records import read_records
 from monai_unetfamily.data import find_studies
 from monai_unetfamily.integrations import predict_on_cluster
 from monai_unetfamily.integrations.ray import (
     LOCAL,
     TRIES,
-    Crew,
     Done,
     Lost,
     Slots,
     Worker,
+    WorkerPool,
+    _case_result,
     _keep_private,
     _orders,
-    _outcome,
     _portable,
     _require_somebody,
     find_slots,
@@ -152,26 +152,26 @@ def test_a_worker_that_is_killed_costs_nothing(
 ) -> None:
     here, out, said = tmp_path / "here", tmp_path / "out", list[str]()
     go_on(opened)
-    alone = {outcome.study.name: outcome for outcome in predict_cohort([opened], studies, here)}
+    alone = {case_result.study.name: case_result for case_result in predict_cohort([opened], studies, here)}
 
     hold_up(opened)
     run = predict_on_cluster([opened], studies, out, cores=1, trust=True, log=said.append)
-    outcomes = [next(run)]
-    while not outcomes[-1].output:  # the file that is cut off
-        outcomes.append(next(run))
-    seen = {outcome.output: stamp(outcome.output) for outcome in outcomes if outcome.output}
+    case_results = [next(run)]
+    while not case_results[-1].output:  # the file that is cut off
+        case_results.append(next(run))
+    seen = {case_result.output: stamp(case_result.output) for case_result in case_results if case_result.output}
     os.kill(readers(opened)[0], signal.SIGKILL)  # who has done the first case has others in hand
     go_on(opened)
-    outcomes += run
+    case_results += run
 
     assert any("a worker died" in line and "phantom" in line for line in said), said
     assert len(set(readers(opened))) > 1
-    assert sorted(outcome.study.name for outcome in outcomes) == sorted(study.name for study in studies)
-    assert not any(outcome.skipped for outcome in outcomes)
+    assert sorted(case_result.study.name for case_result in case_results) == sorted(study.name for study in studies)
+    assert not any(case_result.skipped for case_result in case_results)
     assert {file: stamp(file) for file in seen} == seen
-    for outcome in outcomes:
-        other = alone[outcome.study.name]
-        assert (outcome.study, type(outcome.error), str(outcome.error)) == (
+    for case_result in case_results:
+        other = alone[case_result.study.name]
+        assert (case_result.study, type(case_result.error), str(case_result.error)) == (
             other.study,
             type(other.error),
             str(other.error),
@@ -211,18 +211,18 @@ class Killer:
         return item.upper()
 
 
-def crew(items: list[str], deadly: str, log: list[str]) -> Crew[str]:
+def pool(items: list[str], deadly: str, log: list[str]) -> WorkerPool[str]:
     import ray
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[Killer.__module__])  # or a worker would load this file, and torch
     actor = ray.remote(num_cpus=1, max_concurrency=3)(Killer)
-    return Crew(items, lambda: actor.remote(deadly), 2, log.append)
+    return WorkerPool(items, lambda: actor.remote(deadly), 2, log.append)
 
 
 def test_an_item_that_kills_its_workers_is_given_up_and_the_others_are_done(cluster: str) -> None:
     items, log = ["a", "b", "deadly", "c", "d"], list[str]()
-    with crew(items, "deadly", log) as workers:
+    with pool(items, "deadly", log) as workers:
         answers = [answer for answer in workers.answers() if isinstance(answer, Done | Lost)]
     done = [answer for answer in answers if isinstance(answer, Done)]
     (lost,) = [answer for answer in answers if isinstance(answer, Lost)]
@@ -234,12 +234,12 @@ def test_an_item_that_kills_its_workers_is_given_up_and_the_others_are_done(clus
 
 
 def test_workers_that_die_as_they_begin_end_the_run(cluster: str) -> None:
-    with crew(["a"], "open", []) as workers, pytest.raises(ChildProcessError, match="before they could begin"):
+    with pool(["a"], "open", []) as workers, pytest.raises(ChildProcessError, match="before they could begin"):
         list(workers.answers())
 
 
 def test_what_a_worker_raises_is_raised_here(cluster: str) -> None:
-    with crew(["wrong"], "", []) as workers, pytest.raises(FileNotFoundError) as caught:
+    with pool(["wrong"], "", []) as workers, pytest.raises(FileNotFoundError) as caught:
         list(workers.answers())
     assert str(caught.value) == "the folder has vanished"
 
@@ -247,10 +247,14 @@ def test_what_a_worker_raises_is_raised_here(cluster: str) -> None:
 def test_a_case_that_is_given_up_fails_with_a_reason(opened: Bundle, studies: list[Study], tmp_path: Path) -> None:
     run = begin_run([opened], studies, tmp_path / "out", DEFAULTS, overwrite=False, log=print)
     with run.in_folder({}):
-        outcome = _outcome(run, Lost(studies[0], RuntimeError("of Ray")))
-    assert isinstance(outcome.error, OSError)
+        case_result = _case_result(run, Lost(studies[0], RuntimeError("of Ray")))
+    assert isinstance(case_result.error, OSError)
     (record,) = read_records(tmp_path / "out")
-    assert (record.name, record.error, record.files) == (studies[0].name, str(outcome.error), outcome.record.files)
+    assert (record.name, record.error, record.files) == (
+        studies[0].name,
+        str(case_result.error),
+        case_result.record.files,
+    )
     assert "workers died with this case in hand" in record.failure
     assert record.input_hash is not None
     assert "workers died" in (tmp_path / "out/failures.csv").read_text()
@@ -260,10 +264,10 @@ def test_a_case_that_was_finished_by_a_worker_before_it_died_is_done_and_not_ski
     opened: Bundle, studies: list[Study], tmp_path: Path
 ) -> None:
     run = begin_run([opened], studies, tmp_path / "out", DEFAULTS, overwrite=False, log=print)
-    (outcome,) = predict_cohort([opened], studies[:1], tmp_path / "out")
-    skipped: Outcome = replace(outcome, skipped=True)
-    assert _outcome(run, Done(studies[0], skipped, deaths=0)).skipped
-    assert _outcome(run, Done(studies[0], skipped, deaths=1)) == outcome
+    (case_result,) = predict_cohort([opened], studies[:1], tmp_path / "out")
+    skipped: CaseResult = replace(case_result, skipped=True)
+    assert _case_result(run, Done(studies[0], skipped, deaths=0)).skipped
+    assert _case_result(run, Done(studies[0], skipped, deaths=1)) == case_result
 
 
 @pytest.mark.parametrize("fault", ["another output", "no output", "no bundle", "another bundle"])
@@ -274,7 +278,7 @@ def test_a_worker_that_does_not_see_what_the_run_sees_refuses(
     run = begin_run([opened], studies, Path("out"), DEFAULTS, overwrite=False, log=print)
     with run.in_folder({}):
         orders = _orders(run, [opened.root], Slots(1, 0, 1), trust=True)
-        run.turns.take(orders.beacon)
+        run.locks.acquire(orders.beacon)
         assert Worker(orders).open().locks
         wrong = {
             "another output": {"beacon": "another"},

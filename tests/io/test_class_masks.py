@@ -17,7 +17,7 @@ from monai_unetfamily.io import (
     require_channel_names,
     write_labels,
     write_masks,
-    write_split,
+    write_separate_masks,
 )
 
 NAMES = {1: "whole tumour", 2: "core"}
@@ -93,7 +93,7 @@ def test_other_comments_are_no_names(text: bytes) -> None:
 def test_a_voxel_in_two_classes_is_in_both_forms(tmp_path: Path) -> None:
     like = source(nib.Nifti1Image, (4, 5, 6), (2, 1))
     write_masks(masks(), NAMES, like, tmp_path / "a.nii.gz")
-    write_split(masks(), NAMES, like, tmp_path / "a")
+    write_separate_masks(masks(), NAMES, like, tmp_path / "a")
     assert sorted(file.name for file in (tmp_path / "a").iterdir()) == ["core.nii.gz", "whole_tumour.nii.gz"]
     whole, _ = read_volume(tmp_path / "a.nii.gz", channels=True)
     affine = nib.load(tmp_path / "a.nii.gz").affine  # in microns, as the source's
@@ -108,7 +108,7 @@ def test_the_masks_of_a_label_map_part_it(tmp_path: Path) -> None:
     labels = np.arange(120, dtype=np.uint8).reshape(4, 5, 6) % 4
     names = {0: "background", 1: "a", 2: "b", 3: "c", 9: "nowhere"}
     like = source(nib.Nifti1Image, (4, 5, 6), (1, 1))
-    write_split(labels, names, like, tmp_path / "case")
+    write_separate_masks(labels, names, like, tmp_path / "case")
     write_labels((labels == 2).astype(np.uint8), like, tmp_path / "b.nii.gz", mask_table(2, "b"))
     read = {file.name[:-7]: np.asarray(nib.load(file).dataobj) for file in (tmp_path / "case").iterdir()}
     assert sorted(read) == ["a", "b", "c", "nowhere"]
@@ -167,7 +167,7 @@ def test_a_folder_of_masks_appears_whole_or_not_at_all(tmp_path: Path, monkeypat
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").touch()
     with pytest.raises(FileExistsError, match="not an empty folder"):
-        write_split(masks(), NAMES, like, tmp_path / "full")
+        write_separate_masks(masks(), NAMES, like, tmp_path / "full")
     saved: list[Path] = []
 
     def second_fails(labels: np.ndarray, like: object, path: Path, table: object) -> None:
@@ -177,13 +177,13 @@ def test_a_folder_of_masks_appears_whole_or_not_at_all(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("monai_unetfamily.io.class_masks.write_labels", second_fails)
     with pytest.raises(OSError, match="No space left"):
-        write_split(masks(), NAMES, like, tmp_path / "new")
+        write_separate_masks(masks(), NAMES, like, tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "case").mkdir()
-    write_split(masks(), NAMES, source(nib.Nifti1Image, (4, 5, 6), (1, 1)), tmp_path / "case")
+    write_separate_masks(masks(), NAMES, source(nib.Nifti1Image, (4, 5, 6), (1, 1)), tmp_path / "case")
     assert len(list((tmp_path / "case").iterdir())) == 2
 
 

@@ -459,8 +459,8 @@ def whole_affine(folder: Path) -> np.ndarray:
 
 def test_overlapping_classes_of_a_bundle_are_segments(overlapping_bundle: Path, scans: Path, tmp_path: Path) -> None:
     opened = open_bundle(overlapping_bundle, torch.device("cpu"))
-    [outcome] = predict(opened, [scans], tmp_path / "out", dicom_seg=True)
-    assert outcome.error is None
+    [case_result] = predict(opened, [scans], tmp_path / "out", dicom_seg=True)
+    assert case_result.error is None
     image = nib.load(tmp_path / "out/visit.nii.gz")
     masks = np.asarray(image.dataobj)
     expected = {n: voxels_of(masks[..., n - 1], [1]).get(1) for n in (1, 2)}

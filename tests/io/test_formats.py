@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from monai_unetfamily.io import holds_sources, list_sources, read_channels, read_label_map, stem
+from monai_unetfamily.io import contains_images, list_images, read_channels, read_label_map, stem
 
 
 def test_folders_expand_to_their_visible_sources_in_order(tmp_path: Path) -> None:
@@ -32,17 +32,17 @@ def test_folders_expand_to_their_visible_sources_in_order(tmp_path: Path) -> Non
         (tmp_path / name).touch()
     (tmp_path / "deeper").mkdir()
     (tmp_path / "deeper" / "d.nii").touch()
-    assert list_sources([tmp_path]) == [tmp_path / name for name in images]
+    assert list_images([tmp_path]) == [tmp_path / name for name in images]
     single = tmp_path / "a.nii"
-    assert list_sources([single]) == [single]
+    assert list_images([single]) == [single]
 
 
 def test_inputs_that_are_missing_or_empty_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
-        list_sources([tmp_path / "absent"])
+        list_images([tmp_path / "absent"])
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(FileNotFoundError, match=r"holds no \*\.nii\.gz, .*\*\.png"):
-        list_sources([tmp_path])
+        list_images([tmp_path])
 
 
 def read_one(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +63,7 @@ def test_two_sources_of_one_name_are_refused(names: tuple[str, str], tmp_path: P
         (tmp_path / name).touch()
     for inputs in ([tmp_path], [tmp_path / names[0]] * 2, [tmp_path / name for name in names]):
         with pytest.raises(ValueError, match="has the stem of"):
-            list_sources(inputs)
+            list_images(inputs)
 
 
 @pytest.mark.parametrize("name", ["b.jpg", "b.MGZ", "b.npz", "b.dcm", "b.nii.bz2", "b"])
@@ -71,7 +71,7 @@ def test_a_folder_with_an_image_that_is_not_read_is_refused(name: str, tmp_path:
     (tmp_path / "a.nii.gz").touch()
     (tmp_path / name).write_bytes(bytes(128) + b"DICM")
     with pytest.raises(ValueError, match=f"{name}: is of a kind that is not read; convert it, or move it"):
-        list_sources([tmp_path])
+        list_images([tmp_path])
 
 
 STEMS = {"a.nii": "a", "x/a.1.nii.gz": "a.1", "a.hdr": "a", "a.img": "a", "A.NII.GZ": "A", "dicom": "dicom"}
@@ -85,10 +85,10 @@ def test_a_stem_is_the_name_without_its_format(name: str, expected: str) -> None
 
 def test_a_folder_of_folders_holds_no_source(tmp_path: Path) -> None:
     (tmp_path / "deeper").mkdir()
-    assert not holds_sources(tmp_path / "deeper")
+    assert not contains_images(tmp_path / "deeper")
     (tmp_path / "deeper" / "a.mgz").touch()  # is not read, and not left out for that
-    assert not holds_sources(tmp_path)
-    assert holds_sources(tmp_path / "deeper")
+    assert not contains_images(tmp_path)
+    assert contains_images(tmp_path / "deeper")
 
 
 def test_each_source_goes_through_its_own_door(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from monai_unetfamily.data import check_labels
-from monai_unetfamily.io import form_notes, nifti, open_volume, read_volume, save_image, write_labels
+from monai_unetfamily.io import affine_notes, nifti, open_volume, read_volume, save_image, write_labels
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
 
@@ -210,7 +210,7 @@ def test_lengths_are_mm_in_the_affine_and_stay_in_the_header(
     nib.save(source, tmp_path / "a.nii")
     image = open_volume(tmp_path / "a.nii")
     assert image.affine.tobytes() == AFFINE.tobytes()
-    assert [("converted to mm" in note) for note in form_notes(image)] == [True] * (unit in ("meter", "micron"))
+    assert [("converted to mm" in note) for note in affine_notes(image)] == [True] * (unit in ("meter", "micron"))
     write_labels(np.ones((2, 3, 4), np.uint8), image, tmp_path / "b.nii")
     before, after = (nib.load(tmp_path / name) for name in ("a.nii", "b.nii"))
     assert after.affine.tobytes() == before.affine.tobytes()

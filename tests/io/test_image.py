@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from monai_unetfamily.data import find_studies
-from monai_unetfamily.data.phantom import write_phantom_pictures, write_phantoms
+from monai_unetfamily.data.phantom import write_phantom_images2d, write_phantoms
 from monai_unetfamily.io import Study, read_study, write_labels
 from tests.support.dicom_files import write_series
 
@@ -200,7 +200,7 @@ def test_real_scans_are_no_label_maps_and_their_labels_are(data_dir: Path, name:
 @pytest.mark.slow
 def test_phantoms_are_no_label_maps_and_their_labels_are(tmp_path: Path) -> None:
     write_phantoms(tmp_path / "ct", 2, shape=(64, 48, 16))
-    write_phantom_pictures(tmp_path / "png", 2, shape=(64, 48, 16))
+    write_phantom_images2d(tmp_path / "png", 2, shape=(64, 48, 16))
     for kind, expected in (("imagesTr", False), ("labelsTr", True)):
         files = [*(tmp_path / "ct" / kind).iterdir(), *(tmp_path / "png" / kind).iterdir()]
         assert {noted_as_labels(file) for file in files if not file.name.startswith(".")} == {expected}

@@ -11,8 +11,8 @@ import pytest
 from monai.transforms import LoadImage, SaveImage
 from PIL import Image, ImageFile
 
-from monai_unetfamily.io import image2d, read_label_picture, read_picture, write_picture
-from monai_unetfamily.transforms import LabelPictureReader, PictureReader, PictureWriter
+from monai_unetfamily.io import image2d, read_image2d, read_label_image2d, write_label_image2d
+from monai_unetfamily.transforms import Image2DReader, Image2DWriter, LabelImage2DReader
 
 GREY = np.arange(15, dtype=np.uint8).reshape(3, 5) * 17
 RGB = np.arange(45, dtype=np.uint8).reshape(3, 5, 3) * 5
@@ -72,24 +72,24 @@ FORMATS = ["a.png", "a.tif", "lzw.tif", "deflate.tiff"]
 def test_values_and_places_are_as_stored(kind: str, name: str, tmp_path: Path) -> None:
     compression = {"lzw.tif": "tiff_lzw", "deflate.tiff": "tiff_adobe_deflate"}.get(name)
     path = saved(tmp_path / name, KINDS[kind], **({"compression": compression} if compression else {}))
-    values = read_picture(path)
+    values = read_image2d(path)
     assert values.dtype == np.float32
     np.testing.assert_array_equal(values, KINDS[kind])
     if kind != "RGB":
-        np.testing.assert_array_equal(read_label_picture(path), KINDS[kind])
+        np.testing.assert_array_equal(read_label_image2d(path), KINDS[kind])
 
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize(("dtype", "sign"), [("u1", 1), ("u2", 1), ("i2", 2), ("f4", 3)])
 def test_a_tiff_of_either_byte_order_reads_as_stored(dtype: str, sign: int, order: str, tmp_path: Path) -> None:
     data = (np.arange(15).reshape(3, 5) - (7 if sign > 1 else 0)).astype(dtype)
-    np.testing.assert_array_equal(read_picture(tiff(tmp_path / "a.tif", data, sign=sign, order=order)), data)
+    np.testing.assert_array_equal(read_image2d(tiff(tmp_path / "a.tif", data, sign=sign, order=order)), data)
 
 
 def test_the_resolution_of_a_file_changes_nothing(tmp_path: Path) -> None:
     for name in ("a.png", "a.tif"):
         path = saved(tmp_path / name, GREY, dpi=(72, 300))
-        np.testing.assert_array_equal(read_picture(path), GREY)
+        np.testing.assert_array_equal(read_image2d(path), GREY)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
@@ -100,19 +100,19 @@ def test_palette_labels_are_indices_whatever_their_colours(name: str, tmp_path: 
     picture.save(tmp_path / name)
     with Image.open(tmp_path / name) as stored:
         assert stored.mode == "P"
-    np.testing.assert_array_equal(read_label_picture(tmp_path / name), labels)
+    np.testing.assert_array_equal(read_label_image2d(tmp_path / name), labels)
     with pytest.raises(ValueError, match="a.*: got a palette of . bits a sample; greyscale of"):
-        read_picture(tmp_path / name)
+        read_image2d(tmp_path / name)
 
 
 @pytest.mark.parametrize(("top", "mode"), [(0, "L"), (255, "L"), (256, "I;16"), (65535, "I;16")])
 def test_what_is_written_is_read_and_beyond_255_it_is_16_bit(top: int, mode: str, tmp_path: Path) -> None:
     labels = np.zeros((3, 5), np.int64)
     labels[1, 4] = top
-    write_picture(labels, tmp_path / "a.png")
+    write_label_image2d(labels, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
         assert (picture.mode, picture.width, picture.height) == (mode, 5, 3)
-    np.testing.assert_array_equal(read_label_picture(tmp_path / "a.png"), labels)
+    np.testing.assert_array_equal(read_label_image2d(tmp_path / "a.png"), labels)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_what_is_written_is_read_and_beyond_255_it_is_16_bit(top: int, mode: str
 )
 def test_what_no_png_holds_is_not_written(labels: np.ndarray, name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        write_picture(labels, tmp_path / name)
+        write_label_image2d(labels, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
@@ -207,7 +207,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
 }
 
 
-@pytest.mark.parametrize("read", [read_picture, read_label_picture])
+@pytest.mark.parametrize("read", [read_image2d, read_label_image2d])
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_meant_is_refused_in_one_line(name: str, read: Callable[[Path], Any], tmp_path: Path) -> None:
     make, kind, message = REFUSED[name]
@@ -220,12 +220,12 @@ def test_what_cannot_be_meant_is_refused_in_one_line(name: str, read: Callable[[
 
 def test_an_upright_tag_is_no_turn(tmp_path: Path) -> None:
     for name in ("a.png", "a.tif"):
-        np.testing.assert_array_equal(read_picture(turned(tmp_path / name, 1)), GREY)
+        np.testing.assert_array_equal(read_image2d(turned(tmp_path / name, 1)), GREY)
 
 
 def test_colours_are_no_labels(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got RGB of 8 bits a sample; ids as greyscale .*no colours"):
-        read_label_picture(saved(tmp_path / "a.png", RGB))
+        read_label_image2d(saved(tmp_path / "a.png", RGB))
 
 
 @pytest.mark.parametrize("side", [8193, 60_000, 2**31 - 1])
@@ -233,10 +233,10 @@ def test_a_bomb_is_refused_by_its_header(side: int, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(np, "asarray", lambda picture: pytest.fail("pixels were read"))
     path = png(tmp_path / "a.png", side, side, 8, 0, bytes(100))
     with pytest.raises(ValueError, match=r"a\.png: .*(the header claims|exceeds limit)"):
-        read_picture(path)
+        read_image2d(path)
     monkeypatch.setattr(image2d, "MAX_PIXELS", 14)
     with pytest.raises(ValueError, match="the header claims 5 x 3 pixels; 14 are allowed"):
-        read_picture(saved(tmp_path / "b.tif", GREY))
+        read_image2d(saved(tmp_path / "b.tif", GREY))
 
 
 @pytest.mark.slow
@@ -249,7 +249,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path: Path) -> 
             damaged[rng.integers(0, raw.size, 2)] = rng.integers(0, 256, 2)
             (tmp_path / name).write_bytes(damaged.tobytes())
             try:
-                values = read_picture(tmp_path / name)
+                values = read_image2d(tmp_path / name)
             except ValueError:  # anything else fails the test
                 refused += 1
             else:
@@ -258,12 +258,12 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path: Path) -> 
 
 
 def test_monai_loads_and_saves_rows_as_rows(tmp_path: Path) -> None:
-    load = LoadImage(PictureReader, ensure_channel_first=True)
+    load = LoadImage(Image2DReader, ensure_channel_first=True)
     np.testing.assert_array_equal(load(saved(tmp_path / "a.png", GREY)), GREY[None])
     np.testing.assert_array_equal(load(saved(tmp_path / "b.tif", RGB)), np.moveaxis(RGB, -1, 0))
-    save = SaveImage(tmp_path, output_ext=".png", writer=PictureWriter, resample=False, separate_folder=False)
+    save = SaveImage(tmp_path, output_ext=".png", writer=Image2DWriter, resample=False, separate_folder=False)
     save(load(tmp_path / "a.png"))
-    labels = LoadImage(LabelPictureReader, ensure_channel_first=True)(tmp_path / "a_trans.png")
+    labels = LoadImage(LabelImage2DReader, ensure_channel_first=True)(tmp_path / "a_trans.png")
     np.testing.assert_array_equal(labels, GREY[None])
 
 
@@ -273,11 +273,11 @@ def test_no_other_reader_takes_what_ours_refuses(name: str, tmp_path: Path) -> N
     if name != "a.nii.gz":
         saved(tmp_path / name, ODD[..., :3] if name == "a.jpg" else ODD)
     with pytest.raises(ValueError, match="is for pictures, PNG or TIFF|RGB with alpha"):
-        LoadImage(PictureReader)(tmp_path / name)
+        LoadImage(Image2DReader)(tmp_path / name)
 
 
 def test_names_of_pictures_are_known_to_monai() -> None:
-    reader = PictureReader()
+    reader = Image2DReader()
     assert reader.verify_suffix(["a.PNG", "b.tiff"])
     assert not reader.verify_suffix("a.nii.gz")
 
@@ -286,7 +286,7 @@ def test_a_cut_tiff_is_refused_where_another_package_allows_it(tmp_path: Path, m
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # Pillow then fills up with black
     path = cut(saved(tmp_path / "a.tif", np.full((40, 50), 7, np.uint8)), 20)
     with pytest.raises(ValueError, match="a whole file is needed"):
-        read_picture(path)
+        read_image2d(path)
     assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
@@ -299,7 +299,7 @@ def test_damage_that_libtiff_passes_over_is_refused(
 ) -> None:
     grey = np.add.outer(np.arange(120), np.arange(100)).astype(np.uint8)
     path = saved(tmp_path / "a.tif", grey, compression=compression)
-    assert read_picture(path).shape == grey.shape
+    assert read_image2d(path).shape == grey.shape
     with Image.open(path) as picture:
         start, size = (picture.tag_v2[tag][0] for tag in (273, 279))
     content = bytearray(path.read_bytes())
@@ -309,5 +309,5 @@ def test_damage_that_libtiff_passes_over_is_refused(
         assert np.asarray(picture).shape == grey.shape  # decoded all the same
     capfd.readouterr()
     with pytest.raises(ValueError, match=PACKED[compression]):
-        read_picture(path)
+        read_image2d(path)
     assert capfd.readouterr().err == ""

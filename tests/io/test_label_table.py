@@ -25,7 +25,7 @@ from monai_unetfamily.io import (
     table_extensions,
     write_labels,
     write_masks,
-    write_split,
+    write_separate_masks,
 )
 
 NAMES = {0: "background", 1: "liver", 2: 'a "b" <c> & ]]> é 肝', 7: " spaced, name ", 300: "last"}
@@ -155,7 +155,7 @@ def test_masks_have_a_table_for_each_channel(tmp_path: Path) -> None:
 
 
 def test_split_masks_keep_their_class_and_colour(tmp_path: Path) -> None:
-    write_split(np.full((4, 5, 6), 2), {0: "background", 1: "liver", 2: "spleen"}, source(), tmp_path / "case")
+    write_separate_masks(np.full((4, 5, 6), 2), {0: "background", 1: "liver", 2: "spleen"}, source(), tmp_path / "case")
     [table] = read_label_tables(open_volume(tmp_path / "case" / "spleen.nii.gz"))
     assert table[1] == Label("spleen", palette(2))
 

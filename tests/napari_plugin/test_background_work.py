@@ -5,7 +5,7 @@ from threading import Event, Lock
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QObject
 
-from napari_plugin.qt import Latest
+from napari_plugin.qt import LatestTask
 
 PATIENCE = 240_000  # milliseconds that end a test that hangs
 
@@ -15,7 +15,7 @@ class Bench:
 
     def __init__(self, parent: QObject) -> None:
         self.prepared, self.done, self.alone, self.gate = 0, list[int](), Lock(), Event()
-        self.latest = Latest(self.prepare, self.done.append, parent)
+        self.latest = LatestTask(self.prepare, self.done.append, parent)
 
     def prepare(self):  # type: ignore[no-untyped-def]
         self.prepared += 1

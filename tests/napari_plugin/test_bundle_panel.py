@@ -145,6 +145,6 @@ def test_a_folder_of_nobody_lists_no_bundles(make_napari_viewer: Any, plugin: ob
 def test_torch_that_cannot_be_loaded_is_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("monai_unetfamily.bundles.open_bundle")
     monkeypatch.setitem(sys.modules, "monai_unetfamily.bundles.bundle", None)
-    outcome = open_chosen(bundle, "cpu", ())
-    assert isinstance(outcome, Failed)
-    assert "bundles.bundle" in outcome.reason
+    case_result = open_chosen(bundle, "cpu", ())
+    assert isinstance(case_result, Failed)
+    assert "bundles.bundle" in case_result.reason

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from monai_unetfamily.evaluation import compare_labels
 from monai_unetfamily.io import read_label_tables
-from napari_plugin.layers import KINDS, comparer, differences_layer, placement, refusal, turn_of
+from napari_plugin.layers import KINDS, comparer, differences_layer, placement, refusal, reorientation_of
 from napari_plugin.layers.class_layers import features_of, label_colormap
 from napari_plugin.panels import ComparePanel
 from napari_plugin.writer import save_labels
@@ -43,7 +43,7 @@ def labels_layer(stored: Any, names: dict[int, str], name: str, affine: Any = AF
     metadata = {"path": None, "affine": affine, "header": None, "notes": (), "kind": "volume", "classes": dict(names)}
     colors = {"colormap": label_colormap(names), "features": features_of(names)} if names else {}
     return Labels(
-        turn_of(affine).view(stored), name=name, metadata=metadata, **colors, **placement(affine, stored.shape)
+        reorientation_of(affine).view(stored), name=name, metadata=metadata, **colors, **placement(affine, stored.shape)
     )
 
 
@@ -99,7 +99,7 @@ def test_what_differs_is_shown_told_and_gone_to(table: Table) -> None:
     assert table.panel.pair == (table.a, table.b)
     table.compare()
     expected = compare_labels(*table.stored, EDGES, NAMES, OTHER_NAMES)
-    assert np.array_equal(turn_of(AFFINE).undo(np.asarray(table.layer.data)), expected.kinds)
+    assert np.array_equal(reorientation_of(AFFINE).undo(np.asarray(table.layer.data)), expected.kinds)
     assert table.panel.view.model.rows == expected.rows
     liver = expected.rows[0]
     assert table.cells(0) == ["liver", f"{liver.dice:.3f}", "9.60", "12.0", "+2.40"]

@@ -11,7 +11,7 @@ from nibabel.affines import apply_affine
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from scipy.spatial.transform import Rotation
 
-from napari_plugin.layers import grid_of, placement, turn_of
+from napari_plugin.layers import grid_of, placement, reorientation_of
 from napari_plugin.layers.geometry import Affine
 
 CODES = ["".join(code) for axes in permutations(("LR", "PA", "IS")) for code in product(*axes)]
@@ -30,7 +30,7 @@ def numbered(*shape: int) -> np.ndarray[Any, Any]:
 
 
 def layer_of(affine: Affine, shape: tuple[int, ...] = SHAPE, **metadata: Any) -> Labels:
-    shown = turn_of(affine).view(np.zeros(shape, np.uint8))
+    shown = reorientation_of(affine).view(np.zeros(shape, np.uint8))
     return Labels(
         shown, **placement(affine, shape), metadata={"affine": affine, "kind": "volume", **metadata}, name="a"
     )
@@ -45,19 +45,19 @@ def header_of(affine: Affine, shape: tuple[int, ...]) -> nib.Nifti1Header:
 def test_shown_axes_run_down_back_and_left(code: str, degrees: tuple[float, ...]) -> None:
     affine = affine_of(code, degrees)
     for shown, toward in enumerate((2, 1, 0)):  # S, A, R of RAS+
-        mm = turn_of(affine).view(apply_affine(affine, np.moveaxis(np.indices(SHAPE), 0, -1))[..., toward])
+        mm = reorientation_of(affine).view(apply_affine(affine, np.moveaxis(np.indices(SHAPE), 0, -1))[..., toward])
         assert (np.diff(mm, axis=shown) < 0).all()
 
 
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5), (3, 4, 5, 2)])
 def test_a_view_of_the_same_memory_that_is_undone(code: str, shape: tuple[int, ...]) -> None:
-    voxels, turn = numbered(*shape), turn_of(affine_of(code))
-    shown = turn.view(voxels)
+    voxels, reorientation = numbered(*shape), reorientation_of(affine_of(code))
+    shown = reorientation.view(voxels)
     assert np.shares_memory(shown, voxels)
-    assert np.shares_memory(turn.undo(shown), voxels)
-    np.testing.assert_array_equal(turn.undo(shown), voxels)
-    np.testing.assert_array_equal(turn.view(turn.undo(shown)), shown)
+    assert np.shares_memory(reorientation.undo(shown), voxels)
+    np.testing.assert_array_equal(reorientation.undo(shown), voxels)
+    np.testing.assert_array_equal(reorientation.view(reorientation.undo(shown)), shown)
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -66,7 +66,7 @@ def test_one_world_for_every_order_of_axes(code: str) -> None:
     placed = placement(affine, SHAPE)
     mm = apply_affine(affine, np.moveaxis(np.indices(SHAPE), 0, -1))
     for shown, toward in enumerate((2, 1, 0)):
-        expected = turn_of(affine).view(-mm[..., toward])
+        expected = reorientation_of(affine).view(-mm[..., toward])
         steps = np.arange(expected.shape[shown]) * placed["scale"][shown] + placed["translate"][shown]
         np.testing.assert_allclose(
             np.moveaxis(expected, shown, -1), np.broadcast_to(steps, np.moveaxis(expected, shown, -1).shape)
@@ -76,7 +76,7 @@ def test_one_world_for_every_order_of_axes(code: str) -> None:
 def test_an_oblique_volume_is_shown_about_its_centre() -> None:
     affine = affine_of("LPS", (12, -20, 9))
     placed = placement(affine, SHAPE)
-    shown = np.array(turn_of(affine).view(np.zeros(SHAPE)).shape)
+    shown = np.array(reorientation_of(affine).view(np.zeros(SHAPE)).shape)
     centre = placed["translate"] + placed["scale"] * (shown - 1) / 2
     np.testing.assert_allclose(centre, -apply_affine(affine, (np.array(SHAPE) - 1) / 2)[::-1])
 
@@ -105,7 +105,7 @@ def test_the_grid_of_a_file_is_its_header_to_the_bit(shape: tuple[int, ...]) -> 
 def test_the_grid_of_four_axes_has_three() -> None:
     affine = affine_of("LPS")
     layer = Image(
-        turn_of(affine).view(numbered(3, 4, 5, 2)),
+        reorientation_of(affine).view(numbered(3, 4, 5, 2)),
         metadata={"affine": affine, "header": header_of(affine, (3, 4, 5, 2)), "kind": "volume"},
     )
     assert grid_of(layer).image.shape == SHAPE
@@ -140,7 +140,7 @@ def test_metadata_that_do_not_fit_the_shape_are_not_used() -> None:
     )
     grid = grid_of(cropped)
     assert len(grid.notes) == 1
-    assert grid.image.shape == grid.turn.undo(cropped.data).shape
+    assert grid.image.shape == grid.reorientation.undo(cropped.data).shape
     last = np.array(grid.image.shape) - 1
     np.testing.assert_allclose(
         apply_affine(grid.image.affine, last),
@@ -162,7 +162,7 @@ def test_a_composed_grid_tells_what_napari_was_told(shape: tuple[int, ...]) -> N
         shown = np.array([0, *index[::-1]])[-n:]
         expected = np.pad(np.array(layer.data_to_world(shown)) / 1000, (4 - n, 0))[1:]
         np.testing.assert_allclose(apply_affine(grid.image.affine, index)[: min(n, 3)], -expected[::-1][: min(n, 3)])
-    assert turn_of(grid.image.affine) == grid.turn
+    assert reorientation_of(grid.image.affine) == grid.reorientation
     assert len(grid.notes) == 1
 
 

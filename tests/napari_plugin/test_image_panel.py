@@ -9,8 +9,8 @@ import pytest
 from napari.layers import Image, Shapes
 
 from monai_unetfamily.bundles import Card, find_bundle, read_card
-from napari_plugin.layers import box_in_view, drawn_box, file_box, placement, slice_axis, turn_of
-from napari_plugin.layers.geometry import Turn
+from napari_plugin.layers import box_in_view, drawn_box, file_box, placement, reorientation_of, slice_axis
+from napari_plugin.layers.geometry import Reorientation
 from napari_plugin.panels.image_panel import Verdict, check
 
 CT = read_card(find_bundle("phantom_ct"))
@@ -22,7 +22,7 @@ AFFINE = np.diag([2.0, 3.0, 5.0, 1.0])
 
 
 def volume(values: Any = AIR, *, affine: Any = AFFINE, name: str = "scan", **keywords: Any) -> Image:
-    placed = placement(affine, np.shape(turn_of(affine).undo(values)))
+    placed = placement(affine, np.shape(reorientation_of(affine).undo(values)))
     return Image(values, name=name, metadata={"affine": affine, "kind": "volume"}, **placed | keywords)
 
 
@@ -91,11 +91,11 @@ def test_a_box_of_the_shown_axes_is_that_box_of_the_file(orientation: str) -> No
     from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 
     shape = (4, 5, 6)
-    turn = turn_of(AFFINE @ inv_ornt_aff(axcodes2ornt(orientation), shape))
+    reorientation = reorientation_of(AFFINE @ inv_ornt_aff(axcodes2ornt(orientation), shape))
     voxels = np.arange(120).reshape(shape)
-    shown, box = turn.view(voxels), ((1, 3), (0, 2), (2, 4))
+    shown, box = reorientation.view(voxels), ((1, 3), (0, 2), (2, 4))
     there = shown[tuple(slice(*span) for span in box)]
-    here = voxels[tuple(slice(*span) for span in file_box(box, shown.shape, turn))]
+    here = voxels[tuple(slice(*span) for span in file_box(box, shown.shape, reorientation))]
     assert sorted(there.ravel()) == sorted(here.ravel())
 
 
@@ -149,8 +149,8 @@ def test_slices_are_counted_along_the_axis_that_slides() -> None:
 
 
 def test_a_box_and_its_turn_come_back() -> None:
-    turn = Turn((1, 2, 0), (True, False, True))
-    assert file_box(((0, 4), (0, 5), (0, 6)), (4, 5, 6), turn) == ((0, 6), (0, 4), (0, 5))
+    reorientation = Reorientation((1, 2, 0), (True, False, True))
+    assert file_box(((0, 4), (0, 5), (0, 6)), (4, 5, 6), reorientation) == ((0, 6), (0, 4), (0, 5))
 
 
 def test_cards_of_shipped_bundles_say_who_they_are_for() -> None:

@@ -11,7 +11,7 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QWidget
 
-from napari_plugin.layers import Drawn, Isolation
+from napari_plugin.layers import ClassLayers, Isolation
 from napari_plugin.layers.class_layers import label_colormap
 from napari_plugin.panels import OrganMenu
 
@@ -33,7 +33,7 @@ def look(layer: Labels) -> Any:
 def test_what_was_shown_before_comes_back_exactly(hidden: set[int]) -> None:
     data = organs()
     layer = Labels(data.copy(), metadata={"classes": NAMES}, colormap=label_colormap(NAMES, hidden))
-    drawn, isolation, before = Drawn([layer]), Isolation(), look(layer)
+    drawn, isolation, before = ClassLayers([layer]), Isolation(), look(layer)
     isolation.alone(drawn, 1)
     assert drawn.hidden() == {2, 3}
     isolation.alone(drawn, 2)
@@ -50,7 +50,7 @@ def test_what_was_shown_before_comes_back_exactly(hidden: set[int]) -> None:
 def test_labels_without_names_are_isolated_by_napari_itself() -> None:
     layer = Labels(organs())
     layer.selected_label = 3
-    drawn, isolation, before = Drawn([layer]), Isolation(), look(layer)
+    drawn, isolation, before = ClassLayers([layer]), Isolation(), look(layer)
     isolation.alone(drawn, 2)
     assert [bool(layer.colormap.map(label)[3]) for label in (1, 2, 3)] == [False, True, False]
     isolation.again(drawn)
@@ -59,7 +59,7 @@ def test_labels_without_names_are_isolated_by_napari_itself() -> None:
 
 def test_a_class_named_meanwhile_keeps_its_colour() -> None:
     layer = Labels(organs(), metadata={"classes": dict(NAMES)}, colormap=label_colormap(NAMES))
-    drawn, isolation = Drawn([layer]), Isolation()
+    drawn, isolation = ClassLayers([layer]), Isolation()
     isolation.alone(drawn, 1)
     layer.metadata["classes"][9] = "label 9"
     layer.colormap = label_colormap(drawn.names, {2, 3})
@@ -72,14 +72,14 @@ def test_a_class_named_meanwhile_keeps_its_colour() -> None:
 def test_of_masks_the_other_layers_are_hidden() -> None:
     layers = [Labels(organs() == k, metadata={"classes": {1: NAMES[k]}}) for k in (1, 2, 3)]
     layers[2].visible = False
-    drawn, isolation = Drawn(layers), Isolation()
+    drawn, isolation = ClassLayers(layers), Isolation()
     isolation.alone(drawn, drawn.label_of(layers[1], 5))
     assert [layer.visible for layer in layers] == [False, True, False]
     isolation.again(drawn)
     assert [layer.visible for layer in layers] == [True, True, False]
 
 
-class Room:
+class Canvas:
     """A viewer with labels, and a right hand."""
 
     def __init__(self, viewer: ViewerModel, qtbot: QtBot) -> None:
@@ -88,7 +88,7 @@ class Room:
         viewer.dims.set_current_step(0, 10)
         parent = QWidget()
         viewer.window.add_dock_widget(parent)
-        self.menu = OrganMenu(viewer, Isolation(), lambda layer: Drawn([layer]), parent)
+        self.menu = OrganMenu(viewer, Isolation(), lambda layer: ClassLayers([layer]), parent)
 
     @property
     def canvas(self) -> QWidget:
@@ -114,51 +114,51 @@ class Room:
         self.qtbot.wait(20)
 
     def hidden(self) -> set[int]:
-        return Drawn([self.layer]).hidden()
+        return ClassLayers([self.layer]).hidden()
 
 
 @pytest.fixture
-def room(make_napari_viewer: Callable[..., ViewerModel], qtbot: QtBot) -> Room:
-    return Room(make_napari_viewer(show=True), qtbot)
+def canvas(make_napari_viewer: Callable[..., ViewerModel], qtbot: QtBot) -> Canvas:
+    return Canvas(make_napari_viewer(show=True), qtbot)
 
 
 @pytest.mark.slow
-def test_a_right_click_isolates_hides_and_brings_back(room: Room) -> None:
-    data, zoom = room.layer.data.copy(), room.viewer.scene.camera.zoom
-    assert room.click(10, 10) == ["Show liver alone", "Hide liver"]
-    room.choose("Show liver alone")
-    assert room.hidden() == {2, 3}
-    assert room.click(30, 30) == ["Show the others again", "Show all classes"]  # the spleen is not drawn
-    room.choose("Show the others again")
-    assert room.hidden() == set()
-    assert room.click(20, 20) == []  # nothing is there, and nothing hidden
-    assert room.click(30, 30)[1] == "Hide spleen && more"
-    room.choose("Hide spleen && more")
-    assert room.hidden() == {2}
-    room.click(10, 10)
-    room.choose("Show all classes")
-    assert room.hidden() == set()
-    assert np.array_equal(room.layer.data, data)
-    assert room.viewer.scene.camera.zoom == zoom
-    room.viewer.dims.ndisplay = 3
-    assert room.click(10, 30)[:1] == ["Show spine alone"]
-    room.choose("Show spine alone")
-    assert room.hidden() == {1, 2}
-    assert "Show spine alone" not in room.click(10, 10)
+def test_a_right_click_isolates_hides_and_brings_back(canvas: Canvas) -> None:
+    data, zoom = canvas.layer.data.copy(), canvas.viewer.scene.camera.zoom
+    assert canvas.click(10, 10) == ["Show liver alone", "Hide liver"]
+    canvas.choose("Show liver alone")
+    assert canvas.hidden() == {2, 3}
+    assert canvas.click(30, 30) == ["Show the others again", "Show all classes"]  # the spleen is not drawn
+    canvas.choose("Show the others again")
+    assert canvas.hidden() == set()
+    assert canvas.click(20, 20) == []  # nothing is there, and nothing hidden
+    assert canvas.click(30, 30)[1] == "Hide spleen && more"
+    canvas.choose("Hide spleen && more")
+    assert canvas.hidden() == {2}
+    canvas.click(10, 10)
+    canvas.choose("Show all classes")
+    assert canvas.hidden() == set()
+    assert np.array_equal(canvas.layer.data, data)
+    assert canvas.viewer.scene.camera.zoom == zoom
+    canvas.viewer.dims.ndisplay = 3
+    assert canvas.click(10, 30)[:1] == ["Show spine alone"]
+    canvas.choose("Show spine alone")
+    assert canvas.hidden() == {1, 2}
+    assert "Show spine alone" not in canvas.click(10, 10)
 
 
 @pytest.mark.slow
-def test_drags_tools_and_closed_widgets_open_no_menu(room: Room) -> None:
-    before, mouse = room.viewer.scene.camera.zoom, room.qtbot
-    start, end = room.place(10, 10), room.place(10, 10) + QPoint(0, 60)
-    mouse.mousePress(room.canvas, Qt.MouseButton.RightButton, pos=start)
-    mouse.mouseMove(room.canvas, end)
-    mouse.mouseRelease(room.canvas, Qt.MouseButton.RightButton, pos=end)
-    assert room.menu.menu is None
-    room.viewer.scene.camera.zoom = before
-    room.layer.mode = "paint"
-    assert room.click(10, 10) == []
-    room.layer.mode = "pan_zoom"
-    room.menu.leave()
-    assert room.click(10, 10) == []
-    assert room.hidden() == set()
+def test_drags_tools_and_closed_widgets_open_no_menu(canvas: Canvas) -> None:
+    before, mouse = canvas.viewer.scene.camera.zoom, canvas.qtbot
+    start, end = canvas.place(10, 10), canvas.place(10, 10) + QPoint(0, 60)
+    mouse.mousePress(canvas.canvas, Qt.MouseButton.RightButton, pos=start)
+    mouse.mouseMove(canvas.canvas, end)
+    mouse.mouseRelease(canvas.canvas, Qt.MouseButton.RightButton, pos=end)
+    assert canvas.menu.menu is None
+    canvas.viewer.scene.camera.zoom = before
+    canvas.layer.mode = "paint"
+    assert canvas.click(10, 10) == []
+    canvas.layer.mode = "pan_zoom"
+    canvas.menu.leave()
+    assert canvas.click(10, 10) == []
+    assert canvas.hidden() == set()

@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 
 from monai_unetfamily.data import find_studies
 from monai_unetfamily.io import read_study
-from napari_plugin.layers import grid_of, to_image, turn_of
+from napari_plugin.layers import grid_of, reorientation_of, to_image
 from napari_plugin.layers.layer_image import labels_layer_data
 from napari_plugin.reader import read
 from tests.support.dicom_files import write_series
@@ -132,7 +132,7 @@ def test_labels_lie_on_their_image(shape: tuple[int, ...], tmp_path: Path) -> No
     layer = Labels(data, **shown)
     labels[1, 2, 3] = 4  # written later, as slabs are
     place = np.argwhere(layer.data)[0]
-    assert np.argwhere(turn_of(OBLIQUE).view(labels)).tolist() == [place.tolist()]
+    assert np.argwhere(reorientation_of(OBLIQUE).view(labels)).tolist() == [place.tolist()]
     np.testing.assert_allclose(layer.data_to_world(place), like.data_to_world([0, *place])[-3:])
     assert layer.units == like.units[-3:]
     assert layer.axis_labels == ("S-I", "A-P", "R-L")

@@ -42,7 +42,7 @@ def test_a_box_has_the_labels_of_the_whole_run(desk: Desk, bundle: Path, image: 
     region.first.setValue(z - 2)
     layer = desk.run()
     labels = np.asarray(layer.data)
-    whole = grid_of(scan).turn.view(by_command(bundle, image, tmp_path / "labels"))
+    whole = grid_of(scan).reorientation.view(by_command(bundle, image, tmp_path / "labels"))
     inside = (slice(z - 2, z + 4), slice(y - 4, y + 5), slice(x - 5, x + 6))
     expected = np.zeros_like(whole)
     expected[inside] = whole[inside]

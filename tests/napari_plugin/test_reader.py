@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from napari.layers import Image, Labels, Layer
 
 from monai_unetfamily.io import label_table, write_labels, write_masks
-from napari_plugin.layers import turn_of
+from napari_plugin.layers import reorientation_of
 from napari_plugin.reader import ABDOMEN, get_reader, read, sample
 from tests.support.dicom_files import write_series
 
@@ -45,7 +45,7 @@ def opened(path: Path) -> Layer:
 def test_the_voxels_of_a_file_in_a_view(name: str, tmp_path: Path) -> None:
     layer = opened(save(CT, tmp_path / name))
     assert layer.data.dtype == np.int16
-    np.testing.assert_array_equal(turn_of(AFFINE).undo(layer.data), CT)
+    np.testing.assert_array_equal(reorientation_of(AFFINE).undo(layer.data), CT)
     assert layer.name == "ct"
     assert layer.metadata["path"] == str(tmp_path / name)
     assert (layer.metadata["affine"] == nib.load(tmp_path / name).affine).all()
@@ -67,7 +67,7 @@ def test_a_plain_file_is_mapped_and_hardly_read(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert layer.data.shape == (1024, 1024, 1000)
     assert peak < 50e6
-    assert sample(turn_of(AFFINE).undo(layer.data)).size <= 64 * 64 * 8
+    assert sample(reorientation_of(AFFINE).undo(layer.data)).size <= 64 * 64 * 8
 
 
 def test_scaled_voxels_are_those_of_the_command_line(tmp_path: Path) -> None:
@@ -86,14 +86,14 @@ def test_nan_and_one_value_can_be_looked_at(tmp_path: Path) -> None:
     voxels[0, 0, 0] = np.nan
     layer = opened(save(voxels, tmp_path / "a.nii.gz"))
     assert layer.contrast_limits == [7, 8]
-    np.testing.assert_array_equal(turn_of(AFFINE).undo(layer.data), voxels)
+    np.testing.assert_array_equal(reorientation_of(AFFINE).undo(layer.data), voxels)
 
 
 def test_a_fourth_axis_is_shown_first(tmp_path: Path) -> None:
     voxels = np.arange(240, dtype=np.uint8).reshape(3, 4, 5, 4)  # four: no colours
     layer = opened(save(voxels, tmp_path / "a.nii.gz"))
     assert layer.axis_labels == ("t", "S-I", "A-P", "R-L")
-    np.testing.assert_array_equal(turn_of(AFFINE).undo(layer.data), voxels)
+    np.testing.assert_array_equal(reorientation_of(AFFINE).undo(layer.data), voxels)
     assert not layer.rgb
 
 
@@ -119,7 +119,7 @@ def test_itk_files_lie_where_their_nifti_does(suffix: str, shape: tuple[int, ...
     sitk.WriteImage(image, str(tmp_path / f"a{suffix}"))
     layer = opened(tmp_path / f"a{suffix}")
     assert layer.data.dtype == np.int16
-    shown = turn_of(layer.metadata["affine"])
+    shown = reorientation_of(layer.metadata["affine"])
     np.testing.assert_array_equal(shown.undo(layer.data), voxels.T)
     affine = np.diag([-0.8, -0.9, 5.0 if len(shape) > 2 else 1.0, 1])
     affine[:3, 3] = 30, -20, 70 if len(shape) > 2 else 0
@@ -130,7 +130,7 @@ def test_a_dicom_folder_opens_its_largest_axial_series(tmp_path: Path, notes: li
     write_series(tmp_path / "thick", CT[:, :, :3], SCANNER, SeriesInstanceUID="1.2.3.5", SeriesNumber=1)
     write_series(tmp_path / "thin", CT, SCANNER, SeriesInstanceUID="1.2.3.6", SeriesNumber=2)
     layer = opened(tmp_path)
-    np.testing.assert_array_equal(turn_of(layer.metadata["affine"]).undo(layer.data), CT)
+    np.testing.assert_array_equal(reorientation_of(layer.metadata["affine"]).undo(layer.data), CT)
     np.testing.assert_allclose(layer.metadata["affine"], SCANNER)
     assert tuple(layer.contrast_limits) == ABDOMEN
     assert "1.2.3.5" in notes[0]
@@ -167,7 +167,7 @@ def test_masks_open_as_a_layer_a_class(tmp_path: Path) -> None:
     write_masks(masks, {1: "organs", 2: "liver"}, nib.Nifti1Image(CT, AFFINE), tmp_path / "a.nii.gz")
     layers = [Layer.create(*data) for data in read(str(tmp_path / "a.nii.gz"))]
     assert [layer.name for layer in layers] == ["a organs", "a liver"]
-    np.testing.assert_array_equal(turn_of(AFFINE).undo(layers[1].data), masks[..., 1])
+    np.testing.assert_array_equal(reorientation_of(AFFINE).undo(layers[1].data), masks[..., 1])
 
 
 def test_what_a_header_leaves_open_is_said(tmp_path: Path, notes: list[str]) -> None:
@@ -202,7 +202,7 @@ def test_odd_files_open(name: str, shape: tuple[int, ...] | None, data_dir: Path
     layer = opened(path)
     image = nib.load(path)
     stored = np.asarray(image.dataobj, np.float32)
-    np.testing.assert_array_equal(turn_of(image.affine).undo(np.asarray(layer.data, np.float32)), stored)
+    np.testing.assert_array_equal(reorientation_of(image.affine).undo(np.asarray(layer.data, np.float32)), stored)
     assert shape is None or layer.data.shape == shape
 
 

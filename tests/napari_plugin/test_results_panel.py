@@ -14,9 +14,9 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QMessageBox, QPushButton, QWidget
 
-from monai_unetfamily.io import palette, read_channel_names, read_label_picture, read_label_tables
+from monai_unetfamily.io import palette, read_channel_names, read_label_image2d, read_label_tables
 from monai_unetfamily.reporting import Measure, measure, write_csv
-from napari_plugin.layers import placement, turn_of
+from napari_plugin.layers import placement, reorientation_of
 from napari_plugin.layers.class_layers import features_of, label_colormap
 from napari_plugin.layers.layer_image import labels_layer_data
 from napari_plugin.layers.result_layers import measure_layer
@@ -46,7 +46,7 @@ class Scene:
         self.viewer, self.qtbot = viewer, qtbot
         self.voxels = np.random.default_rng(0).normal(40, 10, SHAPE).astype(np.float32)
         self.labels = make_labels()
-        turn, placed = turn_of(AFFINE), placement(AFFINE, SHAPE)
+        reorientation, placed = reorientation_of(AFFINE), placement(AFFINE, SHAPE)
         metadata = {
             "path": str(path) if path else None,
             "affine": AFFINE,
@@ -54,9 +54,9 @@ class Scene:
             "notes": (),
             "kind": "volume",
         }
-        self.image = viewer.add_image(turn.view(self.voxels), name="ct", metadata=metadata, **placed)
+        self.image = viewer.add_image(reorientation.view(self.voxels), name="ct", metadata=metadata, **placed)
         self.layer = viewer.add_labels(
-            turn.view(self.labels),
+            reorientation.view(self.labels),
             name="organs",
             metadata=metadata | {"classes": dict(names)},
             colormap=label_colormap(names),
@@ -544,7 +544,7 @@ def test_a_picture_is_measured_in_pixels_and_saved_as_png(
     suggested = answer_dialog(monkeypatch, tmp_path / "slide_seg")
     click_and_wait(scene, "results_save_labels", (tmp_path / "slide_seg.png").exists)
     assert suggested[0].endswith("slide_seg.png")
-    assert (read_label_picture(tmp_path / "slide_seg.png") == labels).all()
+    assert (read_label_image2d(tmp_path / "slide_seg.png") == labels).all()
 
 
 def test_an_oblique_volume_of_two_channels(

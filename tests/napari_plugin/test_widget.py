@@ -59,10 +59,10 @@ def test_a_picture_is_segmented_as_the_command_does(
     desk.viewer.open(file, plugin="napari")
     desk.choose(bundle_2d)
     labels = np.asarray(desk.run().data)
-    [outcome] = predict(open_bundle(bundle_2d, torch.device("cpu")), [file], tmp_path / "labels")
+    [case_result] = predict(open_bundle(bundle_2d, torch.device("cpu")), [file], tmp_path / "labels")
     from PIL import Image
 
-    assert np.array_equal(labels, np.asarray(Image.open(outcome.output)))
+    assert np.array_equal(labels, np.asarray(Image.open(case_result.output)))
     desk.press("results_copy_command")
     assert QApplication.clipboard().text() == f"unetfamily predict {bundle_2d} {file} -o labels"
 
@@ -309,7 +309,9 @@ def test_a_cancelled_run_gives_nothing_though_it_was_done(
     desk.choose(bundle)
     monkeypatch.setattr(desk.widget.runner, "_step", lambda step: desk.widget.runner.cancel())
     end = desk.widget.runner._end
-    monkeypatch.setattr(desk.widget.runner, "_end", lambda outcome=None: end(outcome or Result(np.zeros((2, 2, 2)))))
+    monkeypatch.setattr(
+        desk.widget.runner, "_end", lambda case_result=None: end(case_result or Result(np.zeros((2, 2, 2))))
+    )
     desk.press("run")
     desk.wait(lambda: not desk.widget.runner.busy)
     assert desk.line.startswith("Cancelled")

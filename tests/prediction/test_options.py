@@ -13,7 +13,7 @@ from monai_unetfamily.bundles import METADATA, Bundle, open_bundle
 from monai_unetfamily.inferers import WindowInferer
 from monai_unetfamily.nets import UNetPlusPlus, create_network
 from monai_unetfamily.prediction import (
-    Choices,
+    BundleOptions,
     Settings,
     adapt,
     adapt_all,
@@ -83,7 +83,7 @@ def guided(opened: Bundle) -> Bundle:
 def test_what_may_be_chosen_is_what_is_accepted(opened: Bundle, nested: Bundle, guided: Bundle) -> None:
     assert isinstance(opened.inferer, WindowInferer)
     organs = [name for label, name in opened.names.items() if label]
-    assert choices(nested) == Choices(opened.inferer.overlap, (), (1, 2), {})
+    assert choices(nested) == BundleOptions(opened.inferer.overlap, (), (1, 2), {})
     assert choices(adapt(nested, Settings(level=1))).levels == ()
     assert choices(guided).presence == {name: pytest.approx(0.1 * c) for c, name in enumerate(organs, start=1)}
     uneven = adapt(opened, Settings(overlap=0.3))

@@ -138,9 +138,9 @@ def test_monai_parses_the_training(overlapping: Path, overlapping_phantoms: Path
 @pytest.mark.slow
 def test_masks_of_a_label_map_part_it(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
     opened = open_bundle(bundle, CPU)
-    (outcome,) = predict(opened, [first(phantoms)], tmp_path, split=True)
-    assert outcome.output == tmp_path / "phantom_000", outcome.error
-    read = {file.name[:-7]: np.asarray(nib.load(file).dataobj) for file in outcome.output.iterdir()}
+    (case_result,) = predict(opened, [first(phantoms)], tmp_path, split=True)
+    assert case_result.output == tmp_path / "phantom_000", case_result.error
+    read = {file.name[:-7]: np.asarray(nib.load(file).dataobj) for file in case_result.output.iterdir()}
     labels = predict_volume(opened, first(phantoms))
     assert sorted(read) == sorted(name for label, name in opened.names.items() if label)
     for label, name in opened.names.items():
@@ -183,9 +183,9 @@ def test_one_class_without_a_background_is_a_label_map(
     (data / "dataset.json").write_text(json.dumps(listing))
     train(overlapping, data, device="cpu")
     opened = open_bundle(overlapping, CPU)
-    (outcome,) = predict(opened, [first(phantoms)], tmp_path / "out")
-    assert outcome.output is not None, outcome.error
-    labels = nib.load(outcome.output)
+    (case_result,) = predict(opened, [first(phantoms)], tmp_path / "out")
+    assert case_result.output is not None, case_result.error
+    labels = nib.load(case_result.output)
     assert labels.shape == nib.load(first(phantoms)).shape
     assert set(np.unique(np.asarray(labels.dataobj))) <= {0, 1}
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from monai_unetfamily.bundles import check_source, open_bundle
 from monai_unetfamily.evaluation import evaluate_folders
-from monai_unetfamily.io import read_label_picture, write_picture
+from monai_unetfamily.io import read_label_image2d, write_label_image2d
 from monai_unetfamily.prediction import predict_volume
 from tests.support.runs import predict
 
@@ -66,12 +66,12 @@ def run_monai(bundle: Path, data: Path, output: Path) -> None:
 def test_a_pattern_comes_back_at_its_rows_and_columns_by_either_door(bundle_2d: Path, tmp_path: Path) -> None:
     bright(bundle_2d)
     (tmp_path / "in").mkdir()
-    write_picture(UNEVEN, tmp_path / "in/uneven.png")
-    (outcome,) = predict(open_bundle(bundle_2d, CPU, trust=True), [tmp_path / "in"], tmp_path / "out")
-    assert outcome.output == tmp_path / "out/uneven.png"
-    np.testing.assert_array_equal(read_label_picture(outcome.output), UNEVEN > 0)
+    write_label_image2d(UNEVEN, tmp_path / "in/uneven.png")
+    (case_result,) = predict(open_bundle(bundle_2d, CPU, trust=True), [tmp_path / "in"], tmp_path / "out")
+    assert case_result.output == tmp_path / "out/uneven.png"
+    np.testing.assert_array_equal(read_label_image2d(case_result.output), UNEVEN > 0)
     run_monai(bundle_2d, tmp_path / "in", tmp_path / "monai")
-    assert (tmp_path / "monai/uneven_seg.png").read_bytes() == outcome.output.read_bytes()
+    assert (tmp_path / "monai/uneven_seg.png").read_bytes() == case_result.output.read_bytes()
 
 
 def test_monai_takes_every_format_of_pictures(bundle_2d: Path, tmp_path: Path) -> None:
@@ -83,21 +83,21 @@ def test_monai_takes_every_format_of_pictures(bundle_2d: Path, tmp_path: Path) -
     written = sorted((tmp_path / "monai").iterdir())
     assert [file.name for file in written] == ["a_seg.png", "b_seg.png", "c_seg.png"]
     for file in written:
-        np.testing.assert_array_equal(read_label_picture(file), UNEVEN > 0)
+        np.testing.assert_array_equal(read_label_image2d(file), UNEVEN > 0)
 
 
 def test_monai_gives_the_same_labels_of_every_picture(bundle_2d: Path, pictures: Path, tmp_path: Path) -> None:
     """The random network of the bundle, whose windows overlap and are larger than some pictures' sides."""
-    outcomes = list(predict(open_bundle(bundle_2d, CPU), [pictures / "imagesTr"], tmp_path / "out"))
+    case_results = list(predict(open_bundle(bundle_2d, CPU), [pictures / "imagesTr"], tmp_path / "out"))
     run_monai(bundle_2d, pictures / "imagesTr", tmp_path / "monai")
     labels = 0
-    for outcome in outcomes:
-        assert outcome.output is not None, outcome.error
-        ours = read_label_picture(outcome.output)
-        monais = read_label_picture(tmp_path / "monai" / outcome.output.name.replace(".png", "_seg.png"))
+    for case_result in case_results:
+        assert case_result.output is not None, case_result.error
+        ours = read_label_image2d(case_result.output)
+        monais = read_label_image2d(tmp_path / "monai" / case_result.output.name.replace(".png", "_seg.png"))
         np.testing.assert_array_equal(ours, monais)
         labels += len(np.unique(ours))
-    assert labels > len(outcomes) == 24  # the random network does tell pixels apart
+    assert labels > len(case_results) == 24  # the random network does tell pixels apart
 
 
 def test_the_format_of_a_picture_changes_no_label(bundle_2d: Path, pictures: Path, tmp_path: Path) -> None:
@@ -125,12 +125,12 @@ def test_more_than_255_labels_are_written_in_16_bits(bundle_2d: Path, tmp_path: 
     """Class k where the scaled intensity is nearest to k / 300: k x - k^2 / 600 is largest there."""
     k = torch.arange(301.0)
     per_pixel(bundle_2d, 300 * k[:, None], -(k**2) / 2)
-    write_picture(UNEVEN, tmp_path / "uneven.png")
-    (outcome,) = predict(open_bundle(bundle_2d, CPU, trust=True), [tmp_path / "uneven.png"], tmp_path / "out")
-    assert outcome.output is not None, outcome.error
-    with Image.open(outcome.output) as picture:
+    write_label_image2d(UNEVEN, tmp_path / "uneven.png")
+    (case_result,) = predict(open_bundle(bundle_2d, CPU, trust=True), [tmp_path / "uneven.png"], tmp_path / "out")
+    assert case_result.output is not None, case_result.error
+    with Image.open(case_result.output) as picture:
         assert (picture.mode, picture.size) == ("I;16", (61, 37))
-    np.testing.assert_array_equal(read_label_picture(outcome.output), 300 * (UNEVEN > 0))
+    np.testing.assert_array_equal(read_label_image2d(case_result.output), 300 * (UNEVEN > 0))
 
 
 def test_sizes_come_back_where_the_bundle_resizes(bundle_2d: Path, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_sizes_come_back_where_the_bundle_resizes(bundle_2d: Path, tmp_path: Pat
     config["preprocessing"]["transforms"].insert(2, zoom)
     config["postprocessing"]["transforms"].insert(0, back | {"nearest_interp": False})
     file.write_text(yaml.safe_dump(config))
-    write_picture(UNEVEN, tmp_path / "uneven.png")
+    write_label_image2d(UNEVEN, tmp_path / "uneven.png")
     labels = predict_volume(open_bundle(bundle_2d, CPU, trust=True), tmp_path / "uneven.png")
     assert labels.shape == UNEVEN.shape
     assert (labels != (UNEVEN > 0)).mean() < 0.05  # edges and corners are smoothed
@@ -150,14 +150,14 @@ def test_sizes_come_back_where_the_bundle_resizes(bundle_2d: Path, tmp_path: Pat
 
 def test_a_reader_that_swaps_rows_and_columns_is_refused(bundle_2d: Path, tmp_path: Path) -> None:
     file = bright(bundle_2d) / "configs/inference.yaml"
-    file.write_text(file.read_text().replace("monai_unetfamily.transforms.PictureReader", "PILReader"))
-    write_picture(UNEVEN[:, :37], tmp_path / "square.png")
-    with pytest.raises(ValueError, match="square.png: .* its reader turned; name .*PictureReader"):
+    file.write_text(file.read_text().replace("monai_unetfamily.transforms.Image2DReader", "PILReader"))
+    write_label_image2d(UNEVEN[:, :37], tmp_path / "square.png")
+    with pytest.raises(ValueError, match="square.png: .* its reader turned; name .*Image2DReader"):
         predict_volume(open_bundle(bundle_2d, CPU, trust=True), tmp_path / "square.png")
 
 
 def test_bundles_for_volumes_and_for_pictures_refuse_each_others(bundle: Path, bundle_2d: Path, tmp_path: Path) -> None:
-    write_picture(UNEVEN, tmp_path / "xray.png")
+    write_label_image2d(UNEVEN, tmp_path / "xray.png")
     ramp = np.arange(8000, dtype=np.int16).reshape(20, 20, 20)
     nib.save(nib.Nifti1Image(ramp, np.eye(4)), tmp_path / "ct.nii.gz")
     inputs = [tmp_path / "ct.nii.gz", tmp_path / "xray.png"]
@@ -177,7 +177,7 @@ def test_bundles_for_volumes_and_for_pictures_refuse_each_others(bundle: Path, b
 def test_pictures_unlike_what_the_metadata_states_are_refused(bundle_2d: Path, tmp_path: Path) -> None:
     rgb, deep, negative = tmp_path / "rgb.png", tmp_path / "deep.png", tmp_path / "negative.tif"
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(rgb)
-    write_picture(UNEVEN.astype(int) + 1, deep)
+    write_label_image2d(UNEVEN.astype(int) + 1, deep)
     Image.fromarray(UNEVEN.astype(np.float32) - 0.5).save(negative)
     opened = open_bundle(bundle_2d, CPU)
     with pytest.raises(ValueError, match=r"rgb.png: has 3 channels, and bundle_2d takes 1 \("):
@@ -200,16 +200,16 @@ def test_a_2d_bundle_with_another_reader_takes_volumes(bundle_2d: Path, tmp_path
     nib.save(nib.Nifti1Image(UNEVEN.astype(np.int16)[..., None], np.eye(4)), tmp_path / "slice.nii.gz")
     with pytest.raises(ValueError, match="takes these alone"):
         check_source(bundle_2d, [tmp_path / "slice.nii.gz"])
-    file.write_text(file.read_text().replace("monai_unetfamily.transforms.PictureReader", "NibabelReader"))
+    file.write_text(file.read_text().replace("monai_unetfamily.transforms.Image2DReader", "NibabelReader"))
     check_source(bundle_2d, [tmp_path / "slice.nii.gz"])
 
 
 def test_a_bad_picture_is_reported_and_the_others_are_done(bundle_2d: Path, tmp_path: Path) -> None:
-    write_picture(UNEVEN, tmp_path / "good.png")
+    write_label_image2d(UNEVEN, tmp_path / "good.png")
     (tmp_path / "short.png").write_bytes((tmp_path / "good.png").read_bytes()[:-30])
     Image.fromarray(np.zeros((5, 5, 4), np.uint8)).save(tmp_path / "alpha.tif")
-    outcomes = list(predict(open_bundle(bundle_2d, CPU), [tmp_path], tmp_path / "out"))
-    assert [outcome.error is None for outcome in outcomes] == [False, True, False]
+    case_results = list(predict(open_bundle(bundle_2d, CPU), [tmp_path], tmp_path / "out"))
+    assert [case_result.error is None for case_result in case_results] == [False, True, False]
     assert [file.name for file in (tmp_path / "out").glob("*.png")] == ["good.png"]
     with pytest.raises(ValueError, match="is an input that would be replaced"):
         list(predict(open_bundle(bundle_2d, CPU), [tmp_path / "good.png"], tmp_path))
@@ -224,15 +224,15 @@ def test_overlapping_classes_of_a_picture_are_split(bundle_2d: Path, tmp_path: P
     (bundle_2d / "configs/inference.yaml").write_text(yaml.safe_dump(config))
     grey = np.where(UNEVEN > 0, 100, 0).astype(np.uint8)
     grey[4:7, 30:40] = 250
-    write_picture(grey, tmp_path / "grey.png")
+    write_label_image2d(grey, tmp_path / "grey.png")
     opened = open_bundle(bundle_2d, CPU, trust=True)
     with pytest.raises(ValueError, match=r"grey.png: one PNG cannot hold the classes \['all', 'class 1'\].*--split"):
         list(predict(opened, [tmp_path / "grey.png"], tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     (done,) = predict(opened, [tmp_path / "grey.png"], tmp_path / "out", split=True)
     assert done.output == tmp_path / "out/grey"
-    np.testing.assert_array_equal(read_label_picture(done.output / "all.png"), grey > 50)
-    np.testing.assert_array_equal(read_label_picture(done.output / "class_1.png"), grey > 200)
+    np.testing.assert_array_equal(read_label_image2d(done.output / "all.png"), grey > 50)
+    np.testing.assert_array_equal(read_label_image2d(done.output / "class_1.png"), grey > 200)
     scores = evaluate_folders(tmp_path / "out", tmp_path / "out")
     assert [(score.case, score.label, score.dice, score.unit) for score in scores] == [
         ("grey", "all", 1.0, "px"),

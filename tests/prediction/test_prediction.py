@@ -32,11 +32,11 @@ def images(phantoms: Path) -> list[Path]:
 @pytest.mark.slow
 def test_labels_lie_on_each_inputs_own_grid_with_its_header(opened: Bundle, phantoms: Path, tmp_path: Path) -> None:
     sources = images(phantoms)
-    outcomes = list(predict(opened, [phantoms / "imagesTr"], tmp_path / "out"))
-    assert [outcome.study.files[0] for outcome in outcomes] == sources
-    for outcome in outcomes:
-        assert outcome.output is not None, outcome.error
-        source, labels = nib.load(outcome.study.files[0]), nib.load(outcome.output)
+    case_results = list(predict(opened, [phantoms / "imagesTr"], tmp_path / "out"))
+    assert [case_result.study.files[0] for case_result in case_results] == sources
+    for case_result in case_results:
+        assert case_result.output is not None, case_result.error
+        source, labels = nib.load(case_result.study.files[0]), nib.load(case_result.output)
         assert labels.shape == source.shape
         assert labels.affine.tobytes() == source.affine.tobytes()
         for field in ("sform_code", "qform_code", "xyzt_units", "descrip"):
@@ -197,8 +197,10 @@ def test_labels_that_are_there_are_replaced_by_request_alone(opened: Bundle, tmp
     ]
     with pytest.raises(ValueError, match="is an input that would be replaced"):
         list(predict(opened, inputs, tmp_path, overwrite=True))
-    outcomes = list(predict(opened, inputs, out, overwrite=True))
-    assert [nib.load(outcome.output).shape for outcome in outcomes if outcome.output] == [(20, 20, 20)] * 3
+    case_results = list(predict(opened, inputs, out, overwrite=True))
+    assert [nib.load(case_result.output).shape for case_result in case_results if case_result.output] == [
+        (20, 20, 20)
+    ] * 3
 
 
 @pytest.mark.slow
@@ -269,12 +271,12 @@ def test_odd_real_files_give_labels_on_their_grid_or_one_clear_line(
     }
     files = sorted(f for f in (data_dir / "nifti_odd").iterdir() if ".nii" in f.name or f.suffix == ".hdr")
     assert len(files) == 7
-    for outcome in predict(opened, files, tmp_path):
-        if outcome.output is None:
-            assert refused.pop(outcome.study.files[0].name) in str(outcome.error)
-            assert "\n" not in str(outcome.error)
+    for case_result in predict(opened, files, tmp_path):
+        if case_result.output is None:
+            assert refused.pop(case_result.study.files[0].name) in str(case_result.error)
+            assert "\n" not in str(case_result.error)
         else:
-            source, labels = nib.load(outcome.study.files[0]), nib.load(outcome.output)
+            source, labels = nib.load(case_result.study.files[0]), nib.load(case_result.output)
             assert labels.shape == source.shape
             assert labels.affine.tobytes() == source.affine.tobytes()
     assert refused == {}
@@ -296,7 +298,7 @@ def test_a_scan_in_metres_gets_the_labels_and_volumes_of_one_in_mm_and_keeps_its
     np.testing.assert_array_equal(np.asarray(labels.dataobj), np.asarray(expected.dataobj))
     assert labels.affine.tobytes() == stored.affine.tobytes()
     assert labels.header.get_xyzt_units()[0] == "meter"
-    ml = [[row["volume_ml"] for row in outcome.record.classes] for outcome in (metres, plain)]
+    ml = [[row["volume_ml"] for row in case_result.record.classes] for case_result in (metres, plain)]
     assert ml[0] == ml[1]
     assert sum(filter(None, ml[0])) > 0
     assert metres.record.notes == ("the header's unit of length is the metre: lengths are converted to mm",)
@@ -305,8 +307,8 @@ def test_a_scan_in_metres_gets_the_labels_and_volumes_of_one_in_mm_and_keeps_its
 @pytest.mark.slow
 def test_the_ct_crop_keeps_its_codes(opened: Bundle, data_dir: Path, tmp_path: Path) -> None:
     source = data_dir / "spleen_ct_crop" / "ct.nii.gz"
-    (outcome,) = predict(opened, [source], tmp_path)
-    assert outcome.output is not None, outcome.error
-    labels = nib.load(outcome.output)
+    (case_result,) = predict(opened, [source], tmp_path)
+    assert case_result.output is not None, case_result.error
+    labels = nib.load(case_result.output)
     assert (int(labels.header["sform_code"]), int(labels.header["qform_code"])) == (2, 0)
     assert labels.affine.tobytes() == nib.load(source).affine.tobytes()

@@ -263,9 +263,9 @@ def test_a_cohort_within_a_box(bundle: Path, phantoms: Path, tmp_path: Path) -> 
     plain = open_bundle(bundle, CPU)
     files, box = sorted((phantoms / "imagesTr").iterdir())[:2], ((4, 14), (3, 20), (1, 7))
     for name, settings in (("whole", {}), ("box", {"box": box})):
-        for outcome in predict(plain, files, tmp_path / name, **settings):
-            assert outcome.output is not None, outcome.error
-    assert outcome.record.notes == ("segmented within 4:14,3:20,1:7 alone: volumes are of what lies there",)
+        for case_result in predict(plain, files, tmp_path / name, **settings):
+            assert case_result.output is not None, case_result.error
+    assert case_result.record.notes == ("segmented within 4:14,3:20,1:7 alone: volumes are of what lies there",)
     for file in files:
         whole, part = (np.asarray(nib.load(tmp_path / name / file.name).dataobj) for name in ("whole", "box"))
         where = slices_of(box, whole.shape)
@@ -274,7 +274,7 @@ def test_a_cohort_within_a_box(bundle: Path, phantoms: Path, tmp_path: Path) -> 
     asked = Settings(previews=False, box=box)
     *lines, sums = plan_lines([plain], find_studies(files).studies, tmp_path / "box", asked)
     assert sums == "2 cases, 2 finished already, 0 that would fail; nothing was done"
-    assert all(outcome.skipped for outcome in predict(plain, files, tmp_path / "box", box=box))
+    assert all(case_result.skipped for case_result in predict(plain, files, tmp_path / "box", box=box))
     image = nib.load(files[0])
     voxels = MetaTensor(torch.from_numpy(image.get_fdata(dtype=np.float32))[None], affine=image.affine)
     *_, last = segment(plain, prepare(plain, voxels), box=box)

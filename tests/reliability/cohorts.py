@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from monai_unetfamily.cohort import Outcome
+from monai_unetfamily.cohort import CaseResult
 from monai_unetfamily.cohort.records import holds, read_record, record_file
 
 Survived = Callable[[str, int], None]  # as the fixture `survived`: kind, cases
@@ -38,12 +38,12 @@ def assert_whole(folder: Path) -> None:
         assert holds(folder / name, record.outputs[name]), name
 
 
-def assert_told(outcomes: Iterable[Outcome], folder: Path) -> None:
+def assert_told(case_results: Iterable[CaseResult], folder: Path) -> None:
     """Each failed case is one line in its record and in the table, and has no label map."""
-    failed = {outcome.study.name: outcome for outcome in outcomes if outcome.error is not None}
+    failed = {case_result.study.name: case_result for case_result in case_results if case_result.error is not None}
     assert failures(folder).keys() == failed.keys()
-    for name, outcome in failed.items():
-        assert outcome.record.error
-        assert "\n" not in outcome.record.error
+    for name, case_result in failed.items():
+        assert case_result.record.error
+        assert "\n" not in case_result.record.error
         assert not (folder / f"{name}.nii.gz").exists()
         assert not (folder / f"{name}.png").exists()

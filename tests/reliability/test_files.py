@@ -49,20 +49,20 @@ def test_a_file_cut_anywhere_costs_its_own_line(
     (tmp_path / "whole").mkdir()
     sources = {"whole": kind.make(tmp_path / "whole")}
     for number, keep in enumerate(CUTS.values()):
-        room = tmp_path / f"cut{number}"
-        shutil.copytree(tmp_path / "whole", room)
-        sources[room.name] = room / sources["whole"].relative_to(tmp_path / "whole")
-        cut(room / kind.damaged, keep)
+        directory = tmp_path / f"cut{number}"
+        shutil.copytree(tmp_path / "whole", directory)
+        sources[directory.name] = directory / sources["whole"].relative_to(tmp_path / "whole")
+        cut(directory / kind.damaged, keep)
     before = digests(tmp_path)
     studies = [replace(s, name=case) for case, source in sources.items() for s in find_studies([source]).studies]
     assert len(studies) == 1 + len(CUTS)
-    outcomes = list(predict_cohort([bundle], studies, tmp_path / "out", QUIET))
+    case_results = list(predict_cohort([bundle], studies, tmp_path / "out", QUIET))
     done = labels(tmp_path / "out")
-    assert outcomes[0].error is None
+    assert case_results[0].error is None
     for file, content in done.items():  # what is not refused is as the whole one: nothing that counts was cut
         assert content == done[next(iter(done)).replace(file.split(".")[0], "whole")] or file.startswith("whole")
     assert len(failures(tmp_path / "out")) >= len(CUTS) - 2
-    assert_told(outcomes, tmp_path / "out")
+    assert_told(case_results, tmp_path / "out")
     assert_whole(tmp_path / "out")
     assert before.items() <= digests(tmp_path).items()
     survived("files", len(CUTS))
@@ -95,17 +95,19 @@ def test_flipped_bytes_are_refused_or_read_but_never_crash(name: str, tmp_path: 
 
 
 def test_all_bad_inputs_together_cost_their_own_lines(bundle: Path, tmp_path: Path, survived: Survived) -> None:
-    rooms = tmp_path / "rooms"
-    rooms.mkdir()
+    directories = tmp_path / "rooms"
+    directories.mkdir()
     rows = {key: row for key, row in ROWS.items() if key != "permission denied"}  # which root may read
-    bad = [study for n, row in enumerate(rows.values()) for study in studies_of(row, rooms / str(n), f"row {n}")]
-    good = [replace(s, name="good") for s in find_studies([scan(rooms / "good.nii.gz")]).studies]
-    before = digests(rooms)
-    outcomes = list(predict_cohort([open_bundle(bundle, CPU)], [*bad[::2], *good, *bad[1::2]], tmp_path / "out", QUIET))
-    assert [outcome.error for outcome in outcomes if outcome.study.name == "good"] == [None]
-    assert_told(outcomes, tmp_path / "out")
+    bad = [study for n, row in enumerate(rows.values()) for study in studies_of(row, directories / str(n), f"row {n}")]
+    good = [replace(s, name="good") for s in find_studies([scan(directories / "good.nii.gz")]).studies]
+    before = digests(directories)
+    case_results = list(
+        predict_cohort([open_bundle(bundle, CPU)], [*bad[::2], *good, *bad[1::2]], tmp_path / "out", QUIET)
+    )
+    assert [case_result.error for case_result in case_results if case_result.study.name == "good"] == [None]
+    assert_told(case_results, tmp_path / "out")
     assert_whole(tmp_path / "out")
-    assert digests(rooms) == before
+    assert digests(directories) == before
     survived("files", len(ROWS))
 
 
@@ -128,7 +130,7 @@ def test_any_name_is_kept_as_it_is(bundle: Path, tmp_path: Path, survived: Survi
     for name in FOLDERS:
         (source / name).mkdir()
     before, opened = digests(source), open_bundle(bundle, CPU)
-    assert not [outcome.error for outcome in predict(opened, [source], out) if outcome.error]
+    assert not [case_result.error for case_result in predict(opened, [source], out) if case_result.error]
     assert labels(out).keys() == {f"{name}.nii.gz" for name in NAMES}
     assert failures(out) == {}
     page = (out / "report.html").read_text("utf-8")
@@ -136,7 +138,7 @@ def test_any_name_is_kept_as_it_is(bundle: Path, tmp_path: Path, survived: Survi
     assert "<script>alert" not in page
     assert_whole(out)
     assert digests(source) == before
-    assert all(outcome.skipped for outcome in predict(opened, [source], out))
+    assert all(case_result.skipped for case_result in predict(opened, [source], out))
     survived("files", len(NAMES) + len(FOLDERS))
 
 

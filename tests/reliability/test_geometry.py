@@ -49,19 +49,19 @@ def test_labels_do_not_hang_on_how_a_volume_is_stored(
     (tmp_path / "in").mkdir()
     for number, orientation in enumerate([np.eye(3), *ORIENTATIONS]):
         nib.save(turned(image, orientation), tmp_path / "in" / f"{number:02}.nii")
-    reference, *outcomes = predict(open_bundle(bundle, CPU), [tmp_path / "in"], tmp_path / "out")
+    reference, *case_results = predict(open_bundle(bundle, CPU), [tmp_path / "in"], tmp_path / "out")
     assert reference.output
     expected = nib.load(reference.output)
     assert len(np.unique(expected.dataobj)) > 1
-    for outcome, orientation in zip(outcomes, ORIENTATIONS, strict=True):
-        assert outcome.output
-        got, source = nib.load(outcome.output), nib.load(outcome.study.files[0])
+    for case_result, orientation in zip(case_results, ORIENTATIONS, strict=True):
+        assert case_result.output
+        got, source = nib.load(case_result.output), nib.load(case_result.study.files[0])
         np.testing.assert_array_equal(got.dataobj, turned(expected, orientation).dataobj)
         assert geometry(got) == geometry(source)
         assert got.affine.tobytes() == source.affine.tobytes()
-    assert len({nib.aff2axcodes(nib.load(outcome.study.files[0]).affine) for outcome in outcomes}) == 48
+    assert len({nib.aff2axcodes(nib.load(case_result.study.files[0]).affine) for case_result in case_results}) == 48
     assert_whole(tmp_path / "out")
-    survived("geometry", len(outcomes))
+    survived("geometry", len(case_results))
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -73,11 +73,11 @@ def test_forms_that_disagree_are_told_and_both_kept(
     image.set_sform(form.sform, form.codes[0])
     image.set_qform(form.qform, form.codes[1])
     nib.save(image, tmp_path / "a.nii")
-    (outcome,) = predict(open_bundle(bundle, CPU), [tmp_path / "a.nii"], tmp_path / "out")
-    assert outcome.output
-    assert [note for note in outcome.record.notes if form.note and form.note in note] or not form.note
-    assert bool(outcome.record.notes) == bool(form.note)
-    got, source = nib.load(outcome.output), nib.load(tmp_path / "a.nii")
+    (case_result,) = predict(open_bundle(bundle, CPU), [tmp_path / "a.nii"], tmp_path / "out")
+    assert case_result.output
+    assert [note for note in case_result.record.notes if form.note and form.note in note] or not form.note
+    assert bool(case_result.record.notes) == bool(form.note)
+    got, source = nib.load(case_result.output), nib.load(tmp_path / "a.nii")
     assert geometry(got) == geometry(source)
     assert got.affine.tobytes() == source.affine.tobytes()
     if form.used is not None:

@@ -107,8 +107,8 @@ def test_a_killed_training_is_completed_by_resuming(
         assert (bundle / "eval/scores.csv").read_bytes() == (untrained / "eval/scores.csv").read_bytes(), place
         assert not list((bundle / "models").glob(".*.part")), (place, times)
         lines = [
-            [(epoch.epoch, epoch.loss) for epoch in read_history(room / "logs/history.csv")]
-            for room in (bundle, untrained)
+            [(epoch.epoch, epoch.loss) for epoch in read_history(directory / "logs/history.csv")]
+            for directory in (bundle, untrained)
         ]
         assert lines[0] == lines[1], (place, times)
     assert digests(phantoms) == before

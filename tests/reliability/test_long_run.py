@@ -47,8 +47,8 @@ def measure_growth(bundle: Path, scans: Path, out: Path) -> None:
     """Predict all scans, and print by how many bytes and open files the later cases grew."""
     tracemalloc.start()
     opened = open_bundle(bundle, torch.device("cpu"))
-    for number, outcome in enumerate(predict(opened, [scans], out), start=1):
-        assert outcome.error is None
+    for number, case_result in enumerate(predict(opened, [scans], out), start=1):
+        assert case_result.error is None
         if number == SETTLED:
             memory, files = taken()
         if number == CASES - 1:  # the last but one: the threads are there still

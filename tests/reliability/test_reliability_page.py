@@ -1,4 +1,4 @@
-"""docs/reliability.md quotes the suite's own counts (`python -m tools.fill_reliability`)."""
+"""docs/reliability.md quotes the suite's own counts (`tools/fill_reliability.py`)."""
 
 from pathlib import Path
 

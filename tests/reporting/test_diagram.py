@@ -33,8 +33,8 @@ def ends(graph: Graph) -> list[Edge]:
     return [edge for edge in graph.edges if edge not in inner(graph)]
 
 
-def down_the_encoder(room: str, N: int) -> set[Edge]:
-    return {Edge(f"{room}[{i - 1}]", f"{room}[{i}]", "down", False) for i in range(1, N + 1)}
+def down_the_encoder(letter: str, N: int) -> set[Edge]:
+    return {Edge(f"{letter}[{i - 1}]", f"{letter}[{i}]", "down", False) for i in range(1, N + 1)}
 
 
 SEEN = {"unet_e": lambda j: [0], "unet_plus": lambda j: [j - 1], "unetplusplus": range}

@@ -8,7 +8,7 @@ from nibabel.orientations import inv_ornt_aff
 
 from monai_unetfamily.io import hex_color, palette
 from monai_unetfamily.reporting import save_overlay
-from monai_unetfamily.reporting.overlay import picture_plane, radiological_planes
+from monai_unetfamily.reporting.overlay import image2d_plane, radiological_planes
 
 SHAPE, SPACING = (12, 10, 8), (1.0, 1.5, 3.0)
 AFFINE = np.array([[1.0, 0, 0, -4], [0, 1.5, 0, 3], [0, 0, 3, 11], [0, 0, 0, 1]])
@@ -209,7 +209,7 @@ def test_a_picture_is_shown_as_it_is(tmp_path):
     """Row 0 at the top, column 0 on the left; one panel."""
     image, labels = np.zeros((30, 40)), np.zeros((30, 40), int)
     labels[:10, :30] = 1
-    plane = picture_plane(image, labels, labels)
+    plane = image2d_plane(image, labels, labels)
     for shown in (plane.labels, plane.reference):
         np.testing.assert_array_equal(shown, labels)
     pixels = picture(tmp_path / "a.png", image, labels, affine=None)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from monai_unetfamily.comparison.candidates import list_candidates
-from monai_unetfamily.comparison.study_results import Comparison, Cost, Entrant, Kind, Point
+from monai_unetfamily.comparison.study_results import Comparison, Cost, Kind, NetworkResult, Point
 from monai_unetfamily.evaluation import Score
 
 BASE = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "features": [8, 16, 32, 64, 128]}
@@ -36,44 +36,50 @@ def scores(
     return tuple(rows)
 
 
-def entrant(name: str, kind: Kind = "family", *, lost: float = 0.0, seconds: float = 1.0, **made: Any) -> Entrant:
+def network_result(
+    name: str, kind: Kind = "family", *, lost: float = 0.0, seconds: float = 1.0, **made: Any
+) -> NetworkResult:
     """One with seed 0, one class and ten cases, unless more is said."""
     made = {"classes": ["liver"], "cases": 10} | made
     seed = sum(map(ord, name))
     curve = tuple(Point(m, 1.2 / (m + 1), (0.93 - lost) * (1 - np.exp(-m / 2)) if m % 2 else nan) for m in range(20))
     cost = Cost(round(1.4e6 * seconds), round(2e10 * seconds), seconds, 2e8 * seconds)
     rows = scores(lost=lost, seed=seed, **made)
-    return Entrant(name, kind, rows, cost, ("seed 0",), (curve,), (4.8, 4.9), (20, 20), 12 / seconds)
+    return NetworkResult(name, kind, rows, cost, ("seed 0",), (curve,), (4.8, 4.9), (20, 20), 12 / seconds)
 
 
 def family(classes: Sequence[str] = ("anterior", "posterior"), cases: int = 52, absent: float = 0.0) -> Comparison:
     """All that are compared, with the variants that share weights, and one that failed."""
     made: dict[str, Any] = {"classes": classes, "cases": cases, "absent": absent}
-    entrants = [
-        entrant(name, kind, lost=LOST.get(name, 0.008), seconds=SECONDS.get(name, _seconds(name)), **made)
+    network_results = [
+        network_result(name, kind, lost=LOST.get(name, 0.008), seconds=SECONDS.get(name, _seconds(name)), **made)
         for name, kind in FAMILY.items()
     ]
     cuts = zip((1, 2, 3), (0.05, 0.015, 0.009), (0.25, 0.45, 0.7), strict=True)
-    entrants += [entrant(f"unetplusplus L{d}", "variant", lost=lost, seconds=s, **made) for d, lost, s in cuts]
-    guided = {name: entrant(name, lost=0.006, seconds=1.1, false=false, **made) for name, false in FALSE.items()}
-    entrants = [guided.get(each.name, each) for each in entrants]
-    entrants.append(entrant("unet3plus_cgm ungated", "variant", lost=0.006, seconds=1.2, false=9.0, **made))
+    network_results += [
+        network_result(f"unetplusplus L{d}", "variant", lost=lost, seconds=s, **made) for d, lost, s in cuts
+    ]
+    guided = {name: network_result(name, lost=0.006, seconds=1.1, false=false, **made) for name, false in FALSE.items()}
+    network_results = [guided.get(each.name, each) for each in network_results]
+    network_results.append(
+        network_result("unet3plus_cgm ungated", "variant", lost=0.006, seconds=1.2, false=9.0, **made)
+    )
     return Comparison(
         "hippocampus",
         5.0,
         "seeds",
-        tuple(entrants),
+        tuple(network_results),
         failures=(("VNet", "seed 0", "the loss is nan: the last whole epoch stands; try a smaller learning_rate."),),
         differences={"SegResNet": "widths double from the first; residual blocks", "unet_l2": "2 levels alone"},
         facts={"data set": "hippocampus", "training": "20 minutes each", "machine": "2 cores"},
     )
 
 
-def of(entrants: Mapping[str, float], **made: Any) -> Comparison:
+def of(network_results: Mapping[str, float], **made: Any) -> Comparison:
     """Networks that lose so much Dice, each slower than the one before."""
     made_up = [
-        entrant(name, lost=lost, seconds=float(number), **made)
-        for number, (name, lost) in enumerate(entrants.items(), 1)
+        network_result(name, lost=lost, seconds=float(number), **made)
+        for number, (name, lost) in enumerate(network_results.items(), 1)
     ]
     return Comparison("phantoms", 5.0, "seeds", tuple(made_up))
 

@@ -74,14 +74,14 @@ class Desk:
 
 
 def in_file_order(layer: Labels) -> Any:
-    return grid_of(layer).turn.undo(np.asarray(layer.data))
+    return grid_of(layer).reorientation.undo(np.asarray(layer.data))
 
 
 def by_command(bundle: Path, image: Path, output: Path, **settings: Any) -> Any:
     """What the command line writes."""
-    outcomes = list(predict(open_bundle(bundle, torch.device("cpu")), [image], output, **settings))
-    assert not outcomes[0].error
-    return np.asarray(nib.load(outcomes[0].output).dataobj)
+    case_results = list(predict(open_bundle(bundle, torch.device("cpu")), [image], output, **settings))
+    assert not case_results[0].error
+    return np.asarray(nib.load(case_results[0].output).dataobj)
 
 
 def with_network(bundle: Path, network: str) -> Path:

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 
 from monai_unetfamily.bundles import METADATA, choose_network, metadata
-from monai_unetfamily.data.phantom import write_phantom_pictures, write_phantoms
+from monai_unetfamily.data.phantom import write_phantom_images2d, write_phantoms
 from tests.support.dicom_files import write_series
 from tests.support.tiny import PHANTOM_SHAPE, weigh
 from tests.support.zoo_bundle import write_zoo_bundle
@@ -63,7 +63,7 @@ def task(folder: Path) -> None:
 
 
 def slices(folder: Path) -> None:
-    write_phantom_pictures(folder, 3, **SIZE)
+    write_phantom_images2d(folder, 3, **SIZE)
 
 
 def pairs(folder: Path) -> None:

@@ -35,12 +35,12 @@ def weigh(bundle: Path) -> Path:
     from monai.bundle import ConfigParser
 
     from monai_unetfamily.bundles import METADATA, WEIGHTS
-    from monai_unetfamily.handlers import save_whole
+    from monai_unetfamily.handlers import save_atomically
 
     torch.manual_seed(0)
     parser = ConfigParser()
     parser.read_meta(bundle / "configs" / METADATA)
     network = parser.get_parsed_content("_meta_#network")
     (bundle / "models").mkdir(exist_ok=True)
-    save_whole(network.state_dict(), bundle / "models" / WEIGHTS)
+    save_atomically(network.state_dict(), bundle / "models" / WEIGHTS)
     return bundle

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from monai_unetfamily.bundles import METADATA, choose_network, forget_thresholds, open_bundle, redefine_network
+from monai_unetfamily.bundles import METADATA, choose_network, open_bundle, redefine_network, reset_thresholds
 from monai_unetfamily.cli import main
 from monai_unetfamily.data import load_cases
-from monai_unetfamily.handlers import save_whole
+from monai_unetfamily.handlers import save_atomically
 from monai_unetfamily.inferers import WindowInferer
 from monai_unetfamily.losses import GuidedLoss
 from monai_unetfamily.nets import UNet3Plus
@@ -185,7 +185,7 @@ def damaged(bundle: Path, value: float = torch.nan) -> None:
     file = bundle / "models/model.pt"
     weights = torch.load(file, weights_only=True)
     next(weight for weight in weights.values() if weight.ndim == 5).fill_(value)
-    save_whole(weights, file)
+    save_atomically(weights, file)
 
 
 def overflowing(bundle: Path) -> None:
@@ -222,7 +222,7 @@ def test_training_ends_with_it_and_a_copy_begins_without(untrained: Path, phanto
     assert any(line.startswith("| liver ") for line in said)
     stored = metadata_of(tmp_path / "new")["networks"]["unet3plus"]["presence_threshold"]
     assert len(stored) == 5
-    forget_thresholds(tmp_path / "new")
+    reset_thresholds(tmp_path / "new")
     assert metadata_of(tmp_path / "new")["networks"]["unet3plus"]["presence_threshold"] == 0.5
 
 

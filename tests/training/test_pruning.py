@@ -174,8 +174,8 @@ def test_dice_is_what_predict_and_evaluate_give(full: Path, pictures: Path, tmp_
     cases = load_cases(pictures, "validation")
     assert [level.kept for level in levels] == [True, False, False]
     assert len([line for line in said if ", level " in line]) == 3 * len(cases)
-    outcomes = predict(open_bundle(tmp_path / "new", CPU), [Path(c["image"]) for c in cases], tmp_path / "labels")
-    assert all(outcome.error is None for outcome in outcomes)
+    case_results = predict(open_bundle(tmp_path / "new", CPU), [Path(c["image"]) for c in cases], tmp_path / "labels")
+    assert all(case_result.error is None for case_result in case_results)
     references = [Path(case["label"]) for case in cases]
     scores = evaluate_folders(tmp_path / "labels", references, read_label_names(pictures))
     assert levels[0].dice == summarize(scores)[-1].dice

@@ -55,7 +55,7 @@ _OTHERS = {  # module: classes
 }
 _READERS = {  # what LoadImage may be told to read with: by name alone it would call any function
     "monai.data.image_reader": "ITKReader NibabelReader NrrdReader PILReader PydicomReader",
-    "monai_unetfamily.transforms": "LabelPictureReader PictureReader",
+    "monai_unetfamily.transforms": "Image2DReader LabelImage2DReader",
 }
 _ROOTS = ("monai", "monai_unetfamily")
 

@@ -19,7 +19,15 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from monai_unetfamily.data.phantom.anatomy import AIR, ID, LABELS, Anatomy, Structure, draw_anatomy
-from monai_unetfamily.io import MAX_VOXELS, atomic_file, make_folder, require_free, save_image, stem, write_picture
+from monai_unetfamily.io import (
+    MAX_VOXELS,
+    atomic_file,
+    make_directory,
+    require_free,
+    save_image,
+    stem,
+    write_label_image2d,
+)
 
 MIN_SIZE = 16  # voxels an axis
 # A quarter of a voxel off the centre, the signs' product positive: four points that halve all three axes
@@ -127,7 +135,7 @@ def make_room(out: Path, n: int, seed: int, shape: tuple[int, int, int], spacing
     _require_grid(shape, spacing, "RAS")
     require_free(out)
     for folder in ("imagesTr", "labelsTr"):
-        make_folder(out / folder)
+        make_directory(out / folder)
 
 
 def absent_organs(i: int) -> list[str]:
@@ -250,7 +258,7 @@ SLICES = 8  # of one phantom, at most
 WINDOW = -160, 240  # HU, soft tissue, as 0 to 255
 
 
-def write_phantom_pictures(
+def write_phantom_images2d(
     out: Path,
     n: int,
     seed: int = 0,
@@ -276,7 +284,7 @@ def write_phantom_pictures(
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     images = write_phantom_pictures(Path(folder), n=1, shape=(16, 16, 16), spacing=(20, 16, 12.5))
+    ...     images = write_phantom_images2d(Path(folder), n=1, shape=(16, 16, 16), spacing=(20, 16, 12.5))
     ...     len(images), images[0].name
     (8, 'phantom_000_02.png')
     """
@@ -287,8 +295,8 @@ def write_phantom_pictures(
         grey = _windowed(phantom.image)
         for z in _chosen(phantom.labels):
             name = f"phantom_{i:03d}_{z:02d}.png"
-            write_picture(_radiological(grey[:, :, z]), out / "imagesTr" / name)
-            write_picture(_radiological(phantom.labels[:, :, z]), out / "labelsTr" / name)
+            write_label_image2d(_radiological(grey[:, :, z]), out / "imagesTr" / name)
+            write_label_image2d(_radiological(phantom.labels[:, :, z]), out / "labelsTr" / name)
             sections["training" if i % 5 else "validation"].append(name)
     names = sorted(sections["training"] + sections["validation"])
     about = {

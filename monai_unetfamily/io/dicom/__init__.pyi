@@ -4,7 +4,7 @@ from .codes import Maker as Maker
 from .codes import known_codes as known_codes
 from .codes import own_codes as own_codes
 from .files import SEGMENTATION as SEGMENTATION
-from .files import holds_dicom as holds_dicom
+from .files import contains_dicom as contains_dicom
 from .files import is_dicom as is_dicom
 from .files import leads_to_dicom as leads_to_dicom
 from .segmentation import check_segmentation as check_segmentation

@@ -35,7 +35,7 @@ def is_dicom(file: Path) -> bool:
     return not name.endswith(_OTHERS) and name != _INDEX and file.is_file() and has_mark(file)
 
 
-def holds_dicom(folder: Path) -> bool:
+def contains_dicom(folder: Path) -> bool:
     """Whether a folder itself, not one in it, holds DICOM; hidden files are passed over."""
     return any(is_dicom(file) for file in sorted(folder.iterdir()) if not file.name.startswith(".") and file.is_file())
 
@@ -47,11 +47,11 @@ def leads_to_dicom(folder: Path) -> bool:
     >>> with TemporaryDirectory() as folder:
     ...     (Path(folder) / "visit" / "ct").mkdir(parents=True)
     ...     (Path(folder) / "visit" / "ct" / "1.dcm").touch()
-    ...     holds_dicom(Path(folder)), leads_to_dicom(Path(folder))
+    ...     contains_dicom(Path(folder)), leads_to_dicom(Path(folder))
     (False, True)
     """
     inner = (Path(root) for root, _, _ in os.walk(folder))
-    return any(holds_dicom(sub) for sub in inner if not _is_hidden(sub.relative_to(folder)))
+    return any(contains_dicom(sub) for sub in inner if not _is_hidden(sub.relative_to(folder)))
 
 
 def has_mark(file: Path) -> bool:

@@ -54,13 +54,13 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     mean = x.mean(space, keepdim=True)
     rows = max(1, _CACHED * x.shape[2] // x.numel())
     slices = x.split(rows, dim=2)
-    room = torch.empty_like(slices[0])  # one for all: fresh memory costs more than the sums
-    squares = [_sum_of_squares(part, mean, room[:, :, : part.shape[2]]) for part in slices]
+    scratch = torch.empty_like(slices[0])  # one for all: fresh memory costs more than the sums
+    squares = [_sum_of_squares(part, mean, scratch[:, :, : part.shape[2]]) for part in slices]
     return mean, torch.stack(squares).sum(0) * (mean.numel() / x.numel())
 
 
-def _sum_of_squares(x: Tensor, mean: Tensor, room: Tensor) -> Tensor:
-    return torch.sub(x, mean, out=room).square_().sum(tuple(range(2, x.ndim)), keepdim=True)
+def _sum_of_squares(x: Tensor, mean: Tensor, scratch: Tensor) -> Tensor:
+    return torch.sub(x, mean, out=scratch).square_().sum(tuple(range(2, x.ndim)), keepdim=True)
 
 
 def _scale(x: Tensor, mean: Tensor, rate: Tensor, weight: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
