@@ -1,7 +1,4 @@
-"""Files as they are opened to be looked at: voxels as stored, the header they lie under, what was odd about either.
-
-What cannot be segmented may still be looked at: NaN, pictures and series of volumes open here.
-"""
+"""Open NIfTI, MetaImage, NRRD and DICOM in napari, in radiological orientation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +15,10 @@ from monai_unetfamily.io import ITK, Label, affine_notes, open_volume, read_labe
 from monai_unetfamily.io.dicom import is_dicom, leads_to_dicom
 from napari_plugin.layers import placement, reorientation_of, table_layer
 from napari_plugin.qt import plain
+
+# Files as they are opened to be looked at: voxels as stored, the header they lie under, what was odd about either.
+#
+# What cannot be segmented may still be looked at: NaN, pictures and series of volumes open here.
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def open_dicom(path: Path) -> Opened:
     """Open a series: of a folder the largest axial one, the others being named in a note; of a slice its own.
 
     Raises:
-        ValueError: no series, or series of several studies; what `dicom.read_series` refuses.
+        ValueError: no series, or series of several studies; what `io.dicom.read_series` refuses.
     """
     from monai_unetfamily.io.dicom import choose_series, list_series, read_series
 

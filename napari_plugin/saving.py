@@ -1,4 +1,4 @@
-"""Which labels are somebody's work, and not yet in a file."""
+"""Save results, and remember which corrections are not saved yet."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from monai_unetfamily.io import write_masks
 from napari_plugin.layers import ShownResult, fingerprint
 from napari_plugin.qt import plain
 from napari_plugin.writer import save_labels
+
+# Which labels are somebody's work, and not yet in a file.
+
 
 _UNKNOWN = -1  # no fingerprint
 

@@ -1,4 +1,4 @@
-"""What runs in a worker's thread: a bundle is opened, an image segmented. No Qt; torch is loaded when it is called."""
+"""Open bundles and run them in a worker thread."""
 
 import gc
 import os
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from monai_unetfamily.bundles.trust import Finding
     from monai_unetfamily.io import Labels
     from monai_unetfamily.prediction import BundleOptions, Progress, Settings
+
+# What runs in a worker's thread: a bundle is opened, an image segmented. No Qt; torch is loaded when it is called.
+
 
 # What a person can do something about. torch's errors are RuntimeErrors, which napari's workers take for return values.
 FAILURES = (ValueError, OSError, MemoryError, RuntimeError, ImportError)

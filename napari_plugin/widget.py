@@ -1,4 +1,4 @@
-"""The three planes that a radiologist looks at."""
+"""The widget Layers > Segment > Organ segmentation: choose a bundle and an image, run, correct, measure, compare."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,9 @@ from napari_plugin.settings import remember_bundle
 
 if TYPE_CHECKING:
     from monai_unetfamily.prediction import Settings
+
+# The three planes that a radiologist looks at.
+
 
 _PLANES = {  # the axis of (S-I, A-P, R-L) that slides, then those of rows and columns
     "Axial": ((0, 1, 2), "From below: the patient's right is on the left"),

@@ -1,4 +1,4 @@
-"""Whether the parts of a bundle agree with the names of its classes (label id -> name) on what a background is."""
+"""Open a MONAI bundle for prediction or training, verify it, and copy it."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +22,8 @@ from monai_unetfamily.bundles.trust import PREDICTION, reviewed_parser
 from monai_unetfamily.bundles.weights import load_weights
 from monai_unetfamily.data import IGNORE
 from monai_unetfamily.io import atomic_file, is_image2d, make_directory, open_volume, read_channels, require_free
+
+# Whether the parts of a bundle agree with the names of its classes (label id -> name) on what a background is.
 
 
 def check_background(names: Mapping[int, str], *parts: Any) -> None:
@@ -204,7 +206,7 @@ def open_bundle(root: Path, device: torch.device, *, trust: bool = False) -> Bun
     Args:
         root: its folder.
         device: where its network goes.
-        trust: whether it may run code of its own (`trust.config_review` tells which); ordinary bundles need none.
+        trust: whether it may run code of its own (`trust.review` lists it); ordinary bundles need none.
 
     Raises:
         FileNotFoundError: a config or the weights are missing.

@@ -1,4 +1,4 @@
-"""Where bundles are, and what their metadata says of image and classes: read without torch or MONAI."""
+"""Find bundles, and read their metadata: image format, classes, codes. Loads neither torch nor MONAI."""
 
 import math
 from collections.abc import Sequence
@@ -10,6 +10,9 @@ from typing import Any
 from monai_unetfamily.bundles.config_files import inside, read_object
 from monai_unetfamily.io import hash_files, number_classes
 from monai_unetfamily.io.dicom import Code, Codes, Maker, known_codes, own_codes
+
+# Where bundles are, and what their metadata says of image and classes: read without torch or MONAI.
+
 
 METADATA = "metadata.json"
 WEIGHTS = "model.pt"  # the network alone, what prediction loads

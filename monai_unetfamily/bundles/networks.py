@@ -1,4 +1,4 @@
-"""Which network a bundle is: the one word of its metadata, and what it stands for."""
+"""Choose, define and build the network of a bundle."""
 
 import json
 from collections.abc import Mapping
@@ -17,6 +17,9 @@ from monai_unetfamily.bundles.metadata import METADATA, config_file, read_metada
 from monai_unetfamily.bundles.trust import restricted_parser
 from monai_unetfamily.io import atomic_file
 from monai_unetfamily.nets import MEMBERS, list_networks
+
+# Which network a bundle is: the one word of its metadata, and what it stands for.
+
 
 _CHOSEN = "@_meta_#network"
 _NETWORKS = "@_meta_#networks#"

@@ -1,4 +1,4 @@
-"""Files of weights and checkpoints, read as tensors, numbers and texts alone: what would have to be run is refused."""
+"""Load weights and checkpoints safely, and verify that they fit a network."""
 
 import re
 import struct
@@ -15,6 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from monai_unetfamily.nets import SkipFCN
+
+# Files of weights and checkpoints, read as tensors, numbers and texts alone: what would have to be run is refused.
+
 
 _WRAPPED_AS = ("network", "model", "state_dict")  # by this package and by MONAI, by MONAI's zoo, by many others
 _UNREADABLE = (  # torch's unpickler takes damaged bytes at their word

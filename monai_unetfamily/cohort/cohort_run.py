@@ -1,4 +1,4 @@
-"""Three stages of work on one item after another, overlapping: while one is computed, the next is read."""
+"""Predict a cohort: read, compute and write overlap, and finished cases are skipped."""
 
 import errno
 import logging
@@ -44,6 +44,9 @@ from monai_unetfamily.prediction import (
     segment,
     watch_guides,
 )
+
+# Three stages of work on one item after another, overlapping: while one is computed, the next is read.
+
 
 T = TypeVar("T")
 Read = TypeVar("Read")
@@ -193,11 +196,11 @@ def predict_cohort(
 
     Each label map is `<name>.nii.gz`, or `<name>.png` of a picture (`outputs` says what else there is); its record
     `<name>.json` lies beside it. A case that fails has a record that says why. In the end, or where the caller stops,
-    the tables and the page of `cohort.write_cohort` are written.
+    the tables and the page of `summary.write_cohort` are written.
 
     Args:
         bundles: one, or several whose class probabilities are averaged.
-        studies: as `studies.find_studies` finds them; names must differ.
+        studies: as `data.find_studies` finds them; names must differ.
         output: folder, which other runs may write to at the same time; of the same case one waits for the other.
         settings: what is asked for.
         overwrite: do everything again, and replace what is there.

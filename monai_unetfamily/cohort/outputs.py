@@ -1,7 +1,4 @@
-"""The DICOM Segmentations of a run, where they are asked for: checked at the door and before each case, and written.
-
-What it needs (SimpleITK, pydicom, highdicom) is loaded by a run that writes some, and by no other.
-"""
+"""The output files of a case: labels, measures, preview, scores, DICOM Segmentation."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +30,10 @@ from monai_unetfamily.io import (
 from monai_unetfamily.io.dicom import SEGMENTATION, Maker
 from monai_unetfamily.prediction import Request, Settings, Sink, find_ids, keep_largest, min_volume, select
 from monai_unetfamily.reporting import Measure, measure, save_overlay
+
+# The DICOM Segmentations of a run, where they are asked for: checked at the door and before each case, and written.
+#
+# What it needs (SimpleITK, pydicom, highdicom) is loaded by a run that writes some, and by no other.
 
 
 def require_series(studies: Sequence[Study]) -> None:

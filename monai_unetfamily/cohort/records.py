@@ -1,8 +1,4 @@
-"""What is known of each case of a cohort: one JSON file beside its label map, from which everything else follows.
-
-A case is finished when its record names the same bundle, settings and input, by their hashes, and the files that it
-wrote are whole, by theirs. Whatever else is there is done again: a truncated file is never taken for a result.
-"""
+"""Records and results of the cases of a cohort."""
 
 import json
 from collections.abc import Mapping
@@ -17,6 +13,12 @@ from monai_unetfamily.bundles import explained
 from monai_unetfamily.io import Study, atomic_file, hash_files, make_directory
 from monai_unetfamily.prediction import Request
 from monai_unetfamily.reporting import Measure
+
+# What is known of each case of a cohort: one JSON file beside its label map, from which everything else follows.
+#
+# A case is finished when its record names the same bundle, settings and input, by their hashes, and the files that it
+# wrote are whole, by theirs. Whatever else is there is done again: a truncated file is never taken for a result.
+
 
 SUFFIX = ".json"
 UNFINISHED = ""  # the hash of a file that is about to be written

@@ -1,4 +1,4 @@
-"""Ways of a trained bundle to predict that need no weights of their own."""
+"""What a prediction costs: time, memory, operations, also of variants that need no training."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +19,9 @@ from monai_unetfamily.cohort import FAILURES
 from monai_unetfamily.data import case_study
 from monai_unetfamily.nets import UNetPlusPlus, count_macs
 from monai_unetfamily.prediction import Case, Settings, adapt, choices, load_case, segment
+
+# Ways of a trained bundle to predict that need no weights of their own.
+
 
 PredictionVariant = tuple[str, str]  # a network and a variant of it
 _PLAIN = Settings(previews=False)

@@ -1,9 +1,4 @@
-"""How sure a comparison is: intervals over cases, paired tests, and who is beaten in both time and Dice.
-
-The case is the unit. The scores of a case under several seeds are averaged first, so that more trainings do not pass
-for more cases. What an interval covers is the choice of cases; the luck of a training is in it only as far as several
-seeds or folds average it out.
-"""
+"""Statistics of a comparison: intervals over cases, paired tests, Pareto front."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +11,13 @@ from scipy.stats import bootstrap, wilcoxon
 
 from monai_unetfamily.comparison.study_results import Comparison, NetworkResult
 from monai_unetfamily.evaluation import Score
+
+# How sure a comparison is: intervals over cases, paired tests, and who is beaten in both time and Dice.
+#
+# The case is the unit. The scores of a case under several seeds are averaged first, so that more trainings do not
+# pass for more cases. What an interval covers is the choice of cases; the luck of a training is in it only as far as
+# several seeds or folds average it out.
+
 
 Array = NDArray[np.float64]
 Measure = Literal["dice", "hd95", "surface_dice", "volume_ml", "reference_ml"]

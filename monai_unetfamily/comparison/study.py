@@ -1,4 +1,4 @@
-"""What was equal for all networks of a comparison, and the machine: words for its report."""
+"""Compare networks on one data set under one budget: train, score, time, report."""
 
 import json
 import logging
@@ -26,6 +26,9 @@ from monai_unetfamily.data import count_folds, image_files, load_cases, split_fi
 from monai_unetfamily.io import hash_files, make_directory, remove_parts, require_free
 from monai_unetfamily.planning import plan_dataset
 from monai_unetfamily.prediction import choose_device
+
+# What was equal for all networks of a comparison, and the machine: words for its report.
+
 
 _CPU = Path("/proc/cpuinfo")  # of Linux
 
@@ -152,7 +155,7 @@ def compare(
     Args:
         dataset: folder that `load_cases` reads.
         output: folder for everything; a new or empty one, or that of the same comparison.
-        networks: of `members.list_candidates`; "all".
+        networks: of `candidates.list_candidates`; "all".
         minutes_each: of training, for each.
         folds: train each on the first so many folds.
         seeds: where there are no folds: train each so many times.

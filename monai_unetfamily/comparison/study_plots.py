@@ -1,4 +1,4 @@
-"""Names beside the points of a scatter plot, each where it covers neither a point nor another name."""
+"""Draw the plots of a comparison as SVG."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
+
+# Names beside the points of a scatter plot, each where it covers neither a point nor another name.
+
 
 _Place = tuple[int, float, float]  # how far from the point, right, up
 _AWAY = (7, 12, 18, 26, 36, 48, 62, 78, 96)  # points of typography, from a point to its name

@@ -1,4 +1,4 @@
-"""One plain paragraph of advice that follows from a comparison's numbers, with its uncertainty."""
+"""Write the report of a comparison: advice, tables, one HTML page."""
 
 import csv
 import re
@@ -15,6 +15,9 @@ from monai_unetfamily.comparison.study_plots import NARROW, VARIABLES, WIDE, Plo
 from monai_unetfamily.comparison.study_results import Comparison, Point, write_json
 from monai_unetfamily.evaluation import Score, align
 from monai_unetfamily.io import atomic_file, make_directory
+
+# One plain paragraph of advice that follows from a comparison's numbers, with its uncertainty.
+
 
 _STILL_RISES = 0.01  # of validation Dice, in the last quarter of a training
 _UNEVEN = 0.2  # of the budget: a difference that is told

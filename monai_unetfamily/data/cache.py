@@ -1,4 +1,4 @@
-"""How many processes load and augment, as training configs ask."""
+"""Cases that are preprocessed once and mapped into memory, and the number of processes that load them."""
 
 import json
 import os
@@ -23,6 +23,8 @@ from tqdm import tqdm
 
 from monai_unetfamily.data.dataset import image_files
 from monai_unetfamily.io import atomic_file, make_directory, stem
+
+# How many processes load and augment, as training configs ask.
 
 
 def worker_processes() -> int:

@@ -1,6 +1,6 @@
 """Data sets: their cases by section and fold, their label tables, and whether the two fit.
 
-Volumes or pictures, in the layouts of `datasets.py`; `splits.py` says which cases are held out.
+Volumes or pictures, in the layouts of `layouts.py`; `splits.py` says which cases are held out.
 """
 
 from collections.abc import Mapping
@@ -169,7 +169,7 @@ def check_labels(case: Mapping[str, Any], labels: Mapping[int, str]) -> None:
     """Refuse a case whose labels do not fit its image or the table of label names.
 
     Shapes must be equal, and the two grids the same up to `GRID_TOLERANCE`. Label files may store floats, if
-    their values are whole. Classes that overlap (`masks.may_overlap`) need a 4-D file (X, Y, Z, C) of masks, 0 or 1,
+    their values are whole. Classes that overlap (`io.may_overlap`) need a 4-D file (X, Y, Z, C) of masks, 0 or 1,
     which no picture is, all others a label map.
 
     Raises:

@@ -1,7 +1,4 @@
-"""Where images lie: a file, a pattern, a folder, a folder of DICOM series, a data set of MSD, nnU-Net or BIDS.
-
-Names alone are looked at, and the first bytes of files whose names say nothing: no image is opened here.
-"""
+"""Find the images of an input: files, patterns, directories, lists, DICOM series, MSD, nnU-Net and BIDS data sets."""
 
 import csv
 import glob
@@ -14,6 +11,11 @@ from typing import Any, NamedTuple
 from monai_unetfamily.data.dataset import image_files
 from monai_unetfamily.io import IMAGES, NIFTI, Study, is_image, is_image2d, is_itk, open_volume, stem
 from monai_unetfamily.io.dicom import contains_dicom, is_dicom, leads_to_dicom
+
+# Where images lie: a file, a pattern, a folder, a folder of DICOM series, a data set of MSD, nnU-Net or BIDS.
+#
+# Names alone are looked at, and the first bytes of files whose names say nothing: no image is opened here.
+
 
 _BESIDE = (".txt", ".md", ".csv", ".tsv", ".json", ".raw", ".zraw")  # notes, and the voxels of an .mhd
 _BIDS = ("sub-*/anat", "sub-*/ct", "sub-*/ses-*/anat", "sub-*/ses-*/ct")
@@ -366,7 +368,7 @@ def find_studies(
         inputs: at least one.
         channels: of the images that are wanted.
         channel_dim: axis of 4-D files that counts channels; files are not joined then.
-        series: which series of a DICOM folder, as `dicom_series.choose_series` takes it; None: the largest axial one.
+        series: which series of a DICOM folder, as `io.dicom.choose_series` takes it; None: the largest axial one.
 
     Raises:
         FileNotFoundError: an input that does not exist, a folder or pattern without images.
@@ -388,7 +390,7 @@ def find_studies(
 
 
 def case_study(case: Mapping[str, Any], channel_dim: int | None = None) -> Study:
-    """The image of a data set's case, as `cases.load_cases` lists it; its outputs are called as the case's label map.
+    """The image of a data set's case, as `data.load_cases` lists it; its outputs are called as the case's label map.
 
     Args:
         case: {"image": path or paths, "label": path}.

@@ -1,4 +1,4 @@
-"""One side of a comparison: a label map, a 4-D file of masks, or a folder with one mask a class."""
+"""Evaluate a directory of predictions against a directory of references."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +27,9 @@ from monai_unetfamily.io import (
     require_channel_names,
     stem,
 )
+
+# One side of a comparison: a label map, a 4-D file of masks, or a folder with one mask a class.
+
 
 _LARGEST_LABEL = 65535  # uint16; bounding_boxes works on a list as long as the largest label
 
@@ -212,7 +215,7 @@ def evaluate_folders(
 
     Volumes are NIfTI, MetaImage (`.mha`, `.mhd`) and NRRD files, pictures PNG and TIFF. Names are compared without
     `.nii.gz`, `.png` and their like, so that the two sides may have different formats. Both sides must hold the same
-    names: no image is left out but those that `sources.list_images` names. For a part of a folder hand over a list of
+    names: no image is left out but those that `io.list_images` names. For a part of a folder hand over a list of
     paths as `references`. Where both sides are single files they are a pair whatever their names, and the
     prediction's name is the case.
 

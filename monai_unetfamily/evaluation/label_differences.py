@@ -1,4 +1,4 @@
-"""Which classes of two label maps are the same ones: by their names, or by ids where a map has no names."""
+"""Compare two label maps of one image, neither of them a reference."""
 
 import csv
 from collections.abc import Collection, Generator, Mapping, Sequence
@@ -15,6 +15,8 @@ from scipy.ndimage import label as find_pieces
 from monai_unetfamily.data import ignore_label
 from monai_unetfamily.evaluation.metrics import checked_edges
 from monai_unetfamily.io import Labels, atomic_file
+
+# Which classes of two label maps are the same ones: by their names, or by ids where a map has no names.
 
 
 class Match(NamedTuple):
@@ -94,7 +96,7 @@ def _by_id(
 
 # Two label maps counted together: how many voxels are of one class here and of another there, and where.
 
-AGREE, ONLY_A, ONLY_B, OTHER = range(4)  # kinds of difference: `differences.Comparison` says what they mean
+AGREE, ONLY_A, ONLY_B, OTHER = range(4)  # kinds of difference: `Comparison` says what they mean
 LARGEST_LABEL = 65535  # uint16: tables over all ids stay small
 
 Counts = NDArray[np.int64]
@@ -189,7 +191,7 @@ class Comparison:
     """What came of holding map A against map B.
 
     Attributes:
-        kinds: (*spatial) uint8: `tally.AGREE`, `ONLY_A` (a class in A, none in B), `ONLY_B`, `OTHER` (two
+        kinds: (*spatial) uint8: `AGREE`, `ONLY_A` (a class in A, none in B), `ONLY_B`, `OTHER` (two
             different classes).
         rows: one a class. One that a single map knows counts as background in `kinds`, as it does in a Dice.
         places: for each row where to look, one voxel for slices across each axis: in the slice with most of its

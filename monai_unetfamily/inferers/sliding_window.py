@@ -1,4 +1,4 @@
-"""Windows on their way through a network: cut out, flipped, skipped, run, turned into scores."""
+"""Sliding-window inference as a MONAI inferer: windows are run through networks and their scores blended."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from monai_unetfamily.inferers.slabs import ScoreAccumulator, Slab
 from monai_unetfamily.inferers.windows import Start, Windows, window_starts
+
+# Windows on their way through a network: cut out, flipped, skipped, run, turned into scores.
+
 
 Network = Callable[[Tensor], Tensor | list[Tensor]]
 

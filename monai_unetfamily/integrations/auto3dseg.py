@@ -1,8 +1,4 @@
-"""The family as an algorithm of MONAI's Auto3DSeg: the template, and what its scripts run.
-
-Auto3DSeg divides the cases, starts the trainings, ranks and averages; each of its trainings is `unetfamily plan` and
-`unetfamily train` on the cases of one fold.
-"""
+"""The family as an algorithm of MONAI's Auto3DSeg."""
 
 import json
 import os
@@ -26,6 +22,12 @@ from monai_unetfamily.io import Image, Study, atomic_file, make_directory, stem
 from monai_unetfamily.planning import plan_dataset
 from monai_unetfamily.prediction import choose_device, load_case, segment
 from monai_unetfamily.training import SCORES, train
+
+# The family as an algorithm of MONAI's Auto3DSeg: the template, and what its scripts run.
+#
+# Auto3DSeg divides the cases, starts the trainings, ranks and averages; each of its trainings is `unetfamily plan`
+# and `unetfamily train` on the cases of one fold.
+
 
 TEMPLATES = Path(__file__).parent / "templates"  # what BundleGen and AutoRunner take as templates_path_or_url
 

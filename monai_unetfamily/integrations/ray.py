@@ -1,4 +1,4 @@
-"""Work that Ray's actors do, and none of it lost: when a worker dies, what it had in hand goes to the others."""
+"""Predict a cohort on a Ray cluster; a worker that dies is replaced and its cases are done again."""
 
 import logging
 import os
@@ -24,6 +24,9 @@ from monai_unetfamily.bundles import Bundle, open_bundle
 from monai_unetfamily.cohort import FAILURES, CaseLocks, CaseResult, Run, Stages, begin_run, machine_of, run_of
 from monai_unetfamily.io import Study
 from monai_unetfamily.prediction import DEFAULTS, Request, Settings, choose_device
+
+# Work that Ray's actors do, and none of it lost: when a worker dies, what it had in hand goes to the others.
+
 
 HELD = 3  # items that a worker has at a time: one is read, one computed, one written
 TRIES = 3  # workers that may die of an item
@@ -459,14 +462,14 @@ def predict_on_cluster(
     overwrite: bool = False,
     log: Callable[[str], None] = _LOGGER.info,
 ) -> Generator[CaseResult, None, None]:
-    """Do what `batch.predict_cohort` does, on a Ray cluster, and yield what became of each case as it ends.
+    """Do what `cohort.predict_cohort` does, on a Ray cluster, and yield what became of each case as it ends.
 
     Args:
         bundles: as `predict_cohort` takes them; each worker opens them anew from their folders.
         studies, output, settings, overwrite: likewise.
-        address: of the cluster, as `ray_session.joined` takes it.
+        address: of the cluster, as `joined` takes it.
         device: "cuda": one worker a GPU; "cpu": one for so many cores; "auto": GPUs where there are any.
-        cores: of a worker, as `ray_session.find_slots` takes it.
+        cores: of a worker, as `find_slots` takes it.
         trust: whether the bundles may run code of their own, as `open_bundle` takes it.
         log: is given the lines of `predict_cohort`, how many workers there are, and of each that dies.
 

@@ -27,7 +27,7 @@ def score_file(path: Path, like: Nifti1Pair, names: Mapping[int, str]) -> Iterat
 
     Voxels are bytes with the slope 1/255, so a reader sees scores from 0 to 1, off by 0.002 at most. Affine, sform and
     qform codes, unit of length and description are those of `like`. A header extension of plain text says which channel
-    is which, as that of `masks.write_masks`. The room on the disk is taken at the beginning.
+    is which, as that of `io.write_masks`. The room on the disk is taken at the beginning.
 
     Args:
         path: ends in `.nii`; an existing file is replaced.

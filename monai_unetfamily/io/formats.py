@@ -111,7 +111,7 @@ def read_channels(paths: Sequence[Path]) -> tuple[NDArray[np.float32], Affine]:
 
     A volume's fourth axis counts channels, and so does a picture's third.
 
-    Raises what `nifti.read_volume` or `pictures.read_image2d` raises, and ValueError for pictures of other kinds, and
+    Raises what `nifti.read_volume` or `io.read_image2d` raises, and ValueError for pictures of other kinds, and
     for files of different grids.
     """
     parts, affines = zip(*(_read_channels(path) for path in paths), strict=True)
@@ -128,7 +128,7 @@ def read_channels(paths: Sequence[Path]) -> tuple[NDArray[np.float32], Affine]:
 def read_label_map(path: Path) -> tuple[NDArray[np.float32], Affine]:
     """Read the values of a label map (*spatial, 1), or of a volume's masks (X, Y, Z, C), and the affine.
 
-    Raises what `nifti.read_volume`, `itk.read_itk` or `pictures.read_label_image2d` raises, and ValueError for pictures
+    Raises what `nifti.read_volume`, `itk.read_itk` or `io.read_label_image2d` raises, and ValueError for pictures
     of other kinds.
     """
     _require_no_foreign(path)

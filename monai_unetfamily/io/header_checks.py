@@ -1,4 +1,4 @@
-"""What must hold of a NIfTI file before a voxel is read: a check passes, or raises one line that names it."""
+"""Validate NIfTI headers before a voxel is read, and describe what an affine leaves open."""
 
 import math
 import struct
@@ -12,6 +12,9 @@ from nibabel.nifti1 import Nifti1Header, Nifti1Pair
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
+
+# What must hold of a NIfTI file before a voxel is read: a check passes, or raises one line that names it.
+
 
 GRID_TOLERANCE = 1e-3  # voxels, and voxels per voxel: far above float32 rounding, far below what can be seen
 MAX_VOXELS = 2**31  # 1024 x 1024 x 2048: 8 GiB as float32, beyond any clinical CT or MR series

@@ -1,4 +1,4 @@
-"""Studies into memory: voxels as float32, the grid they lie on, and what was odd about either."""
+"""Read one image of any format: voxels as float32, its grid, and notes on its header."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,13 +19,16 @@ from monai_unetfamily.io.header_checks import GRID_TOLERANCE, MAX_VOXELS, affine
 from monai_unetfamily.io.image2d import read_image2d
 from monai_unetfamily.io.nifti import label_image, open_volume, read_voxels
 
+# Studies into memory: voxels as float32, the grid they lie on, and what was odd about either.
+
+
 _NAN = ("refuse", "zero")
 _LABELS = 256  # most values that a label map is taken to have
 _ALIKE = 0.4  # of pairs of neighbours: contours of organs have 0.5 to 0.9, MR and CT of 6 to 8 bits 0.02 to 0.24
 _SAMPLE = 32  # voxels along an axis, about
 _KINDS = "NIfTI, .mha, .mhd, .nrrd, PNG, TIFF and folders of DICOM"
 Voxels = NDArray[np.float32]
-Gaps = Literal["refuse", "resample"]  # as in dicom.py, which is imported with SimpleITK when it is needed
+Gaps = Literal["refuse", "resample"]  # as in dicom/volume.py, imported with SimpleITK when it is needed
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def read_study(
         study: of `find_studies`.
         nan: "refuse" NaN and infinite voxels, or set them to "zero" and note how many.
         max_voxels: the most that a file or a DICOM series may claim; pictures have a limit of their own.
-        gaps: of a DICOM series, as `dicom.read_series` takes it.
+        gaps: of a DICOM series, as `io.dicom.read_series` takes it.
         channels: how many there must be; None: any number.
 
     Raises:
@@ -329,7 +332,7 @@ def probe_study(study: Study, max_voxels: int = MAX_VOXELS) -> Probe:
         max_voxels: the most that a file or a DICOM series may claim.
 
     Raises:
-        FileNotFoundError, ValueError: as `reading.read_study` words it, what the header alone shows to be unreadable.
+        FileNotFoundError, ValueError: as `read_study` words it, what the header alone shows to be unreadable.
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory

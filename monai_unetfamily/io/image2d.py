@@ -1,4 +1,4 @@
-"""Damage that a decoder in C reports on standard error alone, and decodes on: a refusal here."""
+"""Read 2-D images (PNG, TIFF), and write 2-D label maps as PNG."""
 
 import os
 import re
@@ -19,6 +19,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from monai_unetfamily.io.atomic import atomic_file
 from monai_unetfamily.io.nifti import require_finite
+
+# Damage that a decoder in C reports on standard error alone, and decodes on: a refusal here.
+
 
 _DAMAGE = (
     *(b"Corrupt JPEG data", b"Premature end of JPEG file", b"Inconsistent progression sequence"),  # libjpeg's

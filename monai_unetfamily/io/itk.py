@@ -1,4 +1,4 @@
-"""The grids of ITK and DICOM, which count millimetres to the left, back and top (LPS+), as NIfTI grids (RAS+)."""
+"""Read MetaImage (.mha, .mhd) and NRRD (.nrrd, .nhdr)."""
 
 import io
 import math
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.io.formats import ITK, is_itk
 from monai_unetfamily.io.header_checks import MAX_VOXELS
+
+# The grids of ITK and DICOM, which count millimetres to the left, back and top (LPS+), as NIfTI grids (RAS+).
+
 
 Volume = tuple[NDArray[np.float32], Nifti1Image, tuple[str, ...]]  # voxels (X, Y, Z), grid, notes
 MAX_SHEAR = 1e-3  # cosine between two axes; ITK's NIfTI reader refuses more

@@ -1,4 +1,4 @@
-"""The colour of a class: the same in pictures, in files and in pages."""
+"""Names and colours of labels: in the label map, in tables beside it, in pictures and reports."""
 
 import csv
 import re
@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree as Xml
 
 from nibabel.nifti1 import Nifti1Extension, Nifti1Pair
+
+# The colour of a class: the same in pictures, in files and in pages.
+
 
 # 1-7: Okabe and Ito, Color Universal Design (2008), made for colour-blind readers, without their black.
 # 8-20: Tol, Introduction to Colour Schemes (2021), "light" and "muted" without what drowns on a dark ground.

@@ -52,7 +52,7 @@ def open_volume(path: Path, channels: bool = False, max_voxels: int = MAX_VOXELS
 
     Args:
         path: of the file.
-        channels: whether a fourth axis may be longer than 1, as that of `masks.write_masks`.
+        channels: whether a fourth axis may be longer than 1, as that of `io.write_masks`.
         max_voxels: the most that a header may claim.
         flat: whether two axes are enough: a picture.
 

@@ -1,4 +1,4 @@
-"""Templates of a bundle's files: text with places <<name>> that lines or a word fill."""
+"""Write a plan as the files of a MONAI bundle."""
 
 import json
 import re
@@ -16,6 +16,9 @@ from monai_unetfamily.io import atomic_directory, make_directory
 from monai_unetfamily.planning.decisions import format_decisions
 from monai_unetfamily.planning.fingerprint import Fingerprint, format_fingerprint
 from monai_unetfamily.planning.plan import Plan
+
+# Templates of a bundle's files: text with places <<name>> that lines or a word fill.
+
 
 _PLACE = re.compile(r"<<(\w+)>>")
 _ALONE = re.compile(r"( *)<<(\w+)>>")

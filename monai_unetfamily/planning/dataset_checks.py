@@ -1,4 +1,4 @@
-"""Findings of a data set's check, and the one table that shows them."""
+"""Verify a whole data set before a bundle is planned for it."""
 
 import math
 import os
@@ -57,6 +57,8 @@ from monai_unetfamily.planning.fingerprint import (
     measure,
     summarize,
 )
+
+# Findings of a data set's check, and the one table that shows them.
 
 
 class Problem(NamedTuple):

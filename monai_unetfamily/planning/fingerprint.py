@@ -1,4 +1,4 @@
-"""Classes that come in pairs of left and right: what a mirrored image would exchange."""
+"""The fingerprint of a data set: spacings, sizes, intensities, volumes of classes and their absence from patches."""
 
 import json
 import re
@@ -17,6 +17,9 @@ from tqdm import tqdm
 
 from monai_unetfamily.evaluation import align
 from monai_unetfamily.io import Affine, may_overlap, read_label_map
+
+# Classes that come in pairs of left and right: what a mirrored image would exchange.
+
 
 _SIDES = {"left": "left", "l": "left", "lh": "left", "right": "right", "r": "right", "rh": "right"}
 _OTHER = {"left": "right", "right": "left"}

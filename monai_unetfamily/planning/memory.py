@@ -1,10 +1,4 @@
-"""What a step of training costs, measured on the network itself.
-
-Counted on meta tensors, which have sizes and no values: forward pass, loss and backward pass of one patch, as mixed
-precision keeps them (maps in 16 bits, logits and loss in 32) or in float32. Weights, their gradients, both moments of
-AdamW and the 16-bit copy come on top. What a driver, a convolution's working space and the allocator take is not
-counted: `USABLE` leaves a fifth for them.
-"""
+"""Memory and operations of a training step, and the machine that a plan is made for."""
 
 import json
 from collections.abc import Mapping
@@ -20,6 +14,14 @@ from monai_unetfamily.losses import WeightedHeadsLoss
 from monai_unetfamily.nets import count_macs, create_network, peak_of_training
 from monai_unetfamily.nets.layers import Axes
 from monai_unetfamily.planning.decisions import Decision
+
+# What a step of training costs, measured on the network itself.
+#
+# Counted on meta tensors, which have sizes and no values: forward pass, loss and backward pass of one patch, as mixed
+# precision keeps them (maps in 16 bits, logits and loss in 32) or in float32. Weights, their gradients, both moments
+# of AdamW and the 16-bit copy come on top. What a driver, a convolution's working space and the allocator take is not
+# counted: `USABLE` leaves a fifth for them.
+
 
 USABLE = 0.8  # of the memory
 _BYTES_A_WEIGHT = {True: 4 + 4 + 8 + 2, False: 4 + 4 + 8}  # weight, gradient, moments; the 16-bit copy

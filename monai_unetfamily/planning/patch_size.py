@@ -2,7 +2,7 @@
 
 As in nnU-Net (Isensee et al., Nature Methods 18, 2021, online methods): the patch begins as the median image, or a cube
 in mm where that is smaller, and loses along its relatively longest axis until batches of two fit; what memory is left
-goes to the batch, up to a twentieth of the data set's voxels. Deviations: memory is measured on the network (`cost`);
+goes to the batch, up to a twentieth of the data set's voxels. Deviations: memory is measured on the network (`memory`);
 where pairs fit only of patches with little context, patches come alone and the gradients of two are summed.
 """
 

@@ -1,8 +1,4 @@
-"""From the facts of a data set to a plan for its bundle: deterministic, and each decision with its reason.
-
-The order of decisions is nnU-Net's (Isensee et al., Nature Methods 18, 2021): what it calls a fingerprint is given,
-spacing and dimensions follow from it, patch and stages from these and from the memory, the batch from what is left.
-"""
+"""Plan a bundle for a data set: verify, measure, decide, write."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +27,12 @@ from monai_unetfamily.planning.topology import (
     width_decision,
 )
 from monai_unetfamily.prediction import choose_device
+
+# From the facts of a data set to a plan for its bundle: deterministic, and each decision with its reason.
+#
+# The order of decisions is nnU-Net's (Isensee et al., Nature Methods 18, 2021): what it calls a fingerprint is given,
+# spacing and dimensions follow from it, patch and stages from these and from the memory, the batch from what is left.
+
 
 _LEARNING_RATE = 0.002
 _WATCHED = 12  # validation cases at most

@@ -1,9 +1,4 @@
-"""Stages of a network for a patch: how often each axis is halved, and the kernels.
-
-As in nnU-Net (Isensee et al., Nature Methods 18, 2021, online methods): an axis is halved while its spacing is within a
-factor of 2 of the finest one that can still be halved, and while it keeps 4 voxels or more; across slices the kernel is
-1 until the spacings are that close. Deviation: no more stages than the papers of this family have.
-"""
+"""Choose the network: family member, stages, kernels, widths and loss."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +10,13 @@ from monai_unetfamily.planning.decisions import Decision
 from monai_unetfamily.planning.fingerprint import Fingerprint
 from monai_unetfamily.planning.memory import Machine, Network
 from monai_unetfamily.planning.target_grid import Grid
+
+# Stages of a network for a patch: how often each axis is halved, and the kernels.
+#
+# As in nnU-Net (Isensee et al., Nature Methods 18, 2021, online methods): an axis is halved while its spacing is
+# within a factor of 2 of the finest one that can still be halved, and while it keeps 4 voxels or more; across slices
+# the kernel is 1 until the spacings are that close. Deviation: no more stages than the papers of this family have.
+
 
 LEAST = 4  # voxels of the deepest grid along a halved axis
 _CLOSE = 2  # ratio of spacings under which axes are alike

@@ -1,4 +1,4 @@
-"""Which device to run on."""
+"""Options of a prediction: devices, what a bundle allows, what a user requests."""
 
 from collections.abc import Mapping, Sequence
 from copy import copy, deepcopy
@@ -15,6 +15,8 @@ from monai_unetfamily.inferers import WindowInferer
 from monai_unetfamily.io import MAX_VOXELS, Box, Gaps
 from monai_unetfamily.nets import ClassificationGuide, UNetPlusPlus
 from monai_unetfamily.prediction.postprocess import find_ids
+
+# Which device to run on.
 
 
 def choose_device(name: str) -> torch.device:
@@ -130,7 +132,7 @@ class Settings:
         save_scores: write the class scores of volumes too.
         dicom_seg: write a DICOM Segmentation too, which refers to the slices; all cases must be DICOM.
         previews: draw a picture of each case.
-        nan, gaps, max_voxels: as `reading.read_study` takes them.
+        nan, gaps, max_voxels: as `io.read_study` takes them.
     """
 
     overlap: float | None = None

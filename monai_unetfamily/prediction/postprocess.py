@@ -1,4 +1,4 @@
-"""What a bundle's postprocessing makes of scores, where it is MONAI's usual: `Invertd`, then `AsDiscreted`."""
+"""Postprocess labels: the bundle's postprocessing, classes to keep, largest component, smallest volume."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
@@ -12,6 +12,8 @@ from monai_unetfamily.bundles import Bundle
 from monai_unetfamily.inferers import WindowInferer
 from monai_unetfamily.io import Affine, Labels, may_overlap
 from monai_unetfamily.prediction.resample import NotSeparable, Rule
+
+# What a bundle's postprocessing makes of scores, where it is MONAI's usual: `Invertd`, then `AsDiscreted`.
 
 
 def steps_of(postprocess: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""A GPU's memory that does not suffice: what gives way, and in what order."""
+"""Predict one image: read, preprocess, run the network, resample the scores, slab by slab."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +42,8 @@ from monai_unetfamily.prediction.resample import (
     require_finite,
     unchanged,
 )
+
+# A GPU's memory that does not suffice: what gives way, and in what order.
 
 
 def make_room(bundle: Bundle, error: RuntimeError, log: Callable[[str], None]) -> None:
@@ -268,7 +270,7 @@ def segment(
         case: from `prepare`.
         box: the part of the source that is wanted, (first, stop) along each axis, in voxels; None: all.
         log: is given a line for each thing done otherwise than usual.
-        sink: is given all scores on the source grid, of a box those in it, in parts, as `scores.score_file`; a part
+        sink: is given all scores on the source grid, of a box those in it, in parts, as `io.score_file`; a part
             again where a shortage of memory makes the run begin anew.
 
     Raises:
@@ -410,7 +412,7 @@ def predict_volume(bundle: Bundle, path: Path) -> Labels:
 
     Args:
         bundle: opened for prediction.
-        path: a file or folder that is one image (`studies.find_studies`).
+        path: a file or folder that is one image (`data.find_studies`).
 
     Raises:
         FileNotFoundError, ValueError: the file cannot be segmented; the message names it and says why.

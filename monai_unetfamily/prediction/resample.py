@@ -1,11 +1,4 @@
-"""MONAI's `Invertd` as one matrix an axis: which voxels of a bundle's grid make each voxel of the source.
-
-Preprocessing made of permutes, flips, scales, shifts, crops and pads is undone axis by axis, and linearly: so the whole
-inverse is a sparse matrix (source voxels, bundle voxels) for each axis of the bundle's grid, the product of those of
-its steps, and a transposition at the end. Positions, borders and tolerances are those of the `inverse` of MONAI's own
-transforms (monai 1.6), whatever the order of the steps. Only rounding differs: where a position is a voxel but for
-1e-16, MONAI takes 1e-16 of the next one too, and so may label a voxel just outside a crop; here it stays background.
-"""
+"""Resample class scores to the source grid, and keep the label of the highest score, slab by slab."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +17,16 @@ from torch import Tensor
 
 from monai_unetfamily.inferers import Slab
 from monai_unetfamily.io import GRID_TOLERANCE, Labels
+
+# MONAI's `Invertd` as one matrix an axis: which voxels of a bundle's grid make each voxel of the source.
+#
+# Preprocessing made of permutes, flips, scales, shifts, crops and pads is undone axis by axis, and linearly: so the
+# whole inverse is a sparse matrix (source voxels, bundle voxels) for each axis of the bundle's grid, the product of
+# those of its steps, and a transposition at the end. Positions, borders and tolerances are those of the `inverse` of
+# MONAI's own transforms (monai 1.6), whatever the order of the steps. Only rounding differs: where a position is a
+# voxel but for 1e-16, MONAI takes 1e-16 of the next one too, and so may label a voxel just outside a crop; here it
+# stays background.
+
 
 Trace = Mapping[str, Any]  # what MONAI noted of an applied transform
 Affine = NDArray[np.float64]

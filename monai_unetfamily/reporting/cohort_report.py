@@ -1,4 +1,4 @@
-"""What a reader of a cohort should look at first: organs that are cut, missing or of an unlikely size."""
+"""The report of a cohort (`report.html`): failures, findings, volumes, previews."""
 
 import json
 import os
@@ -19,6 +19,9 @@ from PIL import Image
 
 from monai_unetfamily.io import atomic_file, hex_color
 from monai_unetfamily.reporting.measures import Measure
+
+# What a reader of a cohort should look at first: organs that are cut, missing or of an unlikely size.
+
 
 _UNLIKELY = 3.5  # robust z, as Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993), advise
 _ENOUGH = 8  # cases, before a size is called unlikely

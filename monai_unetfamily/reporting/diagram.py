@@ -1,9 +1,4 @@
-"""The graph of a member's nodes, read off the network while it runs.
-
-A tensor carries the names of the nodes that it was made of. What enters a node is what its edges bring; what leaves it
-is made of that node alone. So the graph is the network's own: pooling, upsampling and branches become edges, whoever
-computes them.
-"""
+"""Trace the graph of a network, and draw it as its paper does."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -26,6 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+# The graph of a member's nodes, read off the network while it runs.
+#
+# A tensor carries the names of the nodes that it was made of. What enters a node is what its edges bring; what leaves
+# it is made of that node alone. So the graph is the network's own: pooling, upsampling and branches become edges,
+# whoever computes them.
+
 
 IMAGE, LOGITS = "image", "logits"
 

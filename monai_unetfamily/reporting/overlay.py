@@ -1,4 +1,4 @@
-"""What a reader wants to see: three slices of a labelled volume, turned the radiological way, or a picture as it is."""
+"""Draw label maps over their image, in radiological orientation."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.legend import Legend
     from matplotlib.text import Text
+
+# What a reader wants to see: three slices of a labelled volume, turned the radiological way, or a picture as it is.
+
 
 Image = NDArray[np.floating[Any]]
 _PLANES = ("axial", "RLAP", "IS", 2), ("coronal", "RLSI", "PA", 1), ("sagittal", "APSI", "LR", 0)

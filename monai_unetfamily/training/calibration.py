@@ -1,4 +1,4 @@
-"""The windows of prediction over labelled cases: what the guide says of each, and what its reference holds."""
+"""Calibrate the presence thresholds of a guided network on the windows of validation cases."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +18,9 @@ from monai_unetfamily.losses import GuidedLoss
 from monai_unetfamily.nets import ClassificationGuide, UNet3Plus
 from monai_unetfamily.prediction import choices, choose_device
 from monai_unetfamily.training.training_checks import check_dataset, kept_settings
+
+# The windows of prediction over labelled cases: what the guide says of each, and what its reference holds.
+
 
 Presence = Callable[[Tensor], Tensor]
 Load = Callable[[Mapping[str, str]], Mapping[str, Tensor]]

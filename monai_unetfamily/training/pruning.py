@@ -1,4 +1,4 @@
-"""What each level of a nested network costs and is worth: parameters, GMAC, time, Dice."""
+"""Measure the levels of a UNet++ and write the bundle of one level."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +34,8 @@ from monai_unetfamily.io import atomic_directory, atomic_file, make_directory, r
 from monai_unetfamily.nets import UNetPlusPlus, count_macs
 from monai_unetfamily.prediction import Settings, choose_device
 from monai_unetfamily.training.training_checks import check_dataset, kept_settings
+
+# What each level of a nested network costs and is worth: parameters, GMAC, time, Dice.
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which cases a training learned from, and by which seed: `logs/split.json`, which a resumed run goes by."""
+"""Verify a request to train, and record the split and seed that a resumed training needs."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +25,9 @@ from monai_unetfamily.bundles.trust import UntrustedBundleError, review_training
 from monai_unetfamily.data import IGNORE, Fold, Section, check_labels, image_files, load_cases, read_label_names
 from monai_unetfamily.handlers import CHECKPOINT
 from monai_unetfamily.io import atomic_file, make_directory, require_free, stem
+
+# Which cases a training learned from, and by which seed: `logs/split.json`, which a resumed run goes by.
+
 
 SPLIT = "split.json"
 _KEPT = ("fold", "seed")  # keys of the train config

@@ -1,4 +1,4 @@
-"""Where a training lives: the bundle itself or a copy of it, and the log beside it."""
+"""Train a bundle with MONAI's workflow of its `train` config."""
 
 import logging
 import os
@@ -47,6 +47,8 @@ from monai_unetfamily.training.training_checks import (
     record_split,
 )
 from monai_unetfamily.training.validation import SCORES, forget_result, validate
+
+# Where a training lives: the bundle itself or a copy of it, and the log beside it.
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How classes look: the colours that they have in files and reports, their names under the cursor, and back."""
+"""Classes in the viewer: colours and names, their layers, one class shown alone."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -7,6 +7,9 @@ from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap, DirectLabelColormap
 
 from monai_unetfamily.io import Label, label_table, palette
+
+# How classes look: the colours that they have in files and reports, their names under the cursor, and back.
+
 
 Color: TypeAlias = tuple[float, ...]  # red, green, blue, alpha, 0 to 1
 _UNNAMED = (1.0, 1.0, 1.0, 1.0)  # of a label that has no name yet

@@ -1,4 +1,4 @@
-"""Where a layer lies that no file tells of: by what napari was told of its scale, place, turn and units."""
+"""Geometry of layers: the affine of a layer, and views of voxels in radiological orientation."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,8 @@ from monai_unetfamily.io import in_mm
 
 if TYPE_CHECKING:
     from napari.layers import Layer
+
+# Where a layer lies that no file tells of: by what napari was told of its scale, place, turn and units.
 
 
 def compose_affine(layer: "Layer") -> tuple[NDArray[np.float64], tuple[str, ...]]:

@@ -24,7 +24,7 @@ def to_image(images: Sequence["layers.Image"], *, nan: str = "refuse") -> Image:
 
     Raises:
         ValueError: none; volumes beside pictures; other numbers of axes, several resolutions, colours that are not RGB;
-            channels on different grids; what `reading.usable` refuses.
+            channels on different grids; what `io.usable` refuses.
 
     >>> from napari.layers import Image as Layer
     >>> image = to_image([Layer(np.arange(24, dtype=np.int16).reshape(2, 3, 4))])

@@ -1,4 +1,4 @@
-"""What labels that are shown, and corrected, say in numbers."""
+"""Results in the viewer: layers and the measures of their classes."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +16,8 @@ from monai_unetfamily.io import Box, Labels, stem
 from monai_unetfamily.reporting import Measure, measure
 from napari_plugin.layers.class_layers import ClassLayers, direct_colormap, features_of, own_color
 from napari_plugin.layers.geometry import grid_of
+
+# What labels that are shown, and corrected, say in numbers.
 
 
 def measure_layer(

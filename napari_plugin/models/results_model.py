@@ -1,4 +1,4 @@
-"""What the table of a result says of a class, column by column and in full."""
+"""The Qt model of the results table, with its columns."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,6 +11,9 @@ from qtpy.QtGui import QColor, QFont, QIcon, QPainter, QPixmap
 from monai_unetfamily.reporting import Measure
 from napari_plugin.layers import Color
 from napari_plugin.qt import plain
+
+# What the table of a result says of a class, column by column and in full.
+
 
 _OUTSIDE = "it may continue outside; the volume is of the part inside"
 

@@ -1,4 +1,4 @@
-"""Opening a bundle: in a worker's thread, since torch takes seconds to load, and never without asking its user."""
+"""The panel in which a bundle is chosen and opened."""
 
 from functools import partial
 from html import escape
@@ -18,6 +18,9 @@ from napari_plugin.settings import preferences, recent_bundles, remember_bundle
 
 if TYPE_CHECKING:
     from monai_unetfamily.bundles.trust import Finding
+
+# Opening a bundle: in a worker's thread, since torch takes seconds to load, and never without asking its user.
+
 
 _SHOWN, _LETTERS = 5, 160  # findings in the question, and letters of each; the whole is in its details
 

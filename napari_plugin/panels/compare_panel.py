@@ -1,4 +1,4 @@
-"""What the panel of comparisons is made of: two lists, a button, the legend, the table and what is to be said of it."""
+"""The panel that compares two label layers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +32,9 @@ from napari_plugin.models import NUMBER, CompareModel, CompareOrder
 from napari_plugin.qt import ROW, ClassTable, LatestTask, Line, fit, plain
 from napari_plugin.saving import TABLE, ask_path
 from napari_plugin.session import Failed, unforeseen
+
+# What the panel of comparisons is made of: two lists, a button, the legend, the table and what is to be said of it.
+
 
 _FEWEST = 5  # rows that there is room for
 _MARGIN = 16  # pixels beside a cell's text

@@ -1,4 +1,4 @@
-"""Whether a bundle can take the layers that are chosen for it: what is wrong, and what only looks wrong."""
+"""The panel in which image layers are chosen, and what is wrong with them for a bundle."""
 
 import math
 from collections.abc import Sequence
@@ -14,6 +14,9 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QHBoxLayout, 
 from monai_unetfamily.bundles import Card
 from napari_plugin.layers import ORIENTATIONS, orientation_of, source_metadata, time_point
 from napari_plugin.qt import Line, plain
+
+# Whether a bundle can take the layers that are chosen for it: what is wrong, and what only looks wrong.
+
 
 _AIR = -200  # HU: every CT of a body has air around or in it, near -1000
 _NEVER_MR = -100  # magnitudes are not negative; a little is left to filters and resampling

@@ -1,4 +1,4 @@
-"""Which part of the image is segmented: all of it, a box, or what is in view."""
+"""The panel of options: device, overlap, mirroring, level, presence thresholds, region."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -27,6 +27,9 @@ from napari_plugin.settings import preferences
 
 if TYPE_CHECKING:
     from monai_unetfamily.prediction import BundleOptions, Settings
+
+# Which part of the image is segmented: all of it, a box, or what is in view.
+
 
 WHOLE, DRAWN, VIEW = "Whole volume", "Box: rectangle and slices", "Current view and slices"
 _PAUSE = 100  # ms after which the view is taken to stand still, and to have been drawn

@@ -1,4 +1,4 @@
-"""Which class is under the mouse, of those that are drawn."""
+"""The context menu of a class in the image."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -13,6 +13,8 @@ from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QMenu, QWidget
 
 from napari_plugin.layers import ClassLayers, Isolation
+
+# Which class is under the mouse, of those that are drawn.
 
 
 def pick(layers: Iterable[Layer], event: Any) -> tuple[Labels, int] | None:

@@ -1,4 +1,4 @@
-"""The table of classes: mouse, keyboard, and the colours of napari's theme."""
+"""The panel of a result: the table of classes, measures, corrections, saving."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +32,9 @@ from napari_plugin.layers import ClassLayers, Isolation, Measured, ShownResult, 
 from napari_plugin.models import CLASS, LABEL, SHOWN, ResultsModel, ResultsOrder
 from napari_plugin.qt import ROW, ClassTable, LatestTask, Line, plain
 from napari_plugin.saving import TABLE, Corrections, Saved, ask_path, labels_saver, suffixes_of, suggest
+
+# The table of classes: mouse, keyboard, and the colours of napari's theme.
+
 
 _FEWEST, _MOST = 5, 12  # rows that there is room for
 _STYLE = """

@@ -1,4 +1,4 @@
-"""Work in another thread that is asked for again and again, and of which the last result alone counts."""
+"""Background tasks of which only the last result counts; a layer's removal that does not end the process."""
 
 import sys
 from collections.abc import Callable
@@ -7,6 +7,9 @@ from typing import Generic, TypeVar
 from napari.qt.threading import FunctionWorker, create_worker
 from qtpy.QtCore import QObject, QTimer
 from vispy.gloo.glir import GlirProgram
+
+# Work in another thread that is asked for again and again, and of which the last result alone counts.
+
 
 T = TypeVar("T")
 

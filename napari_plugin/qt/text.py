@@ -1,10 +1,13 @@
-"""Words of strangers (names of files, layers, classes, bundles): shown as they stand, never as HTML."""
+"""Texts from files and users, shown as plain text that fits its width."""
 
 import re
 from html import escape
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
+
+# Words of strangers (names of files, layers, classes, bundles): shown as they stand, never as HTML.
+
 
 BREAK = "\u200b"  # has no width, and a line may end there
 

@@ -24,7 +24,7 @@ def test_a_recipe_is_what_the_rules_make_of_its_facts(name: str, tmp_path: Path)
     write_recipe(name, tmp_path / name)
     for file in (file.relative_to(tmp_path / name) for file in (tmp_path / name).rglob("*") if file.is_file()):
         made, shipped = ((root / file).read_text() for root in (tmp_path / name, CONFIGS / name))
-        assert VERSION.sub("", made) == VERSION.sub("", shipped), f"{file}: run tests/support/recipes.py"
+        assert VERSION.sub("", made) == VERSION.sub("", shipped), f"{file}: run python -m tests.support.recipes"
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from monai_unetfamily.inferers import WindowInferer
-from monai_unetfamily.inferers.windows import spread
+from monai_unetfamily.inferers.windows import window_starts
 from monai_unetfamily.io import read_volume, save_image, write_labels
 from monai_unetfamily.nets.layers import UpsampleConv
 from monai_unetfamily.nets.layers.upsampling import Upsampled, coarse_convolution
@@ -88,7 +88,7 @@ def test_a_volume_is_read_as_stored_and_its_labels_lie_on_its_grid(
 @given(st.integers(1, 2000), st.integers(1, 300), FRACTIONS)
 @few
 def test_windows_cover_every_voxel_and_begin_at_different_ones(size: int, roi: int, overlap: float) -> None:
-    starts = spread(size, roi, overlap)
+    starts = window_starts(size, roi, overlap)
     assert all(0 < after - before <= roi for before, after in pairwise(starts))
     assert starts[0] <= 0
     assert starts[-1] + roi >= size

@@ -1,7 +1,7 @@
 """The recipes that ship without weights: what the planner's rules make of published facts.
 
 The facts are in each one's docs/fingerprint.json; here is what a data set says of itself, and what was asked for.
-`python tests/support/recipes.py` (with the package on the path) writes the recipes anew.
+`python -m tests.support.recipes` writes the recipes anew.
 """
 
 import shutil

@@ -1,9 +1,4 @@
-"""What a bundle may name by `_target_` without being trusted: a literal list, of nothing that runs what it is given.
-
-On it are MONAI's deterministic transforms, its networks that load no weights by themselves, inferers and losses, and
-this package's own. Not on it: Lambda and its like; what names a function or a class of another library (CuCIM,
-TorchVision, TorchIO, ImageFilter, PatchInferer); what writes files, prints, waits or downloads.
-"""
+"""The names that an untrusted bundle may use, for prediction and for training."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +7,13 @@ from importlib import import_module
 from types import ModuleType
 
 from monai.bundle import ComponentLocator
+
+# What a bundle may name by `_target_` without being trusted: a literal list, of nothing that runs what it is given.
+#
+# On it are MONAI's deterministic transforms, its networks that load no weights by themselves, inferers and losses,
+# and this package's own. Not on it: Lambda and its like; what names a function or a class of another library (CuCIM,
+# TorchVision, TorchIO, ImageFilter, PatchInferer); what writes files, prints, waits or downloads.
+
 
 _TRANSFORMS = {  # folder of monai.transforms: those that are there for arrays, and with a final d for dictionaries
     "croppad": "BorderPad CenterScaleCrop CenterSpatialCrop CropForeground DivisiblePad ResizeWithPadOrCrop "
@@ -143,7 +145,7 @@ def _loaded(path: str) -> object:
 
 # What a train config may name, say and write to without being trusted: the parts of recipes like the shipped ones.
 #
-# To what prediction allows (`allowed.py`) come MONAI's random transforms, data sets, engines and handlers, torch's
+# To what prediction allows come MONAI's random transforms, data sets, engines and handlers, torch's
 # optimizers, schedules and samplers, and this package's own steps. Few of them touch files: `PLACES` has them all,
 # and what they are given must lie in the bundle or be what the user gave. A recipe's expressions call methods of such
 # parts; these stand here word for word, so that there is nothing to take apart.

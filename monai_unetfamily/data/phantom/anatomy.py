@@ -1,4 +1,4 @@
-"""Shapes as predicates: a shape says which points (3, ...) in mm lie inside it."""
+"""The anatomy of a phantom: an upper abdomen of analytic shapes in patient coordinates (mm, RAS+)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+
+# Shapes as predicates: a shape says which points (3, ...) in mm lie inside it.
+
 
 Points = NDArray[np.float32]  # (3, ...) mm
 Inside = Callable[[Points], NDArray[np.bool_]]

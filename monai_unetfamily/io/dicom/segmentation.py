@@ -1,8 +1,4 @@
-"""The slices that a label map was made of, as an object that refers to them needs them: headers, held against the grid.
-
-A label's column, row and slice are those of its source: column i, row j of the k-th slice along the normal. That
-is held here against what each slice's header says of its own place.
-"""
+"""Write a label map as a DICOM Segmentation that refers to its source slices."""
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -29,6 +25,13 @@ if TYPE_CHECKING:
     from highdicom.sr import CodedConcept
     from pydicom import Dataset
 
+# The slices that a label map was made of, as an object that refers to them needs them: headers, held against the
+# grid.
+#
+# A label's column, row and slice are those of its source: column i, row j of the k-th slice along the normal. That is
+# held here against what each slice's header says of its own place.
+
+
 _NEAR = 0.25  # of a voxel: reading allows slices to lie 0.1 off the even grid in their planes, about as much across
 _SAME = 0.01  # mm, to which positions are written
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -43,7 +46,7 @@ _SEXES = ("M", "F", "O", "", None)
 
 
 def read_sources(files: Sequence[Path], grid: Nifti1Pair) -> "list[Dataset]":
-    """Read the headers of a series, sorted as `dicom.read_series` sorts its slices; no voxel is read.
+    """Read the headers of a series, sorted as `io.dicom.read_series` sorts its slices; no voxel is read.
 
     What patient and study must have and may leave empty is there, empty where the file lacks it; a slice without
     thickness is as thick as slices are apart. All have the first one's orientation, to which theirs are equal within
@@ -173,13 +176,13 @@ def write_segmentation(
     Args:
         labels: a label map (X, Y, Z), or masks (X, Y, Z, C) of classes that may overlap, channel c of label id c + 1.
         files: of the slices that they were made of, in any order.
-        grid: of the labels, as `dicom.read_series` gives it.
+        grid: of the labels, as `io.dicom.read_series` gives it.
         names: label id -> name, of each class that is described; 0, the background, is none.
         maker: has codes for each.
         path: an existing file is replaced.
 
     Raises:
-        ValueError: slices that `dicom_sources.read_sources` refuses, or whose headers highdicom does.
+        ValueError: slices that `read_sources` refuses, or whose headers highdicom does.
         OSError: the file cannot be written; what was there before is untouched.
     """
     sources = read_sources(files, grid)

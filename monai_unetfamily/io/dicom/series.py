@@ -58,13 +58,13 @@ def list_series(folder: Path) -> tuple[list[Series], tuple[str, ...]]:
     """Find the series below a folder that are volumes, by series number; notes name what was passed over.
 
     Passed over are localizers, secondary captures, segmentations, colour, several frames in one file, images that
-    do not say where they lie, single slices (`dicom_slices.why_no_slice`), and files that are no DICOM images. A
-    series that holds several volumes is taken apart (`dicom_parts.split_volumes`). Nothing depends on how files are
+    do not say where they lie, single slices (`slices.why_no_slice`), and files that are no DICOM images. A
+    series that holds several volumes is taken apart (`stacks.split_volumes`). Nothing depends on how files are
     called.
 
     Nothing is read without a slice that is there: one whose place or units cannot be told stays in its series,
     one that is cut off or cannot be parsed, though marked as DICOM, in every series of its folder, since nothing
-    tells to which it belongs, and `dicom.read_series` refuses it by name.
+    tells to which it belongs, and `io.dicom.read_series` refuses it by name.
 
     Raises:
         NotADirectoryError: no folder.

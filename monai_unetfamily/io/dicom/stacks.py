@@ -1,4 +1,4 @@
-"""Where the parallel slices of a series lie, and how an uneven or tilted stack is put onto an even, straight grid."""
+"""Which slices of a DICOM series make one volume, and how an uneven or tilted stack becomes a regular grid."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from monai_unetfamily.io.dicom.slices import Slice, sort_slices
 from monai_unetfamily.io.header_checks import MAX_VOXELS
+
+# Where the parallel slices of a series lie, and how an uneven or tilted stack is put onto an even, straight grid.
+
 
 Offsets = NDArray[np.float64]  # (slices, 3) from the first slice, mm: along columns, rows and the normal
 
@@ -70,7 +73,7 @@ def straighten(
     there was nothing; and the in-plane offset (2,) of the grid from the first slice, in pixels, whole numbers.
 
     Raises:
-        ValueError: more than `headers.MAX_VOXELS` voxels to return.
+        ValueError: more than `io.MAX_VOXELS` voxels to return.
 
     >>> tilted = np.array([[[1.0, 5.0]], [[2.0, 6.0]]], np.float32)  # the second slice starts one pixel further
     >>> straight, start = straighten(tilted, np.array([[0, 0, 0], [0.8, 0, 3.0]]), np.array([0.8, 0.8]))
@@ -198,7 +201,7 @@ def split_volumes(slices: Sequence[Slice], told: str = "") -> list[tuple[str, li
     What nothing separates stays together: several slices at one position are then for the caller to refuse.
 
     Args:
-        slices: of one series, in any order; `dicom_slices.why_unusable` has nothing against any of them.
+        slices: of one series, in any order; `slices.why_unusable` has nothing against any of them.
         told: words ahead of those that are found.
 
     Returns:

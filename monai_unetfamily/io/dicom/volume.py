@@ -33,18 +33,18 @@ def read_series(files: Sequence[Path], *, gaps: Gaps = "refuse", max_voxels: int
     """Read the slices of one series: voxels (X, Y, Z), HU of CT and the modality's units of others; grid; notes.
 
     X counts columns, Y rows, Z slices along the normal rows x columns make, by ImagePositionPatient; names and
-    instance numbers tell nothing. The grid is that of `grids.patient_grid`.
+    instance numbers tell nothing. The grid is that of `itk.patient_grid`.
 
     Args:
-        files: one image each, in any order, as `dicom_series.list_series` finds them.
+        files: one image each, in any order, as `io.dicom.list_series` finds them.
         gaps: what is done with uneven gaps (a slice is missing) and with a tilted gantry: "refuse", or
             "resample" linearly onto an even grid of the least gap and a straight one, padded with the lowest
             value of the volume; a note says so.
         max_voxels: the most that the volume may have.
 
     Raises:
-        ValueError: a file that is cut off, or no slice of a volume (`dicom_slices.why_no_slice`, `why_unusable`);
-            slices of several series, sizes or directions, of several volumes (`dicom_parts.split_volumes`), or
+        ValueError: a file that is cut off, or no slice of a volume (`slices.why_no_slice`, `why_unusable`);
+            slices of several series, sizes or directions, of several volumes (`stacks.split_volumes`), or
             several at one position; uneven gaps and tilt, with the numbers; more than `max_voxels` voxels.
 
     >>> read_series([Path("absent.dcm"), Path("lost.dcm")])

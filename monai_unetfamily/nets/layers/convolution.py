@@ -1,10 +1,4 @@
-"""Convolutions of small grids in float32 under CPU autocast, where oneDNN's half-precision kernels are wrong.
-
-With AVX-512 BF16, the weight gradient of a 3-D convolution in bfloat16 depends on uninitialised memory if an axis is
-shorter than the kernel (PyTorch 2.13.0: kernel 3 with depth 2, kernel 5 with depths 2 to 4), or if a stride above 1
-leaves one voxel along the last axis (PyTorch issue 169688). Its values are then arbitrary and may be NaN. Such grids
-are the smallest of a network. Dilated and transposed convolutions are not covered.
-"""
+"""Convolution layers: (convolution, norm, dropout, activation) of one or several maps, with exact fast forms."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +18,13 @@ from torch.overrides import TorchFunctionMode
 
 from monai_unetfamily.nets.layers.norms import fold_batch_norm, instance_norm
 from monai_unetfamily.nets.layers.upsampling import Upsampled, coarse_convolution, coarse_is_cheaper
+
+# Convolutions of small grids in float32 under CPU autocast, where oneDNN's half-precision kernels are wrong.
+#
+# With AVX-512 BF16, the weight gradient of a 3-D convolution in bfloat16 depends on uninitialised memory if an axis
+# is shorter than the kernel (PyTorch 2.13.0: kernel 3 with depth 2, kernel 5 with depths 2 to 4), or if a stride
+# above 1 leaves one voxel along the last axis (PyTorch issue 169688). Its values are then arbitrary and may be NaN.
+# Such grids are the smallest of a network. Dilated and transposed convolutions are not covered.
 
 
 class SmallGridsInFloat32(TorchFunctionMode):
