@@ -79,7 +79,7 @@ def test_functions_that_do_other_things_are_other_transforms(
 @pytest.mark.slow
 def test_another_process_finds_the_same_files(untrained: Path, phantoms: Path, tmp_path: Path) -> None:
     """Transforms as a config builds them, here and in a process with another hash seed."""
-    program = "import sys, test_preprocessed as this; print(this.listed(*sys.argv[1:]))"
+    program = "import sys; from tests.data import test_cache as this; print(this.listed(*sys.argv[1:]))"
     files = [str(file) for file in (untrained / "configs", phantoms, tmp_path / "cache")]
     environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}
     command = [sys.executable, "-c", program, *files]
