@@ -206,7 +206,7 @@ def open_bundle(root: Path, device: torch.device, *, trust: bool = False) -> Bun
     Args:
         root: its folder.
         device: where its network goes.
-        trust: whether it may run code of its own (`trust.review` lists it); ordinary bundles need none.
+        trust: allow the bundle to run code (`trust.review` lists what it would run); most bundles need none.
 
     Raises:
         FileNotFoundError: a config or the weights are missing.

@@ -1,4 +1,4 @@
-"""A bundle's network in a form that leaves Python, held against the network itself before it takes its name.
+"""Export a bundle's network for use without Python, and compare it with the network before it is renamed.
 
 What is exported maps preprocessed windows, float32 (N, C, *spatial), to logits (N, classes, *spatial); any batch and
 any size. Preprocessing, sliding and the way back to the volume's grid stay with the bundle: its metadata goes along

@@ -32,7 +32,7 @@ def read_states(file: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: something else, a damaged file, or one that runs code when it is read.
+        ValueError: a file of another kind, a damaged file, or a file that would run code when it is read.
     """
     if not file.is_file():
         raise FileNotFoundError(
@@ -113,7 +113,7 @@ def _in_a_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-# Weights from a file into a network, held against it first: names, shapes, kinds of numbers; and all are finite.
+# Load weights into a network after names, shapes and types are compared, and all values are finite.
 
 _WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 _REAL = {torch.float64, torch.float32, torch.float16, torch.bfloat16}  # 8-bit floats mean nothing without their scales

@@ -95,7 +95,7 @@ def overlapped(
 class Stages(Generic[T, Read, Done, Written]):
     """The three stages of `overlapped` for items that come from outside, one a call, from several threads.
 
-    Each stage has a thread of its own, in which it takes one item at a time: of three callers one is read, one computed
+    Each stage has its thread, which processes one item at a time: of three callers one is read, one computed
     and one written.
 
     Args:

@@ -28,7 +28,7 @@ _PLAIN = Settings(previews=False)
 
 
 def variants(bundle: Bundle) -> dict[str, Settings]:
-    """How a trained bundle predicts: as it is (""), and in ways of its own that need no other weights.
+    """A way to predict with a trained bundle: unchanged (""), or a variant that needs no other weights.
 
     A UNet++ is cut at each level but its last; a guide's gate is opened.
     """
@@ -41,7 +41,7 @@ def variants(bundle: Bundle) -> dict[str, Settings]:
     return found
 
 
-# What prediction costs: time with all networks in turn, memory in a process of its own, operations on meta tensors.
+# The cost of prediction: interleaved times, memory in a fresh process, operations counted on meta tensors.
 
 _TIMED = 8  # cases at most
 _STATUS = Path("/proc/self/status")  # of Linux

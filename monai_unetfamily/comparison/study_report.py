@@ -20,7 +20,7 @@ from monai_unetfamily.io import atomic_file, make_directory
 
 
 _STILL_RISES = 0.01  # of validation Dice, in the last quarter of a training
-_UNEVEN = 0.2  # of the budget: a difference that is told
+_UNEVEN = 0.2  # of the budget: a larger difference is reported
 _NAMED = 5  # entrants that a sentence names; the table has all
 
 

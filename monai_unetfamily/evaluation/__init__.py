@@ -1,4 +1,4 @@
-"""Predictions held against references: overlap, surface distance and volume, per case and class.
+"""Compare predictions with references: overlap, surface distance and volume, per case and class.
 
 Definitions, after Maier-Hein et al., "Metrics reloaded", Nature Methods 21 (2024), computed by MONAI:
 

@@ -166,7 +166,7 @@ class Sums:
         return self.pairs.reshape(self._codes.count, -1)[:-1, :-1]
 
 
-# Two label maps of one volume held against each other, neither of them a reference: where and how they differ.
+# Where and how two label maps of one volume differ.
 
 _Place = tuple[int, ...]  # a voxel
 

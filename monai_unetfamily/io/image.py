@@ -61,7 +61,7 @@ def read_study(
 ) -> Image:
     """Read what a study holds: voxels as stored and scaled by their header, on the grid of their files.
 
-    Nothing is resampled, turned or dropped, but for what `gaps` says of DICOM; each file's header is held against its
+    Nothing is resampled, turned or dropped, but for what `gaps` says of DICOM; each file's header is compared with its
     size and `max_voxels` before a voxel is read. `Image.notes` says what was chosen where a header leaves it open.
 
     Args:

@@ -1,6 +1,6 @@
 """NIfTI volumes in, label maps out on the very same grid.
 
-A header is held against its file before a voxel is read, what cannot be meant is refused in one line, and
+A header is compared with its file before a voxel is read, what cannot be meant is refused in one line, and
 what is written is either the whole file or nothing. Nothing here resamples, reorients or guesses.
 """
 

@@ -1,4 +1,4 @@
-"""What is held against a network's arguments and inputs, at its door."""
+"""Validate the arguments and inputs of networks."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

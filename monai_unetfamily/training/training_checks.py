@@ -74,7 +74,7 @@ def read_split(logs: Path) -> dict[str, Any]:
     return read_object(logs.parent, file) if file.is_file() else {}
 
 
-# What is held against a request to train, before any time is spent on it.
+# Validate a request to train before any time is spent on it.
 
 
 def check_request(

@@ -2,7 +2,7 @@
 
 A config can run anything: by `$` expressions, by `_target_` (`torch.os.system` is a perfectly good one), by arguments
 that name a function. So a list of what is forbidden would never end. Of a config that is not trusted, only the parts
-that are needed go on to MONAI's parser, with what they refer to; and all of these are held against what is allowed:
+that are needed go on to MONAI's parser, with what they refer to; and all of these are compared with what is allowed:
 
 - a `_target_` is a plain name of something on the list of `allow_list.py`; it is passed on by its full name;
 - a `_mode_` is "default", a reader of images is one of the list, and nothing asks for a debugger;
@@ -292,7 +292,7 @@ def _named_in_full(item: Any, config: Mapping[str, Any], rule: Rule) -> Any:
 # What a train config would run, and where it would write or read, told before any of it runs.
 #
 # Training resolves the whole config. Without trust it may contain what `recipe_names` lists, and its places stay
-# where they belong: each folder in it lies in the bundle or is one that the user gave, and cases are the user's.
+# where they belong: each directory in it lies in the bundle or was given by the user, and so were the cases.
 
 FOR_TRAINING = Rule(recipe_name, EXPRESSIONS)
 _GIVEN = ("dataset_dir", "cache_dir")  # settings that are folders of the user's
