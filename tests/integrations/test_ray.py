@@ -179,7 +179,7 @@ def test_a_worker_that_is_killed_costs_nothing(
     assert records(out) == records(here)
     assert len(read_records(out)) == CASES + 1
     assert files(out) == files(here)
-    assert not list(out.glob(".*.turn"))
+    assert not list(out.glob(".*.case.lock"))
     machine = json.loads((out / "run.json").read_text())["machine"]
     assert sum(node["workers"] for node in machine["workers"].values()) in (2, 3)  # the third may come too late
 

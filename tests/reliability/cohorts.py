@@ -30,7 +30,7 @@ def failures(folder: Path) -> dict[str, str]:
 
 def assert_whole(folder: Path) -> None:
     """Every file under a final name is as a record says, and nothing half done is left."""
-    assert not [file for file in folder.rglob(".*") if file.name.endswith((".part", ".turn"))]
+    assert not [file for file in folder.rglob(".*") if file.name.endswith((".part", ".case.lock"))]
     for name in labels(folder):
         record = read_record(record_file(folder, name.removesuffix(".nii.gz").removesuffix(".png")))
         assert record is not None, name
